@@ -1,0 +1,313 @@
+"""AMQP 0-9-1 frames of the message path: publish, acknowledge, deliver; nothing else.
+
+Encoding a call with a general client costs as much as running it, so the three frames a call
+needs are written and read here, against the byte layout of the specification. Whatever else
+arrives is handed back as it came, for pika. Tested frame by frame against pika's own codec.
+Source: AMQP 0-9-1 specification, sections 4.2 (wire format) and 1.8 (basic class).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+#: A header value; the tables we write hold nothing else.
+HeaderValue = str | int
+
+_FRAME = struct.Struct(">BHI")  # type, channel, payload size; a frame ends with 0xCE
+_HEADER = struct.Struct(">HHQH")  # class, weight, body size, property flags
+_U16 = struct.Struct(">H")
+_U32 = struct.Struct(">I")
+_U64 = struct.Struct(">Q")
+_FRAME_END: Final = b"\xce"
+_FRAME_OVERHEAD: Final = 8
+_METHOD, _CONTENT_HEADER, _BODY = 1, 2, 3
+_BASIC: Final = 60
+_PUBLISH, _DELIVER, _ACK = 40, 60, 80
+_DELIVER_METHOD: Final = struct.pack(">HH", _BASIC, _DELIVER)
+
+# Property flags of the basic class, highest bit first.
+_CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE = 1 << 15, 1 << 14, 1 << 13, 1 << 12
+_PRIORITY, _CORRELATION_ID, _REPLY_TO, _EXPIRATION = 1 << 11, 1 << 10, 1 << 9, 1 << 8
+_MESSAGE_ID, _TIMESTAMP, _TYPE, _USER_ID, _APP_ID = 1 << 7, 1 << 6, 1 << 5, 1 << 4, 1 << 3
+
+PERSISTENT: Final = 2
+
+
+@dataclass(slots=True, kw_only=True)
+class Properties:
+    """The message properties the wire protocol uses."""
+
+    content_type: str | None = None
+    headers: Mapping[str, HeaderValue] = field(default_factory=dict)
+    delivery_mode: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: str | None = None  #: milliseconds, as text
+    timestamp: int | None = None  #: seconds since the epoch
+
+
+@dataclass(slots=True, kw_only=True)
+class Delivery:
+    """One message, whole."""
+
+    channel: int
+    delivery_tag: int
+    redelivered: bool
+    routing_key: str
+    properties: Properties
+    body: bytes
+
+
+class UnknownFrameError(ValueError):
+    """Bytes that this codec does not read; pika's does."""
+
+
+def encode_publish(
+    channel: int,
+    routing_key: str,
+    properties: Properties,
+    body: bytes,
+    *,
+    frame_max: int,
+    mandatory: bool = False,
+) -> bytes:
+    """Return the frames that publish ``body`` to the default exchange."""
+    header = _encode_content_header(properties, len(body))
+    parts = [
+        _publish_method(channel, routing_key, mandatory),
+        _FRAME.pack(_CONTENT_HEADER, channel, len(header)),
+        header,
+        _FRAME_END,
+    ]
+    step = frame_max - _FRAME_OVERHEAD
+    for start in range(0, len(body), step):
+        piece = body[start : start + step] if len(body) > step else body
+        parts += (_FRAME.pack(_BODY, channel, len(piece)), piece, _FRAME_END)
+    return b"".join(parts)
+
+
+def encode_ack(channel: int, delivery_tag: int) -> bytes:
+    """Return the frame that acknowledges one delivery."""
+    return _ACK_FRAME.pack(_METHOD, channel, 13, _BASIC, _ACK, delivery_tag, 0, 0xCE)
+
+
+class FrameReader:
+    """Cuts a byte stream into deliveries and what pika is to see.
+
+    One thread: the connection's owner.
+    """
+
+    def __init__(self) -> None:
+        """Start at a frame boundary."""
+        self._buffer = bytearray()
+        self._partial: dict[int, _PartialDelivery] = {}
+
+    def feed(self, data: bytes) -> list[Delivery | bytes]:
+        """Take the next bytes; return what they complete, in order.
+
+        ``bytes`` items are whole frames that are not a delivery, or a delivery whose properties
+        this codec does not read.
+        """
+        buffer = self._buffer
+        buffer += data
+        found: list[Delivery | bytes] = []
+        start = 0
+        while len(buffer) - start >= _FRAME_OVERHEAD:
+            kind, channel, size = _FRAME.unpack_from(buffer, start)
+            end = start + _FRAME_OVERHEAD + size
+            if kind > _FRAME_TYPES_MAX:  # no AMQP frame (a protocol header): all of it is pika's
+                end = len(buffer)
+            elif len(buffer) < end:
+                break
+            item = self._read(kind, channel, bytes(buffer[start:end]))
+            if item is not None:
+                found.append(item)
+            start = end
+        del buffer[:start]
+        return found
+
+    def _read(self, kind: int, channel: int, frame: bytes) -> Delivery | bytes | None:
+        if kind == _METHOD and frame.startswith(_DELIVER_METHOD, 7):
+            self._partial[channel] = _PartialDelivery(frame)
+            return None
+        partial = self._partial.get(channel)
+        if partial is None or kind not in (_CONTENT_HEADER, _BODY):
+            return frame
+        partial.add(kind, frame)
+        if partial.missing > 0:
+            return None
+        del self._partial[channel]
+        return partial.decode(channel)
+
+
+class _PartialDelivery:
+    """The frames of a delivery that has not fully arrived."""
+
+    __slots__ = ("_bodies", "_frames", "missing")
+
+    def __init__(self, method: bytes) -> None:
+        self._frames = [method]
+        self._bodies: list[bytes] = []
+        self.missing = 1  # body bytes to come; at least the header is
+
+    def add(self, kind: int, frame: bytes) -> None:
+        self._frames.append(frame)
+        if kind == _CONTENT_HEADER:
+            self.missing = _HEADER.unpack_from(frame, 7)[2]
+        else:
+            self._bodies.append(frame[7:-1])
+            self.missing -= len(frame) - _FRAME_OVERHEAD
+
+    def decode(self, channel: int) -> Delivery | bytes:
+        method, header = self._frames[:2]
+        try:
+            at = 12 + method[11]  # past the consumer tag
+            routing_key_at = at + 10 + method[at + 9]  # past the exchange
+            return Delivery(
+                channel=channel,
+                delivery_tag=_U64.unpack_from(method, at)[0],
+                redelivered=method[at + 8] & 1 == 1,
+                routing_key=_short_string(method, routing_key_at)[0],
+                properties=_decode_properties(header),
+                body=self._bodies[0] if len(self._bodies) == 1 else b"".join(self._bodies),
+            )
+        except (UnknownFrameError, struct.error, IndexError, UnicodeDecodeError):
+            return b"".join(self._frames)
+
+
+_FRAME_TYPES_MAX = 8
+_ACK_FRAME = struct.Struct(">BHIHHQBB")
+
+
+@lru_cache(maxsize=1024)
+def _publish_method(channel: int, routing_key: str, mandatory: bool) -> bytes:
+    key = routing_key.encode()
+    payload = b"".join(
+        (
+            struct.pack(">HHHB", _BASIC, _PUBLISH, 0, 0),  # reserved; the default exchange
+            bytes((len(key),)),
+            key,
+            bytes((mandatory,)),
+        )
+    )
+    return _FRAME.pack(_METHOD, channel, len(payload)) + payload + _FRAME_END
+
+
+def _encode_content_header(properties: Properties, body_size: int) -> bytes:
+    flags = 0
+    parts = [b""]
+    if properties.content_type is not None:
+        flags |= _CONTENT_TYPE
+        parts.append(_encode_short(properties.content_type))
+    if properties.headers:
+        flags |= _HEADERS
+        parts.append(_encode_table(properties.headers))
+    if properties.delivery_mode is not None:
+        flags |= _DELIVERY_MODE
+        parts.append(bytes((properties.delivery_mode,)))
+    if properties.correlation_id is not None:
+        flags |= _CORRELATION_ID
+        parts.append(_encode_short(properties.correlation_id))
+    if properties.reply_to is not None:
+        flags |= _REPLY_TO
+        parts.append(_encode_short(properties.reply_to))
+    if properties.expiration is not None:
+        flags |= _EXPIRATION
+        parts.append(_encode_short(properties.expiration))
+    if properties.timestamp is not None:
+        flags |= _TIMESTAMP
+        parts.append(_U64.pack(properties.timestamp))
+    parts[0] = _HEADER.pack(_BASIC, 0, body_size, flags)
+    return b"".join(parts)
+
+
+def _encode_short(text: str) -> bytes:
+    data = text.encode()
+    return bytes((len(data),)) + data
+
+
+def _encode_table(table: Mapping[str, HeaderValue]) -> bytes:
+    parts = [b""]
+    for name, value in table.items():
+        parts.append(_encode_short(name))
+        if isinstance(value, int):
+            parts.append(b"l" + value.to_bytes(8, "big", signed=True))
+        else:
+            data = value.encode()
+            parts.append(b"S" + _U32.pack(len(data)) + data)
+    parts[0] = _U32.pack(sum(map(len, parts)))
+    return b"".join(parts)
+
+
+def _decode_properties(frame: bytes) -> Properties:
+    _, _, _, flags = _HEADER.unpack_from(frame, 7)
+    if flags & 1:  # more flag words follow; nobody sends them
+        raise UnknownFrameError(f"property flags {flags:#x}")
+    properties = Properties()
+    at = 7 + _HEADER.size
+    if flags & _CONTENT_TYPE:
+        properties.content_type, at = _short_string(frame, at)
+    if flags & _CONTENT_ENCODING:
+        _, at = _short_string(frame, at)
+    if flags & _HEADERS:
+        properties.headers, at = _decode_table(frame, at)
+    if flags & _DELIVERY_MODE:
+        properties.delivery_mode = frame[at]
+        at += 1
+    if flags & _PRIORITY:
+        at += 1
+    if flags & _CORRELATION_ID:
+        properties.correlation_id, at = _short_string(frame, at)
+    if flags & _REPLY_TO:
+        properties.reply_to, at = _short_string(frame, at)
+    if flags & _EXPIRATION:
+        properties.expiration, at = _short_string(frame, at)
+    if flags & _MESSAGE_ID:
+        _, at = _short_string(frame, at)
+    if flags & _TIMESTAMP:
+        properties.timestamp = _U64.unpack_from(frame, at)[0]
+    return properties  # type, user id, app id and cluster id follow; unused
+
+
+def _short_string(frame: bytes, at: int) -> tuple[str, int]:
+    end = at + 1 + frame[at]
+    return frame[at + 1 : end].decode(), end
+
+
+def _decode_table(frame: bytes, at: int) -> tuple[dict[str, HeaderValue], int]:
+    end = at + 4 + _U32.unpack_from(frame, at)[0]
+    at += 4
+    table: dict[str, HeaderValue] = {}
+    while at < end:
+        name, at = _short_string(frame, at)
+        kind = frame[at : at + 1]
+        at += 1
+        if kind == b"S":
+            size = _U32.unpack_from(frame, at)[0]
+            table[name] = frame[at + 4 : at + 4 + size].decode()
+            at += 4 + size
+        elif kind in _INTEGERS:
+            width, signed = _INTEGERS[kind]
+            table[name] = int.from_bytes(frame[at : at + width], "big", signed=signed)
+            at += width
+        else:
+            raise UnknownFrameError(f"header {name!r} of type {kind!r}")
+    return table, end
+
+
+#: Integer types of a field table as RabbitMQ writes them: width in bytes, signed.
+_INTEGERS: Final = {
+    b"t": (1, False),
+    b"b": (1, True),
+    b"B": (1, False),
+    b"s": (2, True),
+    b"u": (2, False),
+    b"I": (4, True),
+    b"i": (4, False),
+    b"l": (8, True),
+    b"T": (8, False),
+}

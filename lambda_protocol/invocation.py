@@ -1,0 +1,80 @@
+"""An ``Invocation`` goes in, an ``Outcome`` comes out; everything between is an ``Invoker``."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import uuid
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from lambda_protocol.function_name import FunctionRef
+
+
+class InvocationType(StrEnum):
+    """``X-Amz-Invocation-Type``. Source: API_Invoke."""
+
+    REQUEST_RESPONSE = "RequestResponse"
+    EVENT = "Event"
+    DRY_RUN = "DryRun"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """One invocation of a function, as every door of both programs hands it on."""
+
+    request_id: str  #: ours, never the SDK's; the same everywhere, UUIDv4
+    function: FunctionRef
+    payload: bytes  #: JSON, never empty
+    type: InvocationType = InvocationType.REQUEST_RESPONSE
+    wants_log_tail: bool = False  #: ``X-Amz-Log-Type: Tail``
+    client_context: str | None = None  #: base64 as received
+    trace_id: str  #: ``X-Amzn-Trace-Id`` as received, or made here; never parsed
+    tenant_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of an invocation that reached its function (or, for an event, was accepted)."""
+
+    payload: bytes = b""
+    function_error: str | None = None  #: ``Unhandled`` when the function failed
+    executed_version: str = "$LATEST"
+    log_tail: bytes | None = None  #: at most 4 KiB, only when the caller wanted it
+
+
+#: AWS's one value of ``X-Amz-Function-Error``: every recorded answer of the live service has it.
+UNHANDLED = "Unhandled"
+
+
+class Invoker(Protocol):
+    """The port both programs are built round."""
+
+    def invoke(self, invocation: Invocation) -> Outcome:
+        """Run ``invocation``, accept it (Event) or check it (DryRun); thread-safe.
+
+        Raises ``LambdaApiError`` when it could not be run.
+        """
+
+
+def new_request_id() -> str:
+    """Return a fresh request id."""
+    return str(uuid.uuid4())
+
+
+def relayed_request_id(received: str | None) -> str:
+    """Return the request id the other program gave the call, or a fresh one if it is none."""
+    if received is not None and _REQUEST_ID.fullmatch(received):
+        return received
+    return new_request_id()
+
+
+def new_trace_id() -> str:
+    """Return a trace header for a caller that sent none; some runtimes do not start without."""
+    noise = os.urandom(20).hex()
+    return f"Root=1-{int(time.time()):08x}-{noise[:24]};Parent={noise[24:]};Sampled=0"
+
+
+_REQUEST_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

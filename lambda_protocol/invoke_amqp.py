@@ -1,0 +1,182 @@
+"""The Invoke API over AMQP-RPC, both ways: call and reply as properties and body.
+
+A call goes to the default exchange with the function's name as routing key; the reply's body is
+the payload alone and everything else is in headers, so a plain AMQP-RPC client (queue name,
+``reply_to``, ``correlation_id``) needs to know nothing of this module.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import dataclass
+
+from lambda_protocol.amqp_frames import Delivery, Properties
+from lambda_protocol.errors import LambdaApiError, error_from_wire
+from lambda_protocol.function_name import FunctionRef
+from lambda_protocol.invocation import (
+    UNHANDLED,
+    Invocation,
+    InvocationType,
+    Outcome,
+    new_request_id,
+    relayed_request_id,
+)
+from lambda_protocol.invoke_http import decode_client_context, usable_trace_id
+
+#: RabbitMQ's pseudo-queue: replies come back on the channel that published the call.
+#: Source: RabbitMQ documentation, "Direct Reply-to".
+DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+
+_CLIENT_CONTEXT = "X-Amz-Client-Context"
+_TRACE_ID = "X-Amzn-Trace-Id"
+_LOG_TYPE = "X-Amz-Log-Type"
+_TENANT_ID = "X-Amz-Tenant-Id"
+_QUALIFIER = "X-Amz-Function-Qualifier"
+_INVOCATION_TYPE = "X-Amz-Invocation-Type"
+#: In a call: this client understands frames. Without it: one reply and nothing else.
+_FRAMES = "X-Lambda-Frames"
+#: In a reply: which frame this is; absent from the last one.
+_FRAME = "X-Lambda-Frame"
+_STARTED = "started"
+_DEADLINE_MS = "X-Lambda-Deadline-Ms"
+_STATUS = "X-Lambda-Status"
+_ERROR_TYPE = "X-Lambda-Error-Type"
+_FUNCTION_ERROR = "X-Amz-Function-Error"
+_EXECUTED_VERSION = "X-Amz-Executed-Version"
+_LOG_RESULT = "X-Amz-Log-Result"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncomingCall:
+    """A call as rapid finds it in the function's queue."""
+
+    invocation: Invocation
+    reply_to: str | None  #: None: nobody waits for a reply
+    correlation_id: str | None  #: the caller's, given back as it came
+    understands_frames: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The frame that says: still at it, and answered by then."""
+
+    deadline_ms: int  #: epoch milliseconds
+
+
+def encode_call(invocation: Invocation, *, queue_timeout_s: float) -> Properties:
+    """Return the properties of a call; ``queue_timeout_s`` is how long it may wait unstarted.
+
+    An Event has no ``reply_to``: it is run once, in the background.
+    """
+    headers: dict[str, str | int] = {_TRACE_ID: invocation.trace_id, _FRAMES: 1}
+    if invocation.client_context is not None:
+        headers[_CLIENT_CONTEXT] = invocation.client_context
+    if invocation.wants_log_tail:
+        headers[_LOG_TYPE] = "Tail"
+    if invocation.tenant_id is not None:
+        headers[_TENANT_ID] = invocation.tenant_id
+    if invocation.function.qualifier is not None:
+        headers[_QUALIFIER] = invocation.function.qualifier
+    is_event = invocation.type is InvocationType.EVENT
+    if is_event:
+        headers[_INVOCATION_TYPE] = InvocationType.EVENT.value
+    return Properties(
+        content_type="application/json",
+        headers=headers,
+        delivery_mode=2 if is_event else None,
+        correlation_id=invocation.request_id,
+        reply_to=None if is_event else DIRECT_REPLY_TO,
+        expiration=str(int(queue_timeout_s * 1000)),
+        timestamp=int(time.time()),
+    )
+
+
+def decode_call(delivery: Delivery, function: FunctionRef) -> IncomingCall:
+    """Return the call in ``delivery`` for ``function``, whose queue it came from.
+
+    What a header cannot carry on is refused or replaced: a client context that is no JSON object
+    raises ``InvalidRequestContentException``; an unusable trace id gives way to a fresh one.
+    """
+    properties = delivery.properties
+    headers = properties.headers
+    understands_frames = headers.get(_FRAMES) == 1
+    client_context = _text(headers.get(_CLIENT_CONTEXT))
+    if client_context is not None:
+        decode_client_context(client_context)
+    qualifier = _text(headers.get(_QUALIFIER))
+    if qualifier is not None:
+        function = FunctionRef(
+            name=function.name,
+            qualifier=qualifier,
+            region=function.region,
+            account_id=function.account_id,
+        )
+    is_event = headers.get(_INVOCATION_TYPE) == InvocationType.EVENT
+    invocation = Invocation(
+        request_id=(
+            relayed_request_id(properties.correlation_id)
+            if understands_frames
+            else new_request_id()
+        ),
+        function=function,
+        payload=delivery.body or b"{}",
+        type=InvocationType.EVENT if is_event else InvocationType.REQUEST_RESPONSE,
+        wants_log_tail=headers.get(_LOG_TYPE) == "Tail",
+        client_context=client_context,
+        trace_id=usable_trace_id(_text(headers.get(_TRACE_ID))),
+        tenant_id=_text(headers.get(_TENANT_ID)),
+    )
+    return IncomingCall(
+        invocation=invocation,
+        reply_to=properties.reply_to,
+        correlation_id=properties.correlation_id,
+        understands_frames=understands_frames,
+    )
+
+
+def encode_outcome(correlation_id: str | None, outcome: Outcome) -> Properties:
+    """Return the properties of the reply whose body is ``outcome.payload``."""
+    headers: dict[str, str | int] = {_STATUS: 200, _EXECUTED_VERSION: outcome.executed_version}
+    if outcome.function_error is not None:
+        headers[_FUNCTION_ERROR] = outcome.function_error
+    if outcome.log_tail is not None:
+        headers[_LOG_RESULT] = base64.b64encode(outcome.log_tail).decode()
+    return _reply(correlation_id, headers)
+
+
+def encode_error(correlation_id: str | None, error: LambdaApiError) -> Properties:
+    """Return the properties of the reply whose body is ``error.body()``."""
+    return _reply(correlation_id, {_STATUS: error.status, _ERROR_TYPE: error.code})
+
+
+def encode_started(correlation_id: str | None, deadline_ms: int) -> Properties:
+    """Return the properties of the empty frame that says when the answer is due at the latest."""
+    return _reply(correlation_id, {_FRAME: _STARTED, _DEADLINE_MS: deadline_ms})
+
+
+def decode_reply(delivery: Delivery) -> Outcome | Started:
+    """Return what a reply says; raises the ``LambdaApiError`` it relays."""
+    headers = delivery.properties.headers
+    if headers.get(_FRAME) == _STARTED:
+        return Started(int(headers.get(_DEADLINE_MS, 0)))
+    code = _text(headers.get(_ERROR_TYPE))
+    if code is not None:
+        raise error_from_wire(code, delivery.body)
+    log_result = _text(headers.get(_LOG_RESULT))
+    return Outcome(
+        payload=delivery.body,
+        function_error=UNHANDLED if headers.get(_FUNCTION_ERROR) else None,
+        executed_version=_text(headers.get(_EXECUTED_VERSION)) or "$LATEST",
+        log_tail=None if log_result is None else base64.b64decode(log_result),
+    )
+
+
+def _reply(correlation_id: str | None, headers: dict[str, str | int]) -> Properties:
+    return Properties(
+        content_type="application/json", headers=headers, correlation_id=correlation_id
+    )
+
+
+def _text(value: str | int | None) -> str | None:
+    return value if isinstance(value, str) else None

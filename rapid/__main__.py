@@ -1,0 +1,62 @@
+"""The program: ``rapid [FLAGS] [COMMAND [ARGS...]]``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from lambda_protocol.environ import ConfigError
+from lambda_protocol.log_format import configure_logging
+from rapid.config import USAGE, Config
+
+VERSION: Final = "0.1.0"
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run rapid and return its exit code: 0 stopped, 1 failed, 2 told something impossible."""
+    if argv and argv[0] in ("-h", "--help"):
+        sys.stdout.write(USAGE)
+        return 0
+    if argv and argv[0] == "--version":
+        sys.stdout.write(f"rapid {VERSION}\n")
+        return 0
+    if environ.get("KUBERNETES_INIT_CONTAINER"):
+        return _copy_self()
+    try:
+        config = Config.from_environ(argv, environ)
+        configure_logging(config.log_level, structured=config.logs_structured, program="rapid")
+        from rapid.daemon import Daemon
+
+        daemon = Daemon(config)
+    except ConfigError as error:
+        return _complain(str(error), 2)
+    except OSError as error:
+        return _complain(f"cannot listen: {error.strerror or error}; see --help for addresses", 1)
+    return daemon.run()
+
+
+def main_entry() -> None:
+    """Run as the console script ``rapid``."""
+    sys.exit(main(sys.argv[1:], os.environ))
+
+
+def _copy_self() -> int:
+    from rapid.self_copy import SelfCopyError, copy_self
+
+    try:
+        copies = copy_self()
+    except SelfCopyError as error:
+        return _complain(str(error), 1)
+    sys.stdout.write(f"rapid: copied to {' and '.join(map(str, copies))}\n")
+    return 0
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"rapid: {message}\n")
+    return code
+
+
+if __name__ == "__main__":
+    main_entry()

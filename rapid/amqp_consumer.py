@@ -1,0 +1,410 @@
+"""Calls from RabbitMQ: taken when there is a slot for them, answered from wherever they end.
+
+One thread owns the connection and reads; a reply and its acknowledgement leave in one write, from
+the thread of the runtime that answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import pika.channel
+import pika.exceptions
+
+from lambda_protocol.amqp_connection import AmqpConnection, BrokerLost, connection_parameters
+from lambda_protocol.amqp_frames import Delivery, Properties, encode_ack, encode_publish
+from lambda_protocol.environ import BrokerAddress
+from lambda_protocol.errors import LambdaApiError, ServiceException
+from lambda_protocol.function_name import FunctionRef
+from lambda_protocol.invocation import Outcome
+from lambda_protocol.invoke_amqp import (
+    DIRECT_REPLY_TO,
+    IncomingCall,
+    decode_call,
+    encode_error,
+    encode_outcome,
+    encode_started,
+)
+from rapid.call import Call
+from rapid.scheduler import Scheduler
+
+logger = logging.getLogger(__name__)
+
+#: Reconnect delays, seconds: the first, and the longest.
+BACKOFF_S: Final = (0.1, 5.0)
+#: The work that may be read ahead for each slot, seconds.
+READ_AHEAD_S: Final = 0.005
+#: Steps of reading ahead, calls a slot: a change costs a new consumer, so there are few.
+READ_AHEAD_STEPS: Final = (0, 1, 4, 16)
+#: A call read ahead that has waited this long goes back, for an instance that is free, seconds.
+HAND_BACK_AFTER_S: Final = 0.05
+#: The weight of the newest call in the mean duration.
+_SMOOTHING: Final = 0.1
+#: Between two changes of the read-ahead, seconds.
+_CHANGE_INTERVAL_S: Final = 0.5
+
+
+class AmqpConsumer:
+    """The consumer of one function's queue. Thread-safe but for what says otherwise."""
+
+    def __init__(
+        self,
+        broker: BrokerAddress,
+        *,
+        function: FunctionRef,
+        scheduler: Scheduler,
+        slots: int,
+        queue_arguments: dict[str, Any],
+        is_auto_delete: bool,
+        reruns_redelivered: bool,
+    ) -> None:
+        """``slots`` is how many calls can run at once; raises ``ConfigError`` for a wrong URI."""
+        self._parameters = connection_parameters(broker, name=f"rapid {function.name}")
+        self._broker = broker
+        self._function = function
+        self._scheduler = scheduler
+        self._slots = slots
+        self._queue_arguments = queue_arguments
+        self._is_auto_delete = is_auto_delete
+        self._reruns_redelivered = reruns_redelivered
+        self._link: _Link | None = None
+        self._commands: queue.SimpleQueue[Callable[[_Link], None]] = queue.SimpleQueue()
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._is_draining = False
+        self._stopping = threading.Event()
+        self._drained = threading.Event()
+        self._load = _Load(slots)
+        self._thread = threading.Thread(target=self._run, name="amqp-consumer", daemon=True)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker is reached and the queue is consumed."""
+        return self._link is not None
+
+    def start(self) -> None:
+        """Connect, and go on connecting."""
+        self._thread.start()
+
+    def drain(self, limit_s: float) -> None:
+        """Take no more calls and hand back those that have not started."""
+        self._is_draining = True
+        self._command(self._do_drain)
+        if self._link is not None:
+            self._drained.wait(limit_s)
+
+    def stop(self, limit_s: float) -> None:
+        """Close the connection; what is unanswered goes back to the broker. Idempotent."""
+        self._stopping.set()
+        self._wake()
+        self._thread.join(limit_s)
+
+    # --- the consumer's thread
+
+    def _run(self) -> None:
+        first, longest = BACKOFF_S
+        delay_s = first
+        while not self._stopping.is_set():
+            try:
+                self._serve()
+                delay_s = first
+            except BrokerLost as error:
+                if self._link is not None:
+                    delay_s = first
+                self._on_lost(error, delay_s)
+            except Exception:
+                logger.exception("consumer failed")
+                self._on_lost(None, delay_s)
+            self._stopping.wait(delay_s)
+            delay_s = min(delay_s * 2, longest)
+
+    def _serve(self) -> None:
+        """Connect and consume until the connection is lost or we are stopped."""
+        link: _Link | None = None
+
+        def on_delivery(delivery: Delivery) -> None:
+            assert link is not None
+            self._on_delivery(link, delivery)
+
+        connection = AmqpConnection(self._parameters, on_delivery, wake_fd=self._wake_reader)
+        try:
+            link = self._open(connection)
+            self._link = link
+            logger.info("consuming", extra={"queue": self._function.name, "broker": self._broker})
+            while not self._stopping.is_set():
+                connection.poll(self._load.poll_limit_s)
+                if link.lost_reason is not None:
+                    raise pika.exceptions.ChannelClosed(0, link.lost_reason)
+                self._run_commands(link)
+                if self._load.is_over:
+                    self._hand_back(link, HAND_BACK_AFTER_S)
+        finally:
+            connection.shut_down()
+
+    def _open(self, connection: AmqpConnection) -> _Link:
+        channel = connection.open_channel()
+        link = _Link(connection, channel)
+        try:
+            connection.call(
+                channel,
+                "queue_declare",
+                queue=self._function.queue_name,
+                durable=True,
+                auto_delete=self._is_auto_delete,
+                arguments=self._queue_arguments,
+            )
+        except pika.exceptions.ChannelClosedByBroker as error:
+            logger.error(
+                "the queue %r exists with other properties; expected durable, auto_delete=%s, %s: "
+                "delete it, or set AMQP_QUEUE_TYPE and AMQP_QUEUE_EXPIRES to what it has",
+                self._function.queue_name,
+                self._is_auto_delete,
+                self._queue_arguments,
+                extra={"broker_says": error.reply_text},
+            )
+            raise
+        channel.add_on_cancel_callback(lambda _frame: link.lose("the queue was deleted"))
+        channel.add_on_close_callback(lambda _channel, reason: link.lose(str(reason)))
+        if not self._is_draining:
+            self._consume(link)
+        return link
+
+    def _consume(self, link: _Link) -> None:
+        """Consume with the prefetch that the load allows."""
+        link.connection.call(link.channel, "basic_qos", prefetch_count=self._load.prefetch)
+        link.consumer_tag = link.connection.consume(link.channel, self._function.queue_name)
+
+    def _on_delivery(self, link: _Link, delivery: Delivery) -> None:
+        properties = delivery.properties
+        try:
+            incoming = decode_call(delivery, self._function)
+            if delivery.redelivered and not self._reruns_redelivered:
+                raise ServiceException("The instance that ran this invocation was lost.")
+            call = _AmqpCall(self, link, delivery, incoming)
+            self._load.on_taken()
+            try:
+                self._scheduler.submit(call)
+            except LambdaApiError:
+                self._load.on_done()
+                raise
+        except LambdaApiError as error:
+            reply = encode_error(properties.correlation_id, error)
+            link.reply(delivery, properties.reply_to, reply, error.body())
+
+    def _on_lost(self, error: Exception | None, delay_s: float) -> None:
+        link, self._link = self._link, None
+        self._drained.set()
+        if link is not None:
+            # The broker will deliver these again; here they would be answered to nobody.
+            taken = self._scheduler.withdraw(lambda call: _is_of(call, link))
+            self._load.on_done(len(taken))
+        if error is not None and not self._stopping.is_set():
+            logger.warning(
+                "broker not reached; trying again",
+                extra={"broker": self._broker, "error": repr(error), "delay_s": delay_s},
+            )
+
+    def _run_commands(self, link: _Link) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._commands.get_nowait()(link)
+
+    def _do_drain(self, link: _Link) -> None:
+        self._cancel(link)
+        self._hand_back(link, 0.0)
+        self._drained.set()
+
+    def _do_change_prefetch(self, link: _Link) -> None:
+        if self._is_draining or link.consumer_tag is None:
+            return
+        self._cancel(link)
+        self._consume(link)
+
+    def _cancel(self, link: _Link) -> None:
+        tag, link.consumer_tag = link.consumer_tag, None
+        if tag is not None:
+            link.connection.call(link.channel, "basic_cancel", consumer_tag=tag)
+
+    def _hand_back(self, link: _Link, waited_s: float) -> None:
+        """Publish unstarted calls afresh, so that they are not taken for started ones."""
+        oldest = time.monotonic() - waited_s
+        taken = self._scheduler.withdraw(
+            lambda call: _is_of(call, link) and call.received_at <= oldest
+        )
+        for call in taken:
+            assert isinstance(call, _AmqpCall)
+            link.hand_back(call.delivery, self._function.queue_name)
+        self._load.on_done(len(taken))
+        if taken and waited_s:
+            self._load.stop_reading_ahead()
+            self._do_change_prefetch(link)
+
+    # --- any thread
+
+    def on_answered(self, call: _AmqpCall, outcome: Outcome | LambdaApiError) -> None:
+        """Reply to a call's caller and acknowledge it."""
+        correlation_id = call.incoming.correlation_id
+        if isinstance(outcome, LambdaApiError):
+            properties, body = encode_error(correlation_id, outcome), outcome.body()
+        else:
+            properties, body = encode_outcome(correlation_id, outcome), outcome.payload
+        call.link.reply(call.delivery, call.incoming.reply_to, properties, body)
+        duration_s = time.monotonic() - call.started_at if call.started_at else None
+        if self._load.on_done(1, duration_s):
+            self._command(self._do_change_prefetch)
+        elif self._is_draining:
+            self._wake()
+
+    def _command(self, command: Callable[[_Link], None]) -> None:
+        self._commands.put(command)
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_writer, b"\0")
+
+
+class _Link:
+    """One connection and its channel, as replies need them; replies to a dead one are dropped."""
+
+    def __init__(self, connection: AmqpConnection, channel: pika.channel.Channel) -> None:
+        self.connection = connection
+        self.channel = channel
+        self.consumer_tag: str | None = None
+        self.lost_reason: str | None = None
+        self._number = channel.channel_number
+        self._frame_max = connection.frame_max
+
+    def lose(self, reason: str) -> None:
+        self.lost_reason = reason
+
+    def reply(
+        self, delivery: Delivery, reply_to: str | None, properties: Properties, body: bytes
+    ) -> None:
+        """Send a reply, if somebody waits for one, and acknowledge the call. Thread-safe."""
+        frames = encode_ack(self._number, delivery.delivery_tag)
+        self._send(self._reply_frames(reply_to, properties, body) + frames)
+
+    def send_started(self, reply_to: str | None, properties: Properties) -> None:
+        """Send the frame that says the call takes long. Thread-safe."""
+        self._send(self._reply_frames(reply_to, properties, b""))
+
+    def hand_back(self, delivery: Delivery, queue_name: str) -> None:
+        """Put a call at the end of its queue as a fresh message."""
+        frames = encode_publish(
+            self._number,
+            queue_name,
+            delivery.properties,
+            delivery.body,
+            frame_max=self._frame_max,
+        )
+        self._send(frames + encode_ack(self._number, delivery.delivery_tag))
+
+    def _reply_frames(self, reply_to: str | None, properties: Properties, body: bytes) -> bytes:
+        # The pseudo-queue's own name is nobody's address; to publish to it would close the channel.
+        if not reply_to or reply_to == DIRECT_REPLY_TO:
+            return b""
+        return encode_publish(
+            self._number, reply_to, properties, body, frame_max=self._frame_max
+        )
+
+    def _send(self, frames: bytes) -> None:
+        try:
+            self.connection.send(frames)
+        except OSError as error:
+            logger.warning("reply dropped: the broker is gone", extra={"error": repr(error)})
+            self.lose(repr(error))
+
+
+class _AmqpCall(Call):
+    """A call that came by AMQP, with what its reply needs."""
+
+    __slots__ = ("delivery", "incoming", "link")
+
+    def __init__(
+        self, consumer: AmqpConsumer, link: _Link, delivery: Delivery, incoming: IncomingCall
+    ) -> None:
+        self.link = link
+        self.delivery = delivery
+        self.incoming = incoming
+        super().__init__(
+            incoming.invocation,
+            lambda outcome: consumer.on_answered(self, outcome),
+            self._send_started if incoming.understands_frames else None,
+        )
+
+    def _send_started(self, answered_by: float) -> None:
+        deadline_ms = int((time.time() + answered_by - time.monotonic()) * 1000)
+        properties = encode_started(self.incoming.correlation_id, deadline_ms)
+        self.link.send_started(self.incoming.reply_to, properties)
+
+
+def _is_of(call: Call, link: _Link) -> bool:
+    return isinstance(call, _AmqpCall) and call.link is link
+
+
+class _Load:
+    """How many calls are in hand, and how many may be read ahead. Thread-safe.
+
+    Nobody holds what it cannot start: reading ahead is for functions so fast that the way to the
+    broker and back would be most of their time.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._lock = threading.Lock()
+        self._slots = slots
+        self._in_hand = 0  # guarded by _lock
+        self._mean_s: float | None = None  # guarded by _lock
+        self._ahead = 0  # calls read ahead for each slot; guarded by _lock
+        self._changed_at = 0.0  # guarded by _lock
+
+    @property
+    def prefetch(self) -> int:
+        """The consumer's prefetch count."""
+        return min(self._slots * (1 + self._ahead), 65_535)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more is in hand than can run."""
+        return self._in_hand > self._slots
+
+    @property
+    def poll_limit_s(self) -> float:
+        """How long the consumer may sleep before it looks at what it holds."""
+        return HAND_BACK_AFTER_S if self.is_over else 3600.0
+
+    def on_taken(self) -> None:
+        """Count a call in."""
+        with self._lock:
+            self._in_hand += 1
+
+    def on_done(self, count: int = 1, duration_s: float | None = None) -> bool:
+        """Count calls out; True when the prefetch should change for what one of them took."""
+        with self._lock:
+            self._in_hand -= count
+            if duration_s is None:
+                return False
+            mean = self._mean_s
+            mean = duration_s if mean is None else mean + _SMOOTHING * (duration_s - mean)
+            self._mean_s = mean
+            fitting = READ_AHEAD_S / max(mean, 1e-6)
+            ahead = max(step for step in READ_AHEAD_STEPS if step <= fitting or step == 0)
+            now = time.monotonic()
+            if ahead == self._ahead or now - self._changed_at < _CHANGE_INTERVAL_S:
+                return False
+            self._ahead = ahead
+            self._changed_at = now
+            return True
+
+    def stop_reading_ahead(self) -> None:
+        """Forget how fast the function was."""
+        with self._lock:
+            self._ahead = 0
+            self._mean_s = None
+            self._changed_at = time.monotonic()

@@ -1,0 +1,74 @@
+"""A :class:`Call`: one invocation on its way through rapid, and whoever waits for its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lambda_protocol.errors import ErrorType, LambdaApiError, error_payload
+from lambda_protocol.invocation import UNHANDLED, Invocation, Outcome
+
+#: Gets the outcome of a call, or why it could not be run; must not block.
+OnOutcome = Callable[[Outcome | LambdaApiError], None]
+#: Gets the time, monotonic seconds, by which a call that takes long is answered.
+OnStarted = Callable[[float], None]
+
+
+class Call:
+    """One invocation in hand. Guarded by the scheduler's lock, but for what never changes.
+
+    It is in one place at a time, the scheduler's queue or an environment; whoever takes it out
+    of there finishes it, so it is finished once.
+    """
+
+    __slots__ = (
+        "deadline",
+        "deadline_ms",
+        "invocation",
+        "is_cold",
+        "log_mark",
+        "on_outcome",
+        "on_started",
+        "received_at",
+        "started_at",
+        "wait_deadline",
+    )
+
+    def __init__(
+        self, invocation: Invocation, on_outcome: OnOutcome, on_started: OnStarted | None = None
+    ) -> None:
+        """``on_started`` is for a caller who wants to hear of a call that takes long."""
+        self.invocation = invocation
+        self.on_outcome = on_outcome
+        self.on_started = on_started
+        # Monotonic seconds, set by the scheduler and the environment:
+        self.received_at = 0.0
+        self.wait_deadline = 0.0
+        self.started_at = 0.0
+        self.deadline = 0.0
+        self.deadline_ms = 0  #: the same on the wall clock, epoch milliseconds
+        self.is_cold = False  #: whether an init was done for it
+        self.log_mark = 0  #: where the log capture stood at its start
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an environment failed; becomes the outcome of whatever it had in hand."""
+
+    error_type: str
+    message: str = ""  #: what follows ``Error:`` in AWS's message
+    payload: bytes | None = None  #: the runtime's own words, which go out as they came
+
+    def outcome(self, request_id: str, version: str) -> Outcome:
+        """Return what the caller of ``request_id`` gets: HTTP 200, Unhandled."""
+        payload = self.payload
+        if payload is None:
+            payload = error_payload(
+                self.error_type, f"RequestId: {request_id} Error: {self.message}"
+            )
+        return Outcome(payload=payload, function_error=UNHANDLED, executed_version=version)
+
+
+def timed_out(timeout_s: float) -> Failure:
+    """Return the failure of an invocation that ran longer than ``timeout_s``."""
+    return Failure(ErrorType.TIMED_OUT, f"Task timed out after {timeout_s:.2f} seconds")

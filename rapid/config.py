@@ -1,0 +1,317 @@
+"""What rapid is told: its command line, as aws-lambda-rie's, and its environment variables."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
+from lambda_protocol.function_name import FunctionRef, parse_function_name
+from lambda_protocol.errors import LambdaApiError
+from lambda_protocol.limits import (
+    FUNCTION_TIMEOUT_MAX_S,
+    INIT_TIMEOUT_S,
+    INVOKE_QUEUE_TIMEOUT_S,
+)
+from lambda_protocol.log_format import LEVEL_NAMES
+
+USAGE: Final = """\
+Usage: rapid [FLAGS] [COMMAND [ARGS...]]
+
+Run one AWS Lambda function: start COMMAND as its runtime and serve the Invoke API to callers
+and the Runtime API to it. With no COMMAND: the first of /var/task/bootstrap, /opt/bootstrap,
+/var/runtime/bootstrap. With two or more words the last one is the handler.
+
+Flags, before the command:
+  --log-level LEVEL                              trace debug info warn error fatal [LOG_LEVEL, info]
+  --runtime-interface-emulator-address HOST:PORT Invoke API [INVOKE_API_HOST, PORT: 0.0.0.0:8080]
+  --runtime-api-address HOST:PORT                Runtime API [RUNTIME_API_HOST, RUNTIME_API_PORT:
+                                                 127.0.0.1:9001]
+  --enable-init-caching                          accepted, as aws-lambda-rie does; changes nothing
+  -h, --help                                     this text
+  --version                                      the version
+
+Example: rapid python -m awslambdaric echo.handler
+"""
+
+#: Where a runtime is looked for when no command is given, in this order.
+#: Source: aws-lambda-rie, simple_bootstrap.
+BOOTSTRAPS: Final = ("var/task/bootstrap", "opt/bootstrap", "var/runtime/bootstrap")
+
+#: Kept from the function: the broker is ours, the rest describes our process, not its.
+_HIDDEN_PREFIX: Final = "AMQP_"
+_HIDDEN: Final = frozenset({"PWD", "OLDPWD", "TERM", "SHLVL", "_", "_X_AMZN_TRACE_ID"})
+#: Kept from extensions, besides every name that starts with an underscore.
+#: Source: aws-lambda-rie, env.
+_HIDDEN_FROM_EXTENSIONS: Final = frozenset(
+    {
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_XRAY_CONTEXT_MISSING",
+        "AWS_XRAY_DAEMON_ADDRESS",
+        "LAMBDA_RUNTIME_DIR",
+        "LAMBDA_TASK_ROOT",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """The runtime's command line and where it runs."""
+
+    argv: tuple[str, ...]  #: empty when no bootstrap was found
+    cwd: str | None  #: None: rapid's own
+    searched: tuple[str, ...] = ()  #: where a bootstrap was looked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything rapid was told; made once, by :meth:`from_environ`."""
+
+    command: Command
+    handler: str
+    function: FunctionRef  #: unqualified
+    version: str
+    memory_mb: int
+    timeout_s: float
+    idle_timeout_s: float
+    init_timeout_s: float
+    queue_timeout_s: float  #: how long a call may wait unstarted
+    drain_timeout_s: float  #: how long a stop waits for running invocations
+    max_concurrency: int  #: runtimes
+    runtime_concurrency: int  #: calls one runtime takes at a time (AWS_LAMBDA_MAX_CONCURRENCY)
+    is_multi_concurrency: bool  #: whether AWS_LAMBDA_MAX_CONCURRENCY was given
+    has_eager_init: bool
+    accepts_any_name: bool
+    checks_payload: bool
+    prints_reports: bool
+    logs_json: bool  #: the function's log format
+    has_openfaas: bool
+    is_snap_start: bool
+    invoke_api: tuple[str, int]
+    runtime_api: tuple[str, int]
+    extensions_dir: Path
+    broker: BrokerAddress | None
+    queue_type: str
+    queue_expires_s: float | None  #: None: auto-delete
+    reruns_redelivered: bool
+    log_level: str
+    logs_structured: bool
+    log_stream: str
+    environ: Mapping[str, str]  #: what the function gets, but for what differs by instance
+
+    @classmethod
+    def from_environ(
+        cls, argv: Sequence[str], variables: Mapping[str, str], *, root: Path = Path("/")
+    ) -> Config:
+        """Return the settings in ``argv`` (without the program) and ``variables``.
+
+        ``root`` is where bootstraps are looked for. Raises ``ConfigError``.
+        """
+        env = Environ(variables)
+        flags, words = _split_flags(argv)
+        command, handler = _command(words, root)
+        handler = env.text("AWS_LAMBDA_FUNCTION_HANDLER") or handler or env.text("_HANDLER")
+        region = env.text("AWS_REGION") or env.text("AWS_DEFAULT_REGION", "us-east-1")
+        function = _function(env, handler, region)
+        timeout_s = env.seconds(
+            "AWS_LAMBDA_FUNCTION_TIMEOUT", 300.0, least=0.01, most=FUNCTION_TIMEOUT_MAX_S
+        )
+        multi = env.integer("AWS_LAMBDA_MAX_CONCURRENCY", 0, least=1, most=1600)
+        expires = env.text("AMQP_QUEUE_EXPIRES")
+        version = env.text("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+        log_stream = f"{time.strftime('%Y/%m/%d', time.gmtime())}/[{version}]{uuid.uuid4().hex}"
+        memory_mb = env.integer("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 3008, least=1, most=1 << 20)
+        return cls(
+            command=command,
+            handler=handler,
+            function=function,
+            version=version,
+            memory_mb=memory_mb,
+            timeout_s=timeout_s,
+            idle_timeout_s=env.seconds("AWS_LAMBDA_FUNCTION_IDLETIMEOUT", 1800.0, least=0.01),
+            init_timeout_s=env.seconds("INIT_TIMEOUT", INIT_TIMEOUT_S, least=0.01),
+            queue_timeout_s=env.seconds("INVOKE_QUEUE_TIMEOUT", INVOKE_QUEUE_TIMEOUT_S),
+            drain_timeout_s=env.seconds("DRAIN_TIMEOUT", timeout_s),
+            max_concurrency=env.integer("MAX_CONCURRENCY", 1, least=1, most=10_000),
+            runtime_concurrency=multi or 1,
+            is_multi_concurrency=bool(multi),
+            has_eager_init=env.flag("EAGER_INIT", default=True),
+            accepts_any_name=env.flag("ANY_FUNCTION_NAME", default=True),
+            checks_payload=env.flag("CHECK_PAYLOAD", default=True),
+            prints_reports=env.flag("PRINT_REPORTS"),
+            logs_json=env.choice("AWS_LAMBDA_LOG_FORMAT", "Text", ("Text", "JSON")) == "JSON",
+            has_openfaas=env.flag("ENABLE_OPENFAAS"),
+            is_snap_start=env.text("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start",
+            invoke_api=flags.invoke_api
+            or (
+                env.text("INVOKE_API_HOST", "0.0.0.0"),  # noqa: S104 - a container's front door
+                env.integer("PORT", 8080, least=0, most=65535),
+            ),
+            runtime_api=flags.runtime_api
+            or (
+                env.text("RUNTIME_API_HOST", "127.0.0.1"),
+                env.integer("RUNTIME_API_PORT", 9001, least=0, most=65535),
+            ),
+            extensions_dir=Path(env.text("EXTENSIONS_DIR", "/opt/extensions")),
+            broker=env.broker(),
+            queue_type=env.choice("AMQP_QUEUE_TYPE", "classic", ("classic", "quorum")),
+            queue_expires_s=(
+                None
+                if expires == "auto-delete"
+                else env.seconds("AMQP_QUEUE_EXPIRES", 1800.0, least=0.001, most=2_000_000)
+            ),
+            reruns_redelivered=env.choice("SYNC_REDELIVERY", "fail", ("fail", "retry")) == "retry",
+            log_level=flags.log_level or env.choice("LOG_LEVEL", "INFO", LEVEL_NAMES),
+            logs_structured=env.flag("USE_STRUCTURED_LOGGING"),
+            log_stream=log_stream,
+            environ=_function_environ(
+                variables, handler, function, version, memory_mb, region, log_stream,
+                dummy_credentials=env.flag("DUMMY_CREDENTIALS"),
+            ),
+        )
+
+    @property
+    def slots(self) -> int:
+        """How many invocations may run at once in this rapid."""
+        return self.max_concurrency * self.runtime_concurrency
+
+    def runtime_environ(self, instance: int, runtime_api: str) -> dict[str, str]:
+        """Return the environment of the runtime of environment number ``instance``.
+
+        ``_INSTANCE`` and ``INSTANCE`` let runtimes side by side stay out of each other's way.
+        """
+        return {
+            **self.environ,
+            "AWS_LAMBDA_RUNTIME_API": runtime_api,
+            "_INSTANCE": str(instance),
+            "INSTANCE": str(instance),
+        }
+
+    def extension_environ(self, instance: int, runtime_api: str) -> dict[str, str]:
+        """Return the environment of an extension: the runtime's, less what is not for it."""
+        return {
+            name: value
+            for name, value in self.runtime_environ(instance, runtime_api).items()
+            if name not in _HIDDEN_FROM_EXTENSIONS and not name.startswith("_")
+        }
+
+
+def _function(env: Environ, handler: str, region: str) -> FunctionRef:
+    name = env.text("AWS_LAMBDA_FUNCTION_NAME") or handler.partition(".")[0] or "function"
+    account_id = env.text("AWS_ACCOUNT_ID", "123456789012")
+    try:
+        function = parse_function_name(name, region=region, account_id=account_id)
+    except LambdaApiError as error:
+        raise ConfigError(f"AWS_LAMBDA_FUNCTION_NAME: {error.message}") from None
+    if function.qualifier is not None or function.name != name:
+        raise ConfigError(f"AWS_LAMBDA_FUNCTION_NAME is {name!r}; expected a bare function name")
+    return function
+
+
+def _function_environ(
+    variables: Mapping[str, str],
+    handler: str,
+    function: FunctionRef,
+    version: str,
+    memory_mb: int,
+    region: str,
+    log_stream: str,
+    *,
+    dummy_credentials: bool,
+) -> dict[str, str]:
+    """Everything passes but the hidden; what Lambda reserves is set, the rest only if absent."""
+    presets = {
+        "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+        "TZ": ":UTC",
+        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        "LAMBDA_TASK_ROOT": "/var/task",
+        "LAMBDA_RUNTIME_DIR": "/var/runtime",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+    }
+    if dummy_credentials:
+        presets |= {"AWS_ACCESS_KEY_ID": "dummy", "AWS_SECRET_ACCESS_KEY": "dummy"}
+    passed = {
+        name: value
+        for name, value in variables.items()
+        if name not in _HIDDEN and not name.startswith(_HIDDEN_PREFIX)
+    }
+    reserved = {
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_LAMBDA_FUNCTION_NAME": function.name,
+        "AWS_LAMBDA_FUNCTION_VERSION": version,
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mb),
+        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
+        "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
+    }
+    if handler:
+        reserved["_HANDLER"] = handler
+    return presets | passed | reserved
+
+
+def _command(words: Sequence[str], root: Path) -> tuple[Command, str]:
+    """Return the command and, when it names one, the handler. Source: aws-lambda-rie."""
+    if not words:
+        for candidate in BOOTSTRAPS:
+            path = root / candidate
+            if path.is_file():
+                return Command(argv=(str(path),), cwd=str(root / "var/task")), ""
+        searched = tuple(str(root / candidate) for candidate in BOOTSTRAPS[:2])
+        return Command(argv=(), cwd=None, searched=searched), ""
+    program = shutil.which(words[0]) or words[0]
+    command = Command(argv=(program, *words[1:]), cwd=None)
+    return command, words[-1] if len(words) > 1 else ""
+
+
+@dataclass(slots=True)
+class _Flags:
+    log_level: str | None = None
+    invoke_api: tuple[str, int] | None = None
+    runtime_api: tuple[str, int] | None = None
+
+
+def _split_flags(argv: Sequence[str]) -> tuple[_Flags, Sequence[str]]:
+    """Take our flags off the front; the first word that is none of them starts the command."""
+    flags = _Flags()
+    at = 0
+    while at < len(argv):
+        name, equals, value = argv[at].partition("=")
+        if name == "--enable-init-caching":
+            at += 1
+            continue
+        if name not in _VALUE_FLAGS:
+            break
+        if not equals:
+            at += 1
+            if at == len(argv):
+                raise ConfigError(f"{name} needs a value")
+            value = argv[at]
+        at += 1
+        if name == "--log-level":
+            flags.log_level = Environ({name: value}).choice(name, "", LEVEL_NAMES)
+        elif name == "--runtime-api-address":
+            flags.runtime_api = _address(name, value)
+        else:
+            flags.invoke_api = _address(name, value)
+    return flags, argv[at:]
+
+
+def _address(flag: str, text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"{flag} is {text!r}; expected HOST:PORT")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - as the empty host of Go
+
+
+_VALUE_FLAGS: Final = (
+    "--log-level",
+    "--runtime-api-address",
+    "--runtime-interface-emulator-address",
+)

@@ -1,0 +1,174 @@
+"""The daemon: wires the parts, waits for signals, and stops everything in reverse."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import threading
+from typing import TYPE_CHECKING, Final
+
+from rapid.config import Config
+from rapid.environment import ExecutionEnvironment
+from rapid.invoke_api import InvokeApi
+from rapid.metrics import Metrics
+from rapid.processes import Reaper, adopt_orphans
+from rapid.report import Reporter
+from rapid.runtime_api import RuntimeApiListener
+from rapid.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from rapid.amqp_consumer import AmqpConsumer
+
+logger = logging.getLogger(__name__)
+
+#: Added to an environment's own shutdown budget before we exit without it, seconds.
+STOP_LIMIT_S: Final = 8.0
+#: How long the broker may take to let a drained consumer go, seconds.
+CONSUMER_STOP_S: Final = 3.0
+
+
+class Daemon:
+    """One rapid. One thread, the main one, runs it; it alone knows all the parts."""
+
+    def __init__(self, config: Config) -> None:
+        """Bind every port; raises ``OSError`` for one that is taken, ``ConfigError`` likewise."""
+        self._config = config
+        self._reaper = Reaper()
+        self._reporter = Reporter(
+            function_name=config.function.name, version=config.version, as_json=config.logs_json
+        )
+        metrics = Metrics(config.function.name)
+        self._scheduler = Scheduler(
+            max_concurrency=config.max_concurrency,
+            queue_timeout_s=config.queue_timeout_s,
+            timeout_s=config.timeout_s,
+            make_environment=self._make_environment,
+            metrics=metrics,
+        )
+        metrics.running = lambda: self._scheduler.running
+        self._listeners: dict[int, RuntimeApiListener] = {}
+        self._listener(0)  # the first has a fixed address: taken ports are found here
+        self._invoke_api = InvokeApi(
+            config.invoke_api,
+            function=config.function,
+            version=config.version,
+            submit=self._scheduler.submit,
+            is_ready=self._missing,
+            render_metrics=metrics.render,
+            accepts_any_name=config.accepts_any_name,
+            checks_payload=config.checks_payload,
+            has_openfaas=config.has_openfaas,
+        )
+        self._consumer = self._make_consumer()
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; return the exit code."""
+        adopt_orphans()
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(writer)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, _wake_only)
+        self._invoke_api.start()
+        self._scheduler.start(eager=self._config.has_eager_init)
+        if self._consumer is not None:
+            self._consumer.start()
+        logger.info(
+            "serving",
+            extra={"function": self._config.function.name, "port": self._invoke_api.port},
+        )
+        self._wait_for_stop(reader)
+        return self._stop(reader)
+
+    def _wait_for_stop(self, reader: int) -> None:
+        while True:
+            numbers = _read_signals(reader, None)
+            self._reaper.reap()
+            if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+                return
+
+    def _stop(self, reader: int) -> int:
+        """Stop in reverse: doors, what is in hand, processes, the broker's connection."""
+        logger.info("stopping")
+        stopper = threading.Thread(target=self._stop_parts, name="stop", daemon=True)
+        stopper.start()
+        while stopper.is_alive():
+            _read_signals(reader, 0.05)
+            self._reaper.reap()
+        self._reaper.reap()
+        logger.info("stopped")
+        return 0
+
+    def _stop_parts(self) -> None:
+        if self._consumer is not None:
+            self._consumer.drain(CONSUMER_STOP_S)
+        self._scheduler.stop(self._config.drain_timeout_s, STOP_LIMIT_S)
+        self._invoke_api.stop()
+        if self._consumer is not None:
+            self._consumer.stop(CONSUMER_STOP_S)
+
+    def _missing(self) -> str | None:
+        """Return what keeps us from being ready, or None."""
+        if not self._scheduler.is_ready and self._config.has_eager_init:
+            return "the function's init is not done"
+        if self._consumer is not None and not self._consumer.is_connected:
+            return "the broker is not reached"
+        return None
+
+    def _make_environment(
+        self, scheduler: Scheduler, index: int, *, init_limit_s: float | None
+    ) -> ExecutionEnvironment:
+        return ExecutionEnvironment(
+            index=index,
+            config=self._config,
+            lock=scheduler.lock,
+            owner=scheduler,
+            reaper=self._reaper,
+            listen=lambda environment: self._listener(index).attach(environment),
+            reporter=self._reporter,
+            init_limit_s=self._config.init_timeout_s if init_limit_s is None else init_limit_s,
+            init_phase="init" if init_limit_s is None else "invoke",
+        )
+
+    def _listener(self, index: int) -> RuntimeApiListener:
+        """Return the Runtime API of environment ``index``: one address for as long as we live."""
+        listener = self._listeners.get(index)
+        if listener is None:
+            host, port = self._config.runtime_api
+            listener = self._listeners[index] = RuntimeApiListener(
+                (host, port if index == 0 else 0), index, is_snap_start=self._config.is_snap_start
+            )
+        return listener
+
+    def _make_consumer(self) -> AmqpConsumer | None:
+        config = self._config
+        if config.broker is None:
+            return None
+        from rapid.amqp_consumer import AmqpConsumer  # pika: only with a broker
+
+        arguments: dict[str, object] = {"x-queue-type": config.queue_type}
+        if config.queue_expires_s is not None:
+            arguments["x-expires"] = int(config.queue_expires_s * 1000)
+        return AmqpConsumer(
+            config.broker,
+            function=config.function,
+            scheduler=self._scheduler,
+            slots=config.slots,
+            queue_arguments=arguments,
+            is_auto_delete=config.queue_expires_s is None,
+            reruns_redelivered=config.reruns_redelivered,
+        )
+
+
+def _wake_only(_number: int, _frame: object) -> None:
+    """Do nothing: the wake-up descriptor carries the signal."""
+
+
+def _read_signals(reader: int, timeout_s: float | None) -> set[int]:
+    """Wait for signals; return which came, empty after ``timeout_s``."""
+    with contextlib.suppress(BlockingIOError, InterruptedError):
+        select.select([reader], [], [], timeout_s)
+        return set(os.read(reader, 4096))
+    return set()

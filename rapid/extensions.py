@@ -1,0 +1,224 @@
+"""The extensions of one execution environment: who registered, and what each is to hear next."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from rapid.http_service import JSON, Exchange
+from rapid.processes import ProcessGroup
+
+logger = logging.getLogger(__name__)
+
+#: Extensions of one environment, internal ones included. Source: Lambda Extensions API.
+MAX_EXTENSIONS: Final = 10
+#: A file of this name in /opt switches extensions off. Source: aws-lambda-rie, extensions.
+DISABLE_FILE: Final = "disable-extensions-jwigqn8j"
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+class ExtensionState(StrEnum):
+    """Where an extension stands; the names show in error messages."""
+
+    STARTED = "Started"
+    REGISTERED = "Registered"
+    READY = "Ready"
+    RUNNING = "Running"
+    INIT_ERROR = "InitError"
+    EXIT_ERROR = "ExitError"
+    EXITED = "Exited"
+
+
+class ExtensionsApiError(Exception):
+    """A request the Extensions API refuses; always HTTP 403."""
+
+    def __init__(self, error_type: str, message: str) -> None:
+        """``error_type`` and ``message`` are AWS's."""
+        super().__init__(message)
+        self.error_type = error_type
+
+
+@dataclass(slots=True, kw_only=True)
+class Extension:
+    """One extension, external (a process of its own) or internal (in the runtime's)."""
+
+    name: str
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    is_external: bool
+    group: ProcessGroup | None = None
+    state: ExtensionState = ExtensionState.STARTED
+    events: frozenset[str] = frozenset()
+    parked: Exchange | None = None  #: its ``next``, waiting
+    pending: bytes | None = None  #: an event that arrived while it was not waiting
+
+    def take_event(self, event: bytes) -> tuple[Exchange, bytes] | None:
+        """Hand ``event`` over: return the exchange to answer, or keep it for the next ``next``."""
+        self.state = ExtensionState.RUNNING
+        exchange, self.parked = self.parked, None
+        if exchange is None:
+            self.pending = event
+            return None
+        return exchange, event
+
+
+class Extensions:
+    """The registry of one environment. Guarded by the scheduler's lock."""
+
+    def __init__(self) -> None:
+        """Know nobody; registration is open."""
+        self.is_open = True
+        self._by_name: dict[str, Extension] = {}
+
+    def __iter__(self) -> Iterator[Extension]:
+        """Yield every extension, started or registered."""
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._by_name)
+
+    def add_external(self, path: Path, group: ProcessGroup) -> Extension:
+        """Note a process that was started from ``path`` and has yet to register."""
+        extension = Extension(name=path.name, is_external=True, group=group)
+        self._by_name[path.name] = extension
+        return extension
+
+    @property
+    def has_external(self) -> bool:
+        """Whether any has a process of its own."""
+        return any(extension.is_external for extension in self)
+
+    @property
+    def all_registered(self) -> bool:
+        """Whether no started process has yet to register."""
+        return all(extension.state is not ExtensionState.STARTED for extension in self)
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether each waits in ``next`` (init is done, or an invocation is behind it)."""
+        return all(extension.state is ExtensionState.READY for extension in self)
+
+    def register(self, name: str, events: object) -> Extension:
+        """Register ``name`` for ``events``; raises ``ExtensionsApiError``."""
+        if not name:
+            raise ExtensionsApiError("Extension.InvalidExtensionName", "Empty extension name")
+        known = self._by_name.get(name)
+        wanted = _events(events, is_external=known is not None and known.is_external)
+        if known is not None and known.state is not ExtensionState.STARTED:
+            raise ExtensionsApiError(
+                "Extension.InvalidExtensionState", "Extension with this name already registered"
+            )
+        if not self.is_open:
+            raise ExtensionsApiError(
+                "Extension.RegistrationClosed", "Extension registration closed already"
+            )
+        if known is None:
+            if len(self._by_name) >= MAX_EXTENSIONS:
+                raise ExtensionsApiError(
+                    "Extension.TooManyExtensions", f"Extension limit ({MAX_EXTENSIONS}) reached"
+                )
+            known = self._by_name[name] = Extension(name=name, is_external=False)
+        known.events = wanted
+        known.state = ExtensionState.REGISTERED
+        return known
+
+    def find(self, identifier: str | None, *, unknown: str) -> Extension:
+        """Return the extension with this id; ``unknown`` is the message when there is none."""
+        if identifier is None:
+            raise ExtensionsApiError(
+                "Extension.MissingExtensionIdentifier", "Missing Lambda-Extension-Identifier header"
+            )
+        if not _UUID.fullmatch(identifier):
+            raise ExtensionsApiError(
+                "Extension.InvalidExtensionIdentifier", "Invalid Lambda-Extension-Identifier"
+            )
+        for extension in self:
+            if extension.id == identifier.lower():
+                return extension
+        raise ExtensionsApiError(
+            "Extension.UnknownExtensionIdentifier", unknown.format(identifier)
+        )
+
+    def require_state(
+        self, extension: Extension, allowed: tuple[ExtensionState, ...], to: ExtensionState
+    ) -> None:
+        """Raise ``ExtensionsApiError`` unless ``extension`` may move to ``to``."""
+        if extension.state not in allowed:
+            raise ExtensionsApiError(
+                "Extension.InvalidExtensionState",
+                f"State transition from {extension.state} to {to} failed for extension "
+                f"{extension.id}. Error: State transition is not allowed",
+            )
+
+    def broadcast(self, kind: str, event: bytes) -> list[tuple[Exchange, bytes]]:
+        """Give ``event`` to each that asked for ``kind``; return the exchanges to answer."""
+        deliveries = []
+        for extension in self:
+            if kind in extension.events and extension.state is not ExtensionState.EXITED:
+                delivery = extension.take_event(event)
+                if delivery is not None:
+                    deliveries.append(delivery)
+        return deliveries
+
+
+def discover(directory: Path) -> list[Path]:
+    """Return the extensions to start: every entry of ``directory`` that is no folder."""
+    if (directory.parent / DISABLE_FILE).exists():
+        return []
+    try:
+        return sorted(path for path in directory.iterdir() if not path.is_dir())
+    except OSError:
+        return []
+
+
+def invoke_event(
+    *, deadline_ms: int, request_id: str, invoked_arn: str, trace_id: str
+) -> bytes:
+    """Return the event that tells of an invocation."""
+    return json.dumps(
+        {
+            "eventType": "INVOKE",
+            "deadlineMs": deadline_ms,
+            "requestId": request_id,
+            "invokedFunctionArn": invoked_arn,
+            "tracing": {"type": "X-Amzn-Trace-Id", "value": trace_id},
+        }
+    ).encode()
+
+
+def shutdown_event(reason: str, deadline_ms: int) -> bytes:
+    """Return the event that ends an extension; ``reason`` is SPINDOWN, TIMEOUT or FAILURE."""
+    return json.dumps(
+        {"eventType": "SHUTDOWN", "shutdownReason": reason, "deadlineMs": deadline_ms}
+    ).encode()
+
+
+def answer_event(exchange: Exchange, event: bytes) -> bool:
+    """Answer an extension's ``next``."""
+    headers = (*JSON, ("Lambda-Extension-Event-Identifier", str(uuid.uuid4())))
+    return exchange.answer(200, headers, event)
+
+
+def _events(events: object, *, is_external: bool) -> frozenset[str]:
+    if events is None:
+        return frozenset()
+    if not isinstance(events, list) or not all(isinstance(event, str) for event in events):
+        raise ExtensionsApiError("InvalidRequestFormat", "events is not a list of strings")
+    for event in events:
+        if event not in ("INVOKE", "SHUTDOWN"):
+            raise ExtensionsApiError(
+                "Extension.InvalidEventType", f"{event}: ErrorInvalidEventType"
+            )
+        if event == "SHUTDOWN" and not is_external:
+            raise ExtensionsApiError(
+                "Extension.InvalidEventType",
+                "SHUTDOWN: ShutdownEventNotSupportedForInternalExtension",
+            )
+    return frozenset(events)

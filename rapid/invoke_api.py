@@ -1,0 +1,215 @@
+"""The front door on :8080: the Invoke API of one function, its health and its figures."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from lambda_protocol.errors import (
+    InvalidRequestContentException,
+    LambdaApiError,
+    MethodNotAllowedException,
+    ServiceException,
+    UnknownOperationException,
+)
+from lambda_protocol.function_name import FunctionRef, function_not_found, parse_function_name
+from lambda_protocol.invocation import (
+    Invocation,
+    InvocationType,
+    Outcome,
+    new_request_id,
+    relayed_request_id,
+)
+from lambda_protocol.invoke_http import (
+    RELAYED_REQUEST_ID,
+    HttpResponse,
+    InvokePath,
+    decode_request,
+    encode_error,
+    encode_outcome,
+    parse_invoke_path,
+    payload_limit,
+    payload_too_large,
+)
+from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
+from rapid.call import Call, OnOutcome
+from rapid.http_service import JSON, Exchange, Headers, HttpService, Request
+
+logger = logging.getLogger(__name__)
+
+#: The name every existing script for aws-lambda-rie uses.
+RIE_FUNCTION_NAME: Final = "function"
+
+Submit = Callable[[Call], None]
+
+
+class InvokeApi:
+    """Routes of the front door. Thread-safe."""
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        *,
+        function: FunctionRef,
+        version: str,
+        submit: Submit,
+        is_ready: Callable[[], str | None],
+        render_metrics: Callable[[], tuple[str, bytes]],
+        accepts_any_name: bool,
+        checks_payload: bool,
+        has_openfaas: bool,
+    ) -> None:
+        """Bind ``address``; ``is_ready`` returns None, or what is not ready."""
+        self._function = function
+        self._version = version
+        self._submit = submit
+        self._is_ready = is_ready
+        self._render_metrics = render_metrics
+        self._accepts_any_name = accepts_any_name
+        self._checks_payload = checks_payload
+        self._has_openfaas = has_openfaas
+        self._service = HttpService(
+            address,
+            self.handle,
+            name="invoke-api",
+            max_body_bytes=SYNC_PAYLOAD_BYTES,
+            render_error=_render_error,
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that is bound."""
+        return self._service.port
+
+    def start(self) -> None:
+        """Accept calls from now on."""
+        self._service.start()
+
+    def stop(self) -> None:
+        """Accept no more connections."""
+        self._service.stop()
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer one request, or have it answered when its function is done."""
+        request = exchange.request
+        request_id = relayed_request_id(request.headers.get(RELAYED_REQUEST_ID))
+        try:
+            path = parse_invoke_path(request.path, request.query)
+            if path is not None:
+                self._invoke(exchange, path, request_id)
+            elif not self._handle_other(exchange, request_id):
+                raise UnknownOperationException(f"No operation has the path {request.path[:200]}")
+        except LambdaApiError as error:
+            _send(exchange, encode_error(error, request_id))
+
+    def _invoke(self, exchange: Exchange, path: InvokePath, request_id: str) -> None:
+        request = exchange.request
+        if request.method != "POST":
+            raise MethodNotAllowedException(f"{request.method} is not a method of this operation")
+        invocation = self._decode(request, path, request_id)
+        if invocation.type is InvocationType.REQUEST_RESPONSE:
+            self._submit(Call(invocation, _answer_with(exchange, invocation)))
+            return
+        if invocation.type is InvocationType.EVENT:
+            self._submit(Call(invocation, _log_lost(invocation)))
+        _send(exchange, encode_outcome(invocation, Outcome()))
+
+    def _decode(self, request: Request, path: InvokePath, request_id: str) -> Invocation:
+        named = parse_function_name(
+            path.function_name,
+            path.qualifier,
+            region=self._function.region,
+            account_id=self._function.account_id,
+        )
+        known = (self._function.name, RIE_FUNCTION_NAME)
+        if named.name not in known and not self._accepts_any_name:
+            raise function_not_found(named)
+        header = request.headers.get
+        if request.is_oversize:
+            limit = payload_limit(header, is_async=path.is_async)
+            size = request.headers.get("content-length", str(limit + 1))
+            raise payload_too_large(int(size), limit)
+        if request.is_truncated:
+            raise InvalidRequestContentException("The request ended before its body did.")
+        return decode_request(
+            header,
+            request.body,
+            request_id=request_id,
+            function=FunctionRef(
+                name=self._function.name,
+                qualifier=named.qualifier,
+                region=self._function.region,
+                account_id=self._function.account_id,
+            ),
+            is_async=path.is_async,
+            check_payload=self._checks_payload,
+        )
+
+    def _handle_other(self, exchange: Exchange, request_id: str) -> bool:
+        """Answer health, metrics and OpenFaaS paths; False when the path is none of these."""
+        request = exchange.request
+        if request.path == "/" and self._has_openfaas and request.method == "POST":
+            self._invoke(exchange, InvokePath(self._function.name, None, False), request_id)
+            return True
+        if self._has_openfaas and request.path in ("/_/health", "/_/ready"):
+            is_ready = request.path == "/_/health" or self._is_ready() is None
+            exchange.answer(200 if is_ready else 503, _TEXT, b"OK" if is_ready else b"NOT READY")
+            return True
+        if request.path not in ("/healthz", "/readyz", "/metrics", "/ping"):
+            return False
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowedException(f"{request.method} is not a method of {request.path}")
+        if request.path == "/metrics":
+            content_type, body = self._render_metrics()
+            exchange.answer(200, (("Content-Type", content_type),), body)
+        elif request.path == "/readyz":
+            missing = self._is_ready()
+            status = {"status": "ready" if missing is None else missing}
+            exchange.answer(200 if missing is None else 503, JSON, json.dumps(status).encode())
+        else:
+            exchange.answer(200, JSON, b'{"status": "ok"}')
+        return True
+
+
+def _answer_with(exchange: Exchange, invocation: Invocation) -> OnOutcome:
+    def on_outcome(outcome: Outcome | LambdaApiError) -> None:
+        if isinstance(outcome, LambdaApiError):
+            _send(exchange, encode_error(outcome, invocation.request_id))
+        else:
+            _send(exchange, encode_outcome(invocation, outcome))
+
+    return on_outcome
+
+
+def _log_lost(invocation: Invocation) -> OnOutcome:
+    def on_outcome(outcome: Outcome | LambdaApiError) -> None:
+        if isinstance(outcome, LambdaApiError):
+            logger.error(
+                "event not run", extra={"request_id": invocation.request_id, "error": outcome.code}
+            )
+
+    return on_outcome
+
+
+def _send(exchange: Exchange, response: HttpResponse) -> None:
+    exchange.answer(response.status, response.headers, response.body)
+
+
+def _render_error(status: int, message: str) -> tuple[Headers, bytes]:
+    """Render what went wrong below the API: bytes that are no HTTP, or a fault of ours."""
+    error: LambdaApiError = ServiceException("An internal error occurred.")
+    if status < 500:
+        error = _BadRequestException(message)
+    response = encode_error(error, new_request_id())
+    return response.headers, response.body
+
+
+class _BadRequestException(LambdaApiError):
+    """The request is no HTTP that we can read; the status is the connection's business."""
+
+    status, code, message_key = 400, "BadRequestException", "message"
+
+
+_TEXT: Final = (("Content-Type", "text/plain; charset=utf-8"),)

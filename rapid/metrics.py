@@ -1,0 +1,135 @@
+"""Counts of one function, kept as plain numbers and rendered only when somebody asks.
+
+prometheus_client is imported on the first scrape: it is a tenth of rapid's memory.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from lambda_protocol.errors import LambdaApiError, TooManyRequestsException
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+#: Upper bounds of the histograms' buckets, seconds.
+BUCKETS_S: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0,
+)  # fmt: skip
+#: What became of an invocation: the values of the label ``outcome``.
+OUTCOMES: Final = ("success", "error", "failure", "timeout", "throttled", "refused")
+
+
+class Histogram:
+    """Counts by bucket. Guarded by whoever owns it."""
+
+    def __init__(self, bounds: Sequence[float] = BUCKETS_S) -> None:
+        """``bounds`` are ascending; a last bucket takes what is over them."""
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self._counts[bisect.bisect_left(self._bounds, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return ``(upper bound, cumulated count)`` as Prometheus has them."""
+        names = [*(str(bound) for bound in self._bounds), "+Inf"]
+        return list(zip(names, map(float, itertools.accumulate(self._counts)), strict=True))
+
+
+class Metrics:
+    """What rapid counts. Thread-safe."""
+
+    def __init__(self, function_name: str, running: Callable[[], int] = lambda: 0) -> None:
+        """``running`` tells how many invocations run now."""
+        self._function_name = function_name
+        self.running = running
+        self._lock = threading.Lock()
+        # guarded by _lock:
+        self._outcomes = dict.fromkeys(OUTCOMES, 0)
+        self._cold_starts = 0
+        self._duration = Histogram()
+        self._init = Histogram()
+        self._wait = Histogram()
+
+    def on_started(self, waited_s: float, *, is_cold: bool) -> None:
+        """A call was handed to a runtime."""
+        with self._lock:
+            self._wait.observe(waited_s)
+            self._cold_starts += is_cold
+
+    def on_finished(self, outcome: str, duration_s: float) -> None:
+        """A call that was handed to a runtime has its outcome."""
+        with self._lock:
+            self._outcomes[outcome] += 1
+            self._duration.observe(duration_s)
+
+    def on_refused(self, error: LambdaApiError) -> None:
+        """A call was refused before any runtime had it."""
+        outcome = "throttled" if isinstance(error, TooManyRequestsException) else "refused"
+        with self._lock:
+            self._outcomes[outcome] += 1
+
+    def on_init(self, init_s: float) -> None:
+        """An init phase has succeeded."""
+        with self._lock:
+            self._init.observe(init_s)
+
+    def render(self) -> tuple[str, bytes]:
+        """Return content type and text of the Prometheus exposition."""
+        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+        registry = CollectorRegistry()
+        registry.register(self)
+        return CONTENT_TYPE_LATEST, generate_latest(registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric, as a Prometheus collector does."""
+        from prometheus_client.core import (
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+        )
+
+        label = [self._function_name]
+        with self._lock:
+            invocations = CounterMetricFamily(
+                "lambda_invocations",
+                "Invocations by what became of them.",
+                labels=["function_name", "outcome"],
+            )
+            for outcome, count in self._outcomes.items():
+                invocations.add_metric([*label, outcome], count)
+            counters = [
+                ("lambda_cold_starts", "Invocations that waited for an init.", self._cold_starts),
+                ("lambda_timeouts", "Invocations that timed out.", self._outcomes["timeout"]),
+                ("lambda_throttles", "Invocations refused as too many.", self._outcomes["throttled"]),
+            ]
+            histograms = [
+                ("lambda_duration_seconds", "From the event's delivery to its outcome.", self._duration),
+                ("lambda_init_duration_seconds", "Init phases that succeeded.", self._init),
+                ("lambda_queue_wait_seconds", "From arrival to the event's delivery.", self._wait),
+            ]
+            families: list[Metric] = [invocations]
+            for name, text, value in counters:
+                counter = CounterMetricFamily(name, text, labels=["function_name"])
+                counter.add_metric(label, value)
+                families.append(counter)
+            for name, text, histogram in histograms:
+                family = HistogramMetricFamily(name, text, labels=["function_name"])
+                family.add_metric(label, histogram.buckets(), histogram.sum)
+                families.append(family)
+        gauge = GaugeMetricFamily(
+            "lambda_concurrent_executions", "Invocations that run now.", labels=["function_name"]
+        )
+        gauge.add_metric(label, self.running())
+        families.append(gauge)
+        yield from families

@@ -1,0 +1,199 @@
+"""Child processes: started in groups of their own, signalled as groups, reaped in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+#: Go's names for signals, which AWS's error messages use. Source: recorded answers of Lambda.
+_SIGNAL_NAMES: Final = {
+    signal.SIGHUP: "hangup",
+    signal.SIGINT: "interrupt",
+    signal.SIGQUIT: "quit",
+    signal.SIGILL: "illegal instruction",
+    signal.SIGTRAP: "trace/breakpoint trap",
+    signal.SIGABRT: "aborted",
+    signal.SIGBUS: "bus error",
+    signal.SIGFPE: "floating point exception",
+    signal.SIGKILL: "killed",
+    signal.SIGUSR1: "user defined signal 1",
+    signal.SIGSEGV: "segmentation fault",
+    signal.SIGUSR2: "user defined signal 2",
+    signal.SIGPIPE: "broken pipe",
+    signal.SIGALRM: "alarm clock",
+    signal.SIGTERM: "terminated",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How a process ended, as ``wait4`` told it."""
+
+    wait_status: int
+    peak_memory_bytes: int = 0
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that killed it, or None."""
+        return os.WTERMSIG(self.wait_status) if os.WIFSIGNALED(self.wait_status) else None
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, or None when a signal killed it."""
+        return os.WEXITSTATUS(self.wait_status) if os.WIFEXITED(self.wait_status) else None
+
+    def __str__(self) -> str:
+        """Return Go's text: ``exit status 1``, ``signal: killed``."""
+        number = self.signal
+        if number is None:
+            return f"exit status {self.code}"
+        try:
+            name = _SIGNAL_NAMES[signal.Signals(number)]
+        except (ValueError, KeyError):
+            name = f"signal {number}"
+        core = " (core dumped)" if os.WCOREDUMP(self.wait_status) else ""
+        return f"signal: {name}{core}"
+
+
+OnExit = Callable[[ExitStatus], None]
+
+
+class Reaper:
+    """The only ``wait`` of the program: whoever else waited would see exits as successes.
+
+    Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        """Know no children yet."""
+        self._lock = threading.Lock()
+        self._on_exit: dict[int, OnExit] = {}  # guarded by _lock; by pid
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        environ: Mapping[str, str],
+        cwd: str | None,
+        stdout: int,
+        stderr: int,
+        on_exit: OnExit,
+    ) -> ProcessGroup:
+        """Start ``argv`` as the leader of a new process group; raises ``OSError``.
+
+        ``on_exit`` runs once, in the reaping thread, without any lock of ours held.
+        """
+        with self._lock:  # so that the exit cannot be reaped before it can be told
+            process = subprocess.Popen(  # noqa: S603 - running the user's command is the job
+                argv,
+                env=dict(environ),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                process_group=0,
+            )
+            process.returncode = 0  # tells subprocess that nobody has to wait for it
+            self._on_exit[process.pid] = on_exit
+        return ProcessGroup(process.pid)
+
+    def reap(self) -> None:
+        """Collect every child that has ended, orphans we inherited included; never blocks."""
+        while True:
+            with self._lock:
+                try:
+                    pid, wait_status, usage = os.wait4(-1, os.WNOHANG)
+                except ChildProcessError:
+                    return
+                if pid == 0:
+                    return
+                on_exit = self._on_exit.pop(pid, None)
+            if on_exit is None:
+                logger.debug("orphan reaped", extra={"pid": pid})
+                continue
+            try:
+                on_exit(ExitStatus(wait_status, usage.ru_maxrss * 1024))
+            except Exception:
+                logger.exception("exit of a process mishandled", extra={"pid": pid})
+
+    def orphans(self) -> Iterator[int]:
+        """Yield our children that we did not start: what left its group when its parent died."""
+        for pid in child_pids(os.getpid()):
+            with self._lock:
+                is_ours = pid in self._on_exit
+            if not is_ours:
+                yield pid
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessGroup:
+    """A process and whatever it started without leaving the group."""
+
+    pid: int
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the whole group, if any of it is left."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def peak_memory_bytes(self) -> int:
+        """Return the peak resident memory of the process and its descendants, summed."""
+        return sum(_peak_memory_bytes(pid) for pid in (self.pid, *_descendants(self.pid)))
+
+
+def adopt_orphans() -> None:
+    """Let orphans of our children come to us, not to init, when we are not PID 1 ourselves.
+
+    Source: prctl(2), PR_SET_CHILD_SUBREAPER.
+    """
+    if os.getpid() == 1:
+        return
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    except (OSError, AttributeError):  # a static program has no dynamic loader
+        logger.debug("no prctl here: orphans go to init")
+
+
+def child_pids(pid: int) -> list[int]:
+    """Return the direct children of ``pid``, of all its threads; empty when there is no /proc."""
+    children: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                children += map(int, (task / "children").read_text().split())
+    return children
+
+
+def environ_of(pid: int) -> bytes:
+    """Return the environment block a process was started with; empty when it cannot be read."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    return b""
+
+
+_PR_SET_CHILD_SUBREAPER: Final = 36
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for child in child_pids(pid):
+        yield child
+        yield from _descendants(child)
+
+
+def _peak_memory_bytes(pid: int) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,212 @@
+"""The Runtime API, version 2018-06-01: what a runtime calls, and its listener.
+
+Source: Lambda developer guide, "Using the Lambda runtime API"; aws-lambda-rie, rapi.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from typing import Final
+from urllib.parse import unquote
+
+from lambda_protocol.errors import ErrorType
+from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES
+from rapid.call import Failure
+from rapid.environment import ExecutionEnvironment, RuntimeApiError
+from rapid.extensions_api import ExtensionsApi
+from rapid.http_service import JSON, Exchange, Headers, HttpService
+
+logger = logging.getLogger(__name__)
+
+_PREFIX: Final = "/2018-06-01"
+_NEXT: Final = f"{_PREFIX}/runtime/invocation/next"
+_INVOCATION: Final = re.compile(rf"{_PREFIX}/runtime/invocation/([^/]+)/(response|error)")
+_ACCEPTED: Final = b'{"status":"OK"}\n'
+_ERROR_TYPE: Final = "lambda-runtime-function-error-type"
+_RESPONSE_MODE: Final = "lambda-runtime-function-response-mode"
+#: What an error type must contain to be taken as it is. Source: aws-lambda-rie, fatalerror.
+_KNOWN_ERROR_TYPE: Final = re.compile(r"(Runtime|Function)\.[A-Z][a-zA-Z]+")
+
+
+class RuntimeApiListener:
+    """The address of one environment number, and which environment has it now.
+
+    One listener an environment: which runtime calls is which socket it came in on.
+    """
+
+    def __init__(self, address: tuple[str, int], index: int, *, is_snap_start: bool) -> None:
+        """Bind ``address``; raises ``OSError`` when it is taken."""
+        self._environment: ExecutionEnvironment | None = None
+        self._is_snap_start = is_snap_start
+        self._extensions_api = ExtensionsApi()
+        self._service = HttpService(
+            address,
+            self.handle,
+            name=f"runtime-api-{index}",
+            max_body_bytes=RESPONSE_PAYLOAD_BYTES,
+            render_error=lambda status, message: (JSON, _error_body(_type_of(status), message)),
+        )
+        self._host = address[0]
+        self._service.start()
+
+    @property
+    def address(self) -> str:
+        """``host:port``, the value of AWS_LAMBDA_RUNTIME_API."""
+        return f"{self._host}:{self._service.port}"
+
+    def attach(self, environment: ExecutionEnvironment) -> str:
+        """Serve ``environment`` from now on; return the address."""
+        self._environment = environment
+        return self.address
+
+    def stop(self) -> None:
+        """Close the listener."""
+        self._service.stop()
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer one request, or park it."""
+        environment = self._environment
+        if environment is None:
+            return _refuse(exchange, 500, "InternalServerError", "Internal Server Error")
+        request = exchange.request
+        path = request.path
+        try:
+            if path == _NEXT:
+                if request.method != "GET":
+                    return _method_not_allowed(exchange)
+                return environment.park(exchange)
+            match = _INVOCATION.fullmatch(path)
+            if match is not None:
+                if request.method != "POST":
+                    return _method_not_allowed(exchange)
+                request_id = unquote(match[1])
+                if match[2] == "response":
+                    return _respond(environment, request_id, exchange)
+                return _respond_error(environment, request_id, exchange)
+            return self._handle_rare(environment, exchange)
+        except RuntimeApiError as error:
+            return _refuse(exchange, error.status, error.error_type, str(error))
+
+    def _handle_rare(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
+        method, path = exchange.request.method, exchange.request.path
+        if path == f"{_PREFIX}/runtime/init/error" or path == f"{_PREFIX}/runtime/restore/error":
+            if method != "POST":
+                return _method_not_allowed(exchange)
+            environment.fail_init(_posted_failure(exchange, "Runtime.InitError"))
+            _accept(exchange)
+        elif path == f"{_PREFIX}/runtime/restore/next":
+            if not self._is_snap_start:
+                return _not_found(exchange)
+            if method != "GET":
+                return _method_not_allowed(exchange)
+            environment.restore()
+            exchange.answer(200, JSON)
+        elif path == f"{_PREFIX}/ping":
+            exchange.answer(200, _TEXT, b"pong")
+        elif not self._extensions_api.handle(environment, exchange):
+            _not_found(exchange)
+
+
+def _respond(environment: ExecutionEnvironment, request_id: str, exchange: Exchange) -> None:
+    request = exchange.request
+    if request.is_oversize:
+        environment.respond_error(request_id, _RESPONSE_TOO_LARGE)
+        return _refuse(
+            exchange,
+            413,
+            "RequestEntityTooLarge",
+            f"Exceeded maximum allowed payload size ({RESPONSE_PAYLOAD_BYTES} bytes).",
+        )
+    if request.is_truncated:
+        environment.respond_error(request_id, _TRUNCATED)
+        return _refuse(
+            exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated"
+        )
+    mode = request.headers.get(_RESPONSE_MODE)
+    if mode is not None and mode not in ("streaming", ""):
+        environment.respond_error(request_id, _INVALID_MODE)
+        return _refuse(
+            exchange, 400, "InvalidFunctionResponseMode", "Invalid function response mode"
+        )
+    environment.respond(request_id, request.body)
+    _accept(exchange)
+
+
+def _respond_error(environment: ExecutionEnvironment, request_id: str, exchange: Exchange) -> None:
+    request = exchange.request
+    if request.is_truncated:
+        environment.respond_error(request_id, _TRUNCATED)
+        return _refuse(
+            exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated"
+        )
+    environment.respond_error(request_id, _posted_failure(exchange, ErrorType.UNKNOWN))
+    _accept(exchange)
+
+
+def _posted_failure(exchange: Exchange, default_type: str) -> Failure:
+    """Return the failure a runtime posted: its body goes to the invoker as it came."""
+    request = exchange.request
+    declared = request.headers.get(_ERROR_TYPE, "")
+    match = _KNOWN_ERROR_TYPE.search(declared)
+    if match is not None:
+        error_type = declared
+    else:
+        error_type = "Function.Unknown" if declared.startswith("Function.") else ErrorType.UNKNOWN
+    body = request.body
+    if not body:
+        body = _error_body(declared or default_type, "The runtime gave no reason")
+    elif request.headers.get("content-type") == "application/vnd.aws.lambda.error.cause+json":
+        body = _without_cause(body)
+    return Failure(error_type, payload=body)
+
+
+def _without_cause(body: bytes) -> bytes:
+    try:
+        members = json.loads(body)
+        members.pop("errorCause", None)
+        return json.dumps(members).encode()
+    except (ValueError, AttributeError, TypeError):
+        return body
+
+
+def _accept(exchange: Exchange) -> None:
+    exchange.answer(202, JSON, _ACCEPTED)
+
+
+def _refuse(exchange: Exchange, status: int, error_type: str, message: str) -> None:
+    exchange.answer(status, JSON, _error_body(error_type, message))
+
+
+def _not_found(exchange: Exchange) -> None:
+    exchange.answer(404, _TEXT, b"404 page not found\n")
+
+
+def _method_not_allowed(exchange: Exchange) -> None:
+    exchange.answer(405, _TEXT)
+
+
+def _error_body(error_type: str, message: str) -> bytes:
+    return json.dumps({"errorMessage": message, "errorType": error_type}).encode()
+
+
+def _type_of(status: int) -> str:
+    return "InternalServerError" if status >= 500 else "InvalidRequest"
+
+
+#: Every answer has a Content-Type: awslambdaric crashes on one without.
+_TEXT: Final[Headers] = (("Content-Type", "text/plain; charset=utf-8"),)
+_RESPONSE_TOO_LARGE: Final = Failure(
+    ErrorType.RESPONSE_TOO_LARGE,
+    payload=json.dumps(
+        {
+            "errorMessage": "Response payload size exceeded maximum allowed payload size "
+            f"({RESPONSE_PAYLOAD_BYTES} bytes).",
+            "errorType": ErrorType.RESPONSE_TOO_LARGE,
+        },
+        separators=(",", ":"),
+    ).encode(),
+)
+_TRUNCATED: Final = Failure(ErrorType.TRUNCATED_RESPONSE, "HTTP request detected as truncated")
+_INVALID_MODE: Final = Failure(ErrorType.INVALID_RESPONSE_MODE, "Invalid function response mode")

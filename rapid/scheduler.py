@@ -1,0 +1,383 @@
+"""Waiting calls × idle environments: who gets what, and what happens when nobody does in time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, Protocol
+
+from lambda_protocol.errors import (
+    LambdaApiError,
+    ServiceException,
+    TooManyRequestsException,
+)
+from lambda_protocol.invocation import Invocation, InvocationType, Outcome
+from lambda_protocol.limits import EVENT_AGE_MAX_S, STARTED_FRAME_AFTER_S
+from rapid.call import Call, Failure, OnStarted
+from rapid.environment import ExecutionEnvironment
+from rapid.http_service import Exchange
+from rapid.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+#: Calls that wait in one rapid beyond this are refused.
+MAX_WAITING: Final = 10_000
+#: How long an answered environment is trusted to come back before another is started, seconds.
+PATIENCE_S: Final = 0.05
+#: Inits that may fail in a row before the failure is the caller's.
+#: Source: Lambda developer guide: a failed init is done again at the first invocation.
+INIT_ATTEMPTS: Final = 2
+
+
+class MakeEnvironment(Protocol):
+    """Makes the environment with a number; it is started later."""
+
+    def __call__(
+        self, scheduler: Scheduler, index: int, *, init_limit_s: float | None
+    ) -> ExecutionEnvironment:
+        """``init_limit_s`` is None for an init under the function timeout, inside an invoke."""
+
+
+class Delivery(NamedTuple):
+    """A match: this call goes to that environment, by its parked ``next``."""
+
+    call: Call
+    environment: ExecutionEnvironment
+    exchange: Exchange
+
+
+class Actions(NamedTuple):
+    """What a match asks for, to be done without the lock."""
+
+    deliver: list[Delivery]
+    start: list[ExecutionEnvironment]
+
+
+class Scheduler:
+    """The one ``Invoker`` of rapid. Thread-safe.
+
+    Decides under its lock and acts outside it. One thread, ``clock``, owns every deadline: it
+    sleeps until the earliest and is woken only for an earlier one, so a call costs it nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_concurrency: int,
+        queue_timeout_s: float,
+        timeout_s: float,
+        make_environment: MakeEnvironment,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nothing runs before :meth:`start`."""
+        self.lock = threading.Lock()
+        self._max_concurrency = max_concurrency
+        self._queue_timeout_s = queue_timeout_s
+        self._timeout_s = timeout_s
+        self._make_environment = make_environment
+        self._metrics = metrics
+        self._clock = clock
+        self._tick = threading.Condition(self.lock)
+        self._changed = threading.Condition(self.lock)
+        # guarded by lock:
+        self._waiting: deque[Call] = deque()
+        self._environments: dict[int, ExecutionEnvironment] = {}
+        self._idle: list[ExecutionEnvironment] = []  # last in, first out: surplus ones idle out
+        self._failed_inits = 0  # in a row
+        self._has_initialised = False
+        self._running = 0
+        self._is_stopping = False
+        self._wake_at = float("inf")
+        self._thread = threading.Thread(target=self._run_clock, name="clock", daemon=True)
+
+    def __repr__(self) -> str:
+        """Show what a test wants to know."""
+        return f"<Scheduler waiting={len(self._waiting)} {list(self._environments.values())}>"
+
+    # --- life
+
+    def start(self, *, eager: bool) -> None:
+        """Start the clock and, when ``eager``, the first environment."""
+        self._thread.start()
+        if eager:
+            with self.lock:
+                environment = self._start_locked()
+            environment.start()
+
+    def stop(self, drain_s: float, kill_s: float) -> None:
+        """Let what is in hand end for ``drain_s``, then shut every environment down."""
+        with self.lock:
+            self._is_stopping = True
+            self._changed.wait_for(lambda: not self._waiting and not self._running, drain_s)
+            refused = list(self._waiting)
+            self._waiting.clear()
+            environments = list(self._environments.values())
+        for call in refused:
+            self._refuse(call, ServiceException("The function's instance is shutting down."))
+        for environment in environments:
+            environment.retire()
+        with self.lock:
+            self._changed.wait_for(lambda: not self._environments, kill_s)
+            self._wake_at = 0.0
+            self._tick.notify()
+
+    # --- for the doors
+
+    def submit(self, call: Call) -> None:
+        """Take a call; its ``on_outcome`` is called once, from any thread, maybe before this ends.
+
+        Raises ``LambdaApiError`` when the call cannot be taken.
+        """
+        now = self._clock()
+        is_event = call.invocation.type is InvocationType.EVENT
+        with self.lock:
+            if self._is_stopping:
+                raise ServiceException("The function's instance is shutting down.")
+            if len(self._waiting) >= MAX_WAITING:
+                raise self._throttled()
+            call.received_at = now
+            call.wait_deadline = now + (EVENT_AGE_MAX_S if is_event else self._queue_timeout_s)
+            self._waiting.append(call)
+            actions = self._match_locked(now)
+            if call.started_at == 0.0:
+                if self._queue_timeout_s == 0 and not is_event and not actions.start:
+                    self._waiting.remove(call)
+                    raise self._throttled()
+                self.note_deadline_locked(call.wait_deadline)
+            if call.on_started is not None:
+                self.note_deadline_locked(now + STARTED_FRAME_AFTER_S)
+        self._act(actions)
+
+    def invoke(self, invocation: Invocation) -> Outcome:
+        """Run ``invocation`` and wait for its outcome; see ``Invoker``."""
+        answers: list[Outcome | LambdaApiError] = []
+        done = threading.Event()
+
+        def on_outcome(outcome: Outcome | LambdaApiError) -> None:
+            answers.append(outcome)
+            done.set()
+
+        self.submit(Call(invocation, on_outcome))
+        # The clock ends every call; the limit here is for a fault of ours only.
+        if not done.wait(self._queue_timeout_s + 2 * self._timeout_s + 60):
+            raise ServiceException("The invocation was lost.")
+        answer = answers[0]
+        if isinstance(answer, LambdaApiError):
+            raise answer
+        return answer
+
+    def withdraw(self, wanted: Callable[[Call], bool]) -> list[Call]:
+        """Take the unstarted calls that are ``wanted`` out of the queue; the taker answers them."""
+        with self.lock:
+            taken = [call for call in self._waiting if wanted(call)]
+            for call in taken:
+                self._waiting.remove(call)
+            return taken
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the function's init has succeeded and calls are taken."""
+        return self._has_initialised and not self._is_stopping
+
+    @property
+    def running(self) -> int:
+        """How many invocations run now."""
+        return self._running
+
+    # --- what environments tell (EnvironmentOwner)
+
+    def on_available_locked(self, environment: ExecutionEnvironment) -> None:
+        """Note that ``environment`` can take a call."""
+        if environment not in self._idle:
+            self._idle.append(environment)
+        self.note_deadline_locked(environment.next_deadline_locked())
+
+    def on_init_done_locked(self, environment: ExecutionEnvironment, init_s: float) -> None:
+        """Count the cold start; the function's image works."""
+        self._failed_inits = 0
+        self._has_initialised = True
+        self._metrics.on_init(init_s)
+        logger.info(
+            "environment ready",
+            extra={"env": environment.index, "init_ms": round(init_s * 1000, 1)},
+        )
+
+    def on_init_failed_locked(self, failure: Failure) -> list[tuple[Call, Outcome]]:
+        """Charge a failed init to the call it was for, from the second in a row on."""
+        self._failed_inits += 1
+        if self._failed_inits < INIT_ATTEMPTS or not self._waiting:
+            return []
+        call = self._waiting.popleft()
+        self._running += 1  # it ends like one that ran
+        version = call.invocation.function.qualifier or "$LATEST"
+        version = version if version.isdigit() else "$LATEST"
+        return [(call, failure.outcome(call.invocation.request_id, version))]
+
+    def on_gone_locked(self, environment: ExecutionEnvironment) -> None:
+        """Forget ``environment``; its number is free again."""
+        del self._environments[environment.index]
+        if environment in self._idle:
+            self._idle.remove(environment)
+        self._changed.notify_all()
+
+    def requeue_locked(self, call: Call) -> None:
+        """Put a call that was never delivered first in line again."""
+        call.started_at = 0.0
+        self._running -= 1
+        self._waiting.appendleft(call)
+        self.note_deadline_locked(call.wait_deadline)
+
+    def note_deadline_locked(self, when: float) -> None:
+        """Make sure the clock looks at ``when``."""
+        if when < self._wake_at:
+            self._wake_at = when
+            self._tick.notify()
+
+    def finish(self, call: Call, outcome: Outcome | LambdaApiError, status: str) -> None:
+        """Count a call that ran, and hand its outcome over."""
+        now = self._clock()
+        with self.lock:
+            self._running -= 1
+            if self._is_stopping:
+                self._changed.notify_all()
+        self._metrics.on_finished(status, now - call.started_at if call.started_at else 0.0)
+        logger.debug(
+            "invocation done", extra={"request_id": call.invocation.request_id, "status": status}
+        )
+        call.on_outcome(outcome)
+
+    def settle(self) -> None:
+        """Hand out what waits to whoever is free."""
+        with self.lock:
+            if not self._waiting:
+                return
+            actions = self._match_locked(self._clock())
+        self._act(actions)
+
+    # --- inside
+
+    def _match_locked(self, now: float) -> Actions:
+        """Match waiting calls to environments.
+
+        1. A call goes to the environment that became idle last.
+        2. When calls are left, as many environments are started as would have to wait, not
+           counting those that are starting or just between two calls.
+        3. What is left waits; the clock ends its wait.
+        """
+        deliver: list[Delivery] = []
+        while self._waiting and self._idle:
+            environment = self._idle[-1]
+            if not environment.can_take_locked:
+                self._idle.pop()
+                continue
+            call = self._waiting.popleft()
+            exchange = environment.assign_locked(call, now)
+            if not environment.can_take_locked:
+                self._idle.pop()
+            self._running += 1
+            self._metrics.on_started(now - call.received_at, is_cold=call.is_cold)
+            deliver.append(Delivery(call, environment, exchange))
+        start: list[ExecutionEnvironment] = []
+        if self._waiting:
+            coming = sum(
+                environment.coming_slots_locked(now, PATIENCE_S)
+                for environment in self._environments.values()
+            )
+            while coming < len(self._waiting) and len(self._environments) < self._max_concurrency:
+                environment = self._start_locked()
+                coming += environment.coming_slots_locked(now, PATIENCE_S)
+                start.append(environment)
+            if len(self._environments) < self._max_concurrency:
+                self.note_deadline_locked(now + PATIENCE_S)
+        return Actions(deliver, start)
+
+    def _start_locked(self) -> ExecutionEnvironment:
+        index = next(n for n in range(self._max_concurrency) if n not in self._environments)
+        again = self._failed_inits > 0
+        environment = self._make_environment(
+            self, index, init_limit_s=self._timeout_s if again else None
+        )
+        self._environments[index] = environment
+        self.note_deadline_locked(environment.next_deadline_locked())
+        return environment
+
+    def _act(self, actions: Actions) -> None:
+        for environment in actions.start:
+            environment.start()
+        for call, environment, exchange in actions.deliver:
+            environment.deliver(call, exchange)
+
+    def _refuse(self, call: Call, error: LambdaApiError) -> None:
+        self._metrics.on_refused(error)
+        call.on_outcome(error)
+
+    def _throttled(self) -> TooManyRequestsException:
+        error = TooManyRequestsException()
+        self._metrics.on_refused(error)
+        return error
+
+    def _run_clock(self) -> None:
+        with self.lock:
+            while not (self._is_stopping and not self._environments):
+                now = self._clock()
+                if self._wake_at > now:
+                    left = self._wake_at - now
+                    self._tick.wait(min(left, _CLOCK_LIMIT_S))
+                    continue
+                self._wake_at = float("inf")
+                self._on_tick_locked(now)
+
+    def _on_tick_locked(self, now: float) -> None:
+        """Do what is due and find out when to look again; leaves the lock to act."""
+        throttled = [call for call in self._waiting if call.wait_deadline <= now]
+        for call in throttled:
+            self._waiting.remove(call)
+        environments = list(self._environments.values())
+        due = [action for env in environments if (action := env.due_locked(now)) is not None]
+        announce = self._take_announcements_locked(environments, now)
+        actions = self._match_locked(now)
+        for environment in environments:
+            self.note_deadline_locked(max(now + _TICK_S, environment.next_deadline_locked()))
+        for call in self._waiting:
+            self.note_deadline_locked(call.wait_deadline)
+        self.lock.release()
+        try:
+            for call in throttled:
+                self._refuse(call, TooManyRequestsException())
+            for act in due:
+                act()
+            for on_started, answered_by in announce:
+                on_started(answered_by)
+            self._act(actions)
+        except Exception:
+            logger.exception("clock failed")
+        finally:
+            self.lock.acquire()
+
+    def _take_announcements_locked(
+        self, environments: Iterable[ExecutionEnvironment], now: float
+    ) -> list[tuple[OnStarted, float]]:
+        """Return whom to tell that a call takes long, each once, and when it is answered."""
+        announce = []
+        held = [call for environment in environments for call in environment.running_locked()]
+        for call in (*held, *self._waiting):
+            if call.on_started is None:
+                continue
+            due = call.received_at + STARTED_FRAME_AFTER_S
+            if due > now:
+                self.note_deadline_locked(due)
+                continue
+            answered_by = call.deadline if call.started_at else call.wait_deadline + self._timeout_s
+            announce.append((call.on_started, answered_by))
+            call.on_started = None
+        return announce
+
+
+#: A deadline that has passed but is not acted on yet is looked at again after this, seconds.
+_TICK_S: Final = 0.01
+#: The longest sleep of the clock, seconds: what a platform's wait can take.
+_CLOCK_LIMIT_S: Final = 3600.0

@@ -57,6 +57,12 @@ class MethodNotAllowedException(LambdaApiError):
     status, code, message_key = 405, "MethodNotAllowedException", "message"
 
 
+class BadRequestException(LambdaApiError):
+    """The bytes are no HTTP request that we can read."""
+
+    status, code, message_key = 400, "BadRequestException", "message"
+
+
 class ValidationException(LambdaApiError):
     """A member of the request does not have the form the API asks for."""
 

@@ -39,7 +39,7 @@ _FRAMES = "X-Lambda-Frames"
 #: In a reply: which frame this is; absent from the last one.
 _FRAME = "X-Lambda-Frame"
 _STARTED = "started"
-_DEADLINE_MS = "X-Lambda-Deadline-Ms"
+_WITHIN_MS = "X-Lambda-Answered-Within-Ms"
 _STATUS = "X-Lambda-Status"
 _ERROR_TYPE = "X-Lambda-Error-Type"
 _FUNCTION_ERROR = "X-Amz-Function-Error"
@@ -59,9 +59,9 @@ class IncomingCall:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The frame that says: still at it, and answered by then."""
+    """The frame that says: still at it, and when it is answered at the latest."""
 
-    deadline_ms: int  #: epoch milliseconds
+    within_s: float  #: from now: a duration, because the two clocks may differ
 
 
 def encode_call(invocation: Invocation, *, queue_timeout_s: float) -> Properties:
@@ -150,16 +150,16 @@ def encode_error(correlation_id: str | None, error: LambdaApiError) -> Propertie
     return _reply(correlation_id, {_STATUS: error.status, _ERROR_TYPE: error.code})
 
 
-def encode_started(correlation_id: str | None, deadline_ms: int) -> Properties:
+def encode_started(correlation_id: str | None, within_s: float) -> Properties:
     """Return the properties of the empty frame that says when the answer is due at the latest."""
-    return _reply(correlation_id, {_FRAME: _STARTED, _DEADLINE_MS: deadline_ms})
+    return _reply(correlation_id, {_FRAME: _STARTED, _WITHIN_MS: int(within_s * 1000)})
 
 
 def decode_reply(delivery: Delivery) -> Outcome | Started:
     """Return what a reply says; raises the ``LambdaApiError`` it relays."""
     headers = delivery.properties.headers
     if headers.get(_FRAME) == _STARTED:
-        return Started(int(headers.get(_DEADLINE_MS, 0)))
+        return Started(int(headers.get(_WITHIN_MS, 0)) / 1000)
     code = _text(headers.get(_ERROR_TYPE))
     if code is not None:
         raise error_from_wire(code, delivery.body)

@@ -340,8 +340,8 @@ class _AmqpCall(Call):
         )
 
     def _send_started(self, answered_by: float) -> None:
-        deadline_ms = int((time.time() + answered_by - time.monotonic()) * 1000)
-        properties = encode_started(self.incoming.correlation_id, deadline_ms)
+        within_s = answered_by - time.monotonic()
+        properties = encode_started(self.incoming.correlation_id, within_s)
         self.link.send_started(self.incoming.reply_to, properties)
 
 

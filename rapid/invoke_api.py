@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from lambda_protocol.errors import (
+    BadRequestException,
     InvalidRequestContentException,
     LambdaApiError,
     MethodNotAllowedException,
@@ -201,15 +202,9 @@ def _render_error(status: int, message: str) -> tuple[Headers, bytes]:
     """Render what went wrong below the API: bytes that are no HTTP, or a fault of ours."""
     error: LambdaApiError = ServiceException("An internal error occurred.")
     if status < 500:
-        error = _BadRequestException(message)
+        error = BadRequestException(message)
     response = encode_error(error, new_request_id())
     return response.headers, response.body
-
-
-class _BadRequestException(LambdaApiError):
-    """The request is no HTTP that we can read; the status is the connection's business."""
-
-    status, code, message_key = 400, "BadRequestException", "message"
 
 
 _TEXT: Final = (("Content-Type", "text/plain; charset=utf-8"),)

@@ -1,0 +1,30 @@
+"""The ``Invoker`` of a server with a broker: the function's name is its queue."""
+
+from __future__ import annotations
+
+from lambda_protocol.function_name import function_not_found
+from lambda_protocol.invocation import Invocation, InvocationType, Outcome
+from lambda_server.broker import Broker
+
+
+class AmqpInvoker:
+    """Runs invocations by AMQP-RPC. Thread-safe: each thread has its own connection."""
+
+    def __init__(self, broker: Broker) -> None:
+        """Use ``broker``'s connections."""
+        self._broker = broker
+
+    def invoke(self, invocation: Invocation) -> Outcome:
+        """Run, accept or check ``invocation``; see ``Invoker``."""
+        with self._broker.client() as client:
+            if invocation.type is InvocationType.REQUEST_RESPONSE:
+                return client.call(invocation)
+            if invocation.type is InvocationType.EVENT:
+                client.publish_event(invocation)
+            elif client.consumer_count(invocation.function.queue_name) is None:
+                raise function_not_found(invocation.function)
+            return Outcome()
+
+    def missing(self) -> str | None:
+        """Return what keeps the server from being ready, or None."""
+        return None if self._broker.is_reachable() else "the broker is not reached"

@@ -1,0 +1,90 @@
+"""The Flask application: the Invoke API, its errors, its health and its figures."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from flask import Flask, Response, jsonify
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from lambda_protocol.errors import (
+    InvalidRequestContentException,
+    LambdaApiError,
+    MethodNotAllowedException,
+    ServiceException,
+    UnknownOperationException,
+)
+from lambda_protocol.invocation import Invocation, Outcome, new_request_id
+from lambda_protocol.invoke_http import encode_error
+from lambda_server.amqp_invoker import AmqpInvoker
+from lambda_server.broker import Broker
+from lambda_server.config import Config
+from lambda_server.http_invoker import HttpInvoker
+from lambda_server.invoke_api import make_blueprint, to_flask
+from lambda_server.metrics import MeteredInvoker, expose_metrics
+
+logger = logging.getLogger(__name__)
+
+
+class ReadyInvoker(Protocol):
+    """An ``Invoker`` that can say whether it could work now."""
+
+    def invoke(self, invocation: Invocation) -> Outcome:
+        """See ``Invoker``."""
+
+    def missing(self) -> str | None:
+        """Return what keeps it from working, or None."""
+
+
+def create_app(config: Config, invoker: ReadyInvoker | None = None) -> Flask:
+    """Return the application for ``config``; ``invoker`` replaces what the config asks for."""
+    backend = make_invoker(config) if invoker is None else invoker
+    app = Flask("lambda_server", static_folder=None)
+    expose_metrics(app)
+    app.register_blueprint(make_blueprint(config, MeteredInvoker(backend)))
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        return jsonify(status="ok")
+
+    @app.get("/readyz")
+    def readyz() -> tuple[Response, int]:
+        missing = backend.missing()
+        return jsonify(status=missing or "ready"), 200 if missing is None else 503
+
+    @app.errorhandler(Exception)
+    def on_error(error: Exception) -> Response:
+        return to_flask(encode_error(_as_api_error(error), new_request_id()))
+
+    return app
+
+
+def make_invoker(config: Config) -> ReadyInvoker:
+    """Return the way to the functions: the broker when there is one, else their endpoints."""
+    if config.broker is None:
+        return HttpInvoker(
+            config.endpoints,
+            connect_timeout_s=config.connect_timeout_s,
+            answer_timeout_s=config.invoke_timeout_s + config.queue_timeout_s,
+        )
+    return AmqpInvoker(
+        Broker(
+            config.broker,
+            queue_timeout_s=config.queue_timeout_s,
+            connect_timeout_s=config.connect_timeout_s,
+        )
+    )
+
+
+def _as_api_error(error: Exception) -> LambdaApiError:
+    if isinstance(error, LambdaApiError):
+        return error
+    if isinstance(error, NotFound):
+        return UnknownOperationException("No operation of the Invoke API has this path.")
+    if isinstance(error, MethodNotAllowed):
+        return MethodNotAllowedException("The operation does not take this method.")
+    if isinstance(error, HTTPException) and (error.code or 500) < 500:
+        return InvalidRequestContentException(error.description or error.name)
+    logger.exception("request failed", exc_info=error)
+    return ServiceException("An internal error occurred.")

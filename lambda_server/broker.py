@@ -1,0 +1,148 @@
+"""This thread's connection to the broker: opened on use, dropped after a fault, kept alive between."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from lambda_protocol.amqp_connection import BrokerLost, connection_parameters
+from lambda_protocol.environ import BrokerAddress
+from lambda_protocol.errors import ServiceException
+from lambda_server.rpc_client import RpcClient
+
+logger = logging.getLogger(__name__)
+
+#: How often idle connections are looked after, seconds: below any sensible heartbeat.
+KEEP_ALIVE_S: Final = 5.0
+#: An unused connection is closed after this, seconds.
+IDLE_LIMIT_S: Final = 300.0
+
+
+class Broker:
+    """One client a thread. Thread-safe: each gets its own.
+
+    A keeper thread reads heartbeats for the connections whose threads have nothing to call, so
+    that the broker does not take them for dead.
+    """
+
+    def __init__(
+        self, address: BrokerAddress, *, queue_timeout_s: float, connect_timeout_s: float
+    ) -> None:
+        """Connect nowhere yet; raises ``ConfigError`` for a wrong URI."""
+        self._address = address
+        self._parameters = connection_parameters(address, name="lambda-server")
+        self._parameters.socket_timeout = connect_timeout_s
+        self._queue_timeout_s = queue_timeout_s
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._slots: list[_Slot] = []  # guarded by _lock
+        self._keeper: threading.Thread | None = None  # guarded by _lock
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[RpcClient]:
+        """Lend this thread's client; raises ``ServiceException`` when the broker is away.
+
+        A connection that was lost while it was idle is replaced before it is lent; one that is
+        lost in use is dropped, and the call with it: it may have run.
+        """
+        slot = self._slot()
+        with slot.lock:
+            client = self._open(slot)
+            try:
+                yield client
+            except BrokerLost as error:
+                slot.drop()
+                logger.warning("broker lost during a call", extra={"error": repr(error)})
+                raise ServiceException("The connection to the broker was lost.") from error
+            slot.used_at = time.monotonic()
+
+    def is_reachable(self) -> bool:
+        """Whether the broker answers this thread now."""
+        try:
+            with self.client():
+                return True
+        except ServiceException:
+            return False
+
+    def _slot(self) -> _Slot:
+        slot: _Slot | None = getattr(self._local, "slot", None)
+        if slot is None:
+            slot = self._local.slot = _Slot(threading.current_thread())
+            with self._lock:
+                self._slots.append(slot)
+                if self._keeper is None:
+                    self._keeper = threading.Thread(
+                        target=self._keep_alive, name="broker-keeper", daemon=True
+                    )
+                    self._keeper.start()
+        return slot
+
+    def _open(self, slot: _Slot) -> RpcClient:
+        if slot.client is not None:
+            try:
+                slot.client.keep_alive()
+                return slot.client
+            except BrokerLost:
+                slot.drop()
+        try:
+            slot.client = RpcClient(self._parameters, queue_timeout_s=self._queue_timeout_s)
+        except BrokerLost as error:
+            logger.warning(
+                "broker not reached", extra={"broker": self._address, "error": repr(error)}
+            )
+            raise ServiceException("The broker is not reachable.") from error
+        return slot.client
+
+    def _keep_alive(self) -> None:
+        tick = threading.Event()
+        while not tick.wait(KEEP_ALIVE_S):
+            with self._lock:
+                self._slots = [slot for slot in self._slots if not slot.is_finished()]
+                slots = list(self._slots)
+            for slot in slots:
+                slot.look_after()
+
+
+class _Slot:
+    """A thread and its client; ``lock`` is held by whoever uses the client."""
+
+    def __init__(self, owner: threading.Thread) -> None:
+        self.lock = threading.Lock()
+        self.client: RpcClient | None = None  # guarded by lock
+        self.used_at = time.monotonic()  # guarded by lock
+        self._owner = owner
+
+    def drop(self) -> None:
+        """Close the client; the lock is held."""
+        client, self.client = self.client, None
+        if client is not None:
+            client.close()
+
+    def is_finished(self) -> bool:
+        """Whether the thread is gone and its client closed."""
+        if self._owner.is_alive():
+            return False
+        with self.lock:
+            self.drop()
+        return True
+
+    def look_after(self) -> None:
+        """Keep an idle client's connection alive, or close it when it has been idle for long."""
+        if not self.lock.acquire(blocking=False):
+            return  # in use: its own thread reads
+        try:
+            if self.client is None:
+                return
+            if time.monotonic() - self.used_at > IDLE_LIMIT_S:
+                self.drop()
+                return
+            try:
+                self.client.keep_alive()
+            except BrokerLost:
+                self.drop()
+        finally:
+            self.lock.release()

@@ -1,0 +1,77 @@
+"""What the Lambda Server is told, all of it by environment variables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
+from lambda_protocol.limits import FUNCTION_TIMEOUT_MAX_S, INVOKE_QUEUE_TIMEOUT_S
+from lambda_protocol.log_format import LEVEL_NAMES
+
+_NAME = re.compile(r"[a-zA-Z0-9_.-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything the server was told; made once, by :meth:`from_environ`."""
+
+    broker: BrokerAddress | None = None
+    endpoints: Mapping[str, str] = field(default_factory=dict)  #: function name → base URL
+    region: str = "us-east-1"
+    account_id: str = "123456789012"
+    queue_timeout_s: float = INVOKE_QUEUE_TIMEOUT_S  #: how long a call may wait unstarted
+    invoke_timeout_s: float = float(FUNCTION_TIMEOUT_MAX_S)  #: longest run, in direct mode
+    connect_timeout_s: float = 5.0
+    checks_payload: bool = True
+    log_level: str = "INFO"
+    logs_structured: bool = False
+    host: str = "0.0.0.0"  # noqa: S104 - a container's front door
+    port: int = 8080
+
+    @classmethod
+    def from_environ(cls, variables: Mapping[str, str]) -> Config:
+        """Return the settings in ``variables``; raises ``ConfigError``.
+
+        A broker (AMQP_URI) or endpoints (LAMBDA_ENDPOINTS), not both; with neither, no function
+        is known and the server says so.
+        """
+        env = Environ(variables)
+        broker = env.broker()
+        endpoints = _endpoints(env.text("LAMBDA_ENDPOINTS"))
+        if broker is not None and endpoints:
+            raise ConfigError(
+                "AMQP_URI and LAMBDA_ENDPOINTS are both set; expected one: a broker, or direct mode"
+            )
+        return cls(
+            broker=broker,
+            endpoints=endpoints,
+            region=env.text("AWS_REGION") or env.text("AWS_DEFAULT_REGION", "us-east-1"),
+            account_id=env.text("AWS_ACCOUNT_ID", "123456789012"),
+            queue_timeout_s=env.seconds("INVOKE_QUEUE_TIMEOUT", INVOKE_QUEUE_TIMEOUT_S),
+            invoke_timeout_s=env.seconds(
+                "AWS_LAMBDA_FUNCTION_TIMEOUT", float(FUNCTION_TIMEOUT_MAX_S), least=0.01
+            ),
+            connect_timeout_s=env.seconds("CONNECT_TIMEOUT", 5.0, least=0.1, most=60),
+            checks_payload=env.flag("CHECK_PAYLOAD", default=True),
+            log_level=env.choice("LOG_LEVEL", "INFO", LEVEL_NAMES),
+            logs_structured=env.flag("USE_STRUCTURED_LOGGING"),
+            host=env.text("INVOKE_API_HOST", "0.0.0.0"),  # noqa: S104
+            port=env.integer("PORT", 8080, least=0, most=65535),
+        )
+
+
+def _endpoints(text: str) -> dict[str, str]:
+    """Return ``echo=http://127.0.0.1:8081,…`` as a mapping."""
+    endpoints: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, url = item.partition("=")
+        parts = urlsplit(url)
+        if not equals or not _NAME.fullmatch(name) or parts.scheme != "http" or not parts.hostname:
+            raise ConfigError(
+                f"LAMBDA_ENDPOINTS has {item!r}; expected NAME=http://HOST:PORT, comma-separated"
+            )
+        endpoints[name] = url.rstrip("/")
+    return endpoints

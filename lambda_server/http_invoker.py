@@ -1,0 +1,85 @@
+"""The ``Invoker`` of direct mode: the same Invoke request, sent on to the function's rapid."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import select
+import threading
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from lambda_protocol.errors import ResourceNotReadyException, ServiceException
+from lambda_protocol.function_name import function_not_found
+from lambda_protocol.invocation import Invocation, Outcome
+from lambda_protocol.invoke_http import decode_response, encode_request
+from lambda_protocol.limits import REPLY_GRACE_S
+
+logger = logging.getLogger(__name__)
+
+
+class HttpInvoker:
+    """Runs invocations over HTTP. Thread-safe: each thread has its own connections."""
+
+    def __init__(
+        self, endpoints: Mapping[str, str], *, connect_timeout_s: float, answer_timeout_s: float
+    ) -> None:
+        """``endpoints`` maps a function's name to its rapid's base URL."""
+        self._endpoints = endpoints
+        self._connect_timeout_s = connect_timeout_s
+        self._answer_timeout_s = answer_timeout_s
+        self._local = threading.local()
+
+    def invoke(self, invocation: Invocation) -> Outcome:
+        """Run, accept or check ``invocation``; see ``Invoker``."""
+        name = invocation.function.name
+        url = self._endpoints.get(name)
+        if url is None:
+            raise function_not_found(invocation.function)
+        connection = self._connected(name, url)
+        path, headers = encode_request(invocation)
+        try:
+            connection.request("POST", path, invocation.payload, headers)
+            response = connection.getresponse()
+            body = response.read()
+        except TimeoutError as error:
+            connection.close()
+            raise ServiceException(
+                f"The instance of {name} did not answer within {self._answer_timeout_s:g} s."
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            # It may have run: a resend could run it twice.
+            logger.warning("instance lost", extra={"function": name, "error": repr(error)})
+            raise ServiceException(f"The connection to the instance of {name} was lost.") from error
+        return decode_response(response.status, response.headers.get, body)
+
+    def missing(self) -> str | None:
+        """Return what keeps the server from being ready, or None."""
+        return None if self._endpoints else "neither AMQP_URI nor LAMBDA_ENDPOINTS is set"
+
+    def _connected(self, name: str, url: str) -> http.client.HTTPConnection:
+        """Return this thread's connection to ``url``, live as far as one can tell."""
+        connections: dict[str, http.client.HTTPConnection] | None
+        connections = getattr(self._local, "connections", None)
+        if connections is None:
+            connections = self._local.connections = {}
+        connection = connections.get(url)
+        if connection is not None and connection.sock is not None:
+            if not select.select([connection.sock], [], [], 0)[0]:
+                return connection
+            connection.close()  # readable between calls: the peer has closed it
+        parts = urlsplit(url)
+        assert parts.hostname is not None  # checked by Config
+        connection = http.client.HTTPConnection(
+            parts.hostname, parts.port or 80, timeout=self._connect_timeout_s
+        )
+        try:
+            connection.connect()
+        except OSError as error:
+            raise ResourceNotReadyException(
+                f"No instance of the function {name} is running at {url}."
+            ) from error
+        connection.sock.settimeout(self._answer_timeout_s + REPLY_GRACE_S)
+        connections[url] = connection
+        return connection

@@ -1,0 +1,55 @@
+"""The server's figures: HTTP by prometheus-flask-exporter, invocations by outcome beside it."""
+
+from __future__ import annotations
+
+import os
+
+from flask import Flask
+from prometheus_client import Counter
+from prometheus_flask_exporter import PrometheusMetrics
+from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
+
+from lambda_protocol.errors import LambdaApiError, ResourceNotFoundException, TooManyRequestsException
+from lambda_protocol.invocation import Invocation, Invoker, Outcome
+
+#: Where several gunicorn workers put their figures; gunicorn.conf.py sets it.
+MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
+
+_invocations = Counter(
+    "lambda_invocations", "Invocations by what became of them.", ["function_name", "outcome"]
+)
+
+
+def expose_metrics(app: Flask) -> None:
+    """Measure ``app``'s requests and serve ``/metrics``, over all workers when there are several.
+
+    Requests are told apart by endpoint, never by path: a path has a function's name in it.
+    """
+    kind = GunicornInternalPrometheusMetrics if os.environ.get(MULTIPROC_DIR) else PrometheusMetrics
+    kind(app, path="/metrics", group_by="endpoint", excluded_paths=["/healthz", "/readyz"])
+
+
+class MeteredInvoker:
+    """An ``Invoker`` that counts what another one does. Thread-safe."""
+
+    def __init__(self, invoker: Invoker) -> None:
+        """Count the invocations of ``invoker``."""
+        self._invoker = invoker
+
+    def invoke(self, invocation: Invocation) -> Outcome:
+        """Run ``invocation`` and count it; see ``Invoker``."""
+        name = invocation.function.name
+        try:
+            outcome = self._invoker.invoke(invocation)
+        except ResourceNotFoundException:
+            # Callers make unknown names up: they must not become time series.
+            _invocations.labels("", "not_found").inc()
+            raise
+        except TooManyRequestsException:
+            _invocations.labels(name, "throttled").inc()
+            raise
+        except LambdaApiError:
+            _invocations.labels(name, "failure").inc()
+            raise
+        _invocations.labels(name, "error" if outcome.function_error else "success").inc()
+        return outcome

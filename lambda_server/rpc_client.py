@@ -1,0 +1,196 @@
+"""AMQP-RPC, one call at a time: publish, then wait for the reply on the same channel."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, Final
+
+import pika.channel
+import pika.connection
+import pika.exceptions
+
+from lambda_protocol.amqp_connection import AmqpConnection
+from lambda_protocol.amqp_frames import PERSISTENT, Delivery, Properties, encode_publish
+from lambda_protocol.errors import (
+    LambdaApiError,
+    ResourceNotReadyException,
+    ServiceException,
+    TooManyRequestsException,
+)
+from lambda_protocol.function_name import function_not_found
+from lambda_protocol.invocation import Invocation, Outcome
+from lambda_protocol.invoke_amqp import DIRECT_REPLY_TO, Started, decode_reply, encode_call
+from lambda_protocol.limits import REPLY_GRACE_S
+
+logger = logging.getLogger(__name__)
+
+
+class RpcClient:
+    """One broker connection. One thread at a time; raises one of ``BrokerLost`` when it breaks.
+
+    After that it is of no further use.
+    """
+
+    def __init__(
+        self, parameters: pika.connection.Parameters, *, queue_timeout_s: float
+    ) -> None:
+        """Connect and be ready for replies."""
+        self._queue_timeout_s = queue_timeout_s
+        self._waiting_for: str | None = None
+        self._reply: Delivery | None = None
+        self._is_returned = False
+        self._events: pika.channel.Channel | None = None
+        self._confirms: list[bool] = []
+        self._connection = AmqpConnection(parameters, self._on_delivery)
+        try:
+            self._channel = self._connection.open_channel()
+            self._channel.add_on_return_callback(self._on_return)
+            self._connection.consume(self._channel, DIRECT_REPLY_TO, auto_ack=True)
+        except BaseException:
+            self._connection.abort()
+            raise
+
+    def call(self, invocation: Invocation) -> Outcome:
+        """Run ``invocation`` and return its outcome; raises ``LambdaApiError``.
+
+        404 at once when no queue has the function's name; 429 or 502 when nobody took the call
+        in time. The waiter is recorded before the call is sent, so no reply can overtake it.
+        """
+        request_id = invocation.request_id
+        properties = encode_call(invocation, queue_timeout_s=self._queue_timeout_s)
+        frames = encode_publish(
+            self._channel.channel_number,
+            invocation.function.queue_name,
+            properties,
+            invocation.payload,
+            frame_max=self._connection.frame_max,
+            mandatory=True,
+        )
+        self._waiting_for, self._reply, self._is_returned = request_id, None, False
+        deadline = time.monotonic() + self._queue_timeout_s + REPLY_GRACE_S
+        try:
+            self._connection.send(frames)
+            while True:
+                delivery = self._next_reply(deadline)
+                if self._is_returned:
+                    raise function_not_found(invocation.function)
+                if delivery is None:
+                    raise self._unanswered(invocation)
+                answer = decode_reply(delivery)
+                if isinstance(answer, Outcome):
+                    return answer
+                deadline = _deadline_of(answer)
+        finally:
+            self._waiting_for = None
+
+    def publish_event(self, invocation: Invocation) -> None:
+        """Publish an Event and wait until the broker has confirmed it; raises ``LambdaApiError``."""
+        channel = self._confirming_channel()
+        properties = encode_call(invocation, queue_timeout_s=self._queue_timeout_s)
+        self._is_returned = False
+        self._confirms.clear()
+        channel.basic_publish(
+            "",
+            invocation.function.queue_name,
+            invocation.payload,
+            _pika_properties(properties),
+            mandatory=True,
+        )
+        deadline = time.monotonic() + self._queue_timeout_s
+        while not self._confirms:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise ServiceException("The broker did not confirm the event in time.")
+            self._connection.poll(left)
+        if self._is_returned:
+            raise function_not_found(invocation.function)
+        if not self._confirms[0]:
+            raise ServiceException("The broker refused the event.")
+
+    def consumer_count(self, queue: str) -> int | None:
+        """Return how many instances consume ``queue``; None when there is no such queue."""
+        channel = self._connection.open_channel()
+        try:
+            answer: Any = self._connection.call(
+                channel, "queue_declare", queue=queue, passive=True
+            )
+        except pika.exceptions.ChannelClosedByBroker as error:
+            if error.reply_code == _NOT_FOUND:
+                return None
+            raise
+        channel.close()
+        return int(answer.method.consumer_count)
+
+    def keep_alive(self) -> None:
+        """Read what has come and send the heartbeats that are due, without waiting."""
+        self._connection.poll(0)
+
+    def close(self) -> None:
+        """Close the connection. Idempotent."""
+        self._connection.shut_down()
+
+    def _next_reply(self, deadline: float) -> Delivery | None:
+        """Wait for a frame of the current call; None when it was returned or time is up."""
+        while self._reply is None and not self._is_returned:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            self._connection.poll(left)
+            if self._channel.is_closed:
+                raise pika.exceptions.ChannelClosed(0, "the reply channel was closed")
+        delivery, self._reply = self._reply, None
+        return delivery
+
+    def _unanswered(self, invocation: Invocation) -> LambdaApiError:
+        """Return why nobody answered: all are busy, or nobody is there."""
+        count = self.consumer_count(invocation.function.queue_name)
+        if count is None:
+            return function_not_found(invocation.function)
+        if count == 0:
+            return ResourceNotReadyException(
+                f"No instance of the function {invocation.function.name} is running."
+            )
+        return TooManyRequestsException()
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        if delivery.properties.correlation_id == self._waiting_for:
+            self._reply = delivery
+        else:
+            logger.info("late reply dropped")
+
+    def _on_return(self, _channel: Any, _method: Any, properties: Any, _body: bytes) -> None:
+        if properties.correlation_id == self._waiting_for or self._waiting_for is None:
+            self._is_returned = True
+
+    def _confirming_channel(self) -> pika.channel.Channel:
+        if self._events is None or self._events.is_closed:
+            channel = self._connection.open_channel()
+            channel.add_on_return_callback(self._on_return)
+            self._connection.call(
+                channel,
+                "confirm_delivery",
+                ack_nack_callback=lambda frame: self._confirms.append(
+                    frame.method.NAME == "Basic.Ack"
+                ),
+            )
+            self._events = channel
+        return self._events
+
+
+_NOT_FOUND: Final = 404
+
+
+def _deadline_of(frame: Started) -> float:
+    return time.monotonic() + frame.within_s + REPLY_GRACE_S
+
+
+def _pika_properties(properties: Properties) -> pika.BasicProperties:
+    return pika.BasicProperties(
+        content_type=properties.content_type,
+        headers=dict(properties.headers),
+        delivery_mode=PERSISTENT,
+        correlation_id=properties.correlation_id,
+        expiration=properties.expiration,
+        timestamp=properties.timestamp,
+    )

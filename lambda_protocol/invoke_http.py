@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote
 
 from lambda_protocol.errors import (
     InvalidParameterValueException,
@@ -50,9 +50,10 @@ RELAYED_REQUEST_ID = "x-lambda-request-id"
 #: Every request header that the codec reads from a client.
 REQUEST_HEADERS = (INVOCATION_TYPE, LOG_TYPE, CLIENT_CONTEXT, TRACE_ID, TENANT_ID)
 
+# A name with a slash is malformed, not unknown: the pattern lets it through to be told so.
 _PATH = re.compile(
-    r"/(?:2015-03-31/functions/(?P<name>[^/]+)/invocations"
-    r"|2014-11-13/functions/(?P<async>[^/]+)/invoke-async)/?"
+    r"/(?:2015-03-31/functions/(?P<name>.+)/invocations"
+    r"|2014-11-13/functions/(?P<async>.+)/invoke-async)/?"
 )
 _TENANT = re.compile(r"[a-zA-Z0-9._:/=+\-@ ]{1,256}")
 _TRACE = re.compile(r"[\x20-\x7e]{1,8192}")
@@ -61,7 +62,7 @@ _TRACE = re.compile(r"[\x20-\x7e]{1,8192}")
 class InvokePath(NamedTuple):
     """What the request line of an Invoke call says."""
 
-    function_name: str  #: decoded, not yet parsed
+    function_name: str  #: not yet parsed
     qualifier: str | None
     is_async: bool  #: the deprecated InvokeAsync operation
 
@@ -75,7 +76,7 @@ class HttpResponse(NamedTuple):
 
 
 def parse_invoke_path(path: str, query: str = "") -> InvokePath | None:
-    """Return what an undecoded ``path`` and ``query`` ask for; None when it is no Invoke call."""
+    """Return what a decoded ``path`` and a raw ``query`` ask for; None when it is no Invoke call."""
     match = _PATH.fullmatch(path)
     if match is None:
         return None
@@ -84,8 +85,8 @@ def parse_invoke_path(path: str, query: str = "") -> InvokePath | None:
         qualifier = dict(parse_qsl(query, keep_blank_values=True)).get("Qualifier")
     name = match["name"]
     if name is None:
-        return InvokePath(unquote(match["async"]), qualifier, True)
-    return InvokePath(unquote(name) if "%" in name else name, qualifier, False)
+        return InvokePath(match["async"], qualifier, True)
+    return InvokePath(name, qualifier, False)
 
 
 def payload_limit(header: HeaderLookup, *, is_async: bool = False) -> int:

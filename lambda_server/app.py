@@ -21,7 +21,7 @@ from lambda_server.amqp_invoker import AmqpInvoker
 from lambda_server.broker import Broker
 from lambda_server.config import Config
 from lambda_server.http_invoker import HttpInvoker
-from lambda_server.invoke_api import make_blueprint, to_flask
+from lambda_server.invoke_api import InvokeApi
 from lambda_server.metrics import MeteredInvoker, expose_metrics
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def create_app(config: Config, invoker: ReadyInvoker | None = None) -> Flask:
     backend = make_invoker(config) if invoker is None else invoker
     app = Flask("lambda_server", static_folder=None)
     expose_metrics(app)
-    app.register_blueprint(make_blueprint(config, MeteredInvoker(backend)))
+    app.wsgi_app = InvokeApi(config, MeteredInvoker(backend), app.wsgi_app)  # type: ignore[method-assign]
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -55,7 +55,7 @@ def create_app(config: Config, invoker: ReadyInvoker | None = None) -> Flask:
 
     @app.errorhandler(Exception)
     def on_error(error: Exception) -> Response:
-        return to_flask(encode_error(_as_api_error(error), new_request_id()))
+        return _to_flask(_as_api_error(error))
 
     return app
 
@@ -75,6 +75,11 @@ def make_invoker(config: Config) -> ReadyInvoker:
             connect_timeout_s=config.connect_timeout_s,
         )
     )
+
+
+def _to_flask(error: LambdaApiError) -> Response:
+    response = encode_error(error, new_request_id())
+    return Response(response.body, response.status, response.headers)
 
 
 def _as_api_error(error: Exception) -> LambdaApiError:

@@ -1,87 +1,105 @@
-"""The Invoke API as a Flask blueprint. Source: API_Invoke, API_InvokeAsync."""
+"""The Invoke API as WSGI middleware: its two operations here, everything else to Flask.
+
+Flask's dispatch costs as much as the way to the function and back, so the operations that are
+called thousands of times a second stand in front of it. Source: API_Invoke, API_InvokeAsync.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Iterable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from flask import Blueprint, Response, request
-
-from lambda_protocol.errors import InvalidRequestContentException, LambdaApiError
+from lambda_protocol.errors import (
+    InvalidRequestContentException,
+    LambdaApiError,
+    MethodNotAllowedException,
+    ServiceException,
+)
 from lambda_protocol.function_name import parse_function_name
 from lambda_protocol.invocation import Invoker, new_request_id
 from lambda_protocol.invoke_http import (
     REQUEST_HEADERS,
+    HeaderLookup,
     HttpResponse,
+    InvokePath,
     decode_request,
     encode_error,
     encode_outcome,
+    parse_invoke_path,
     payload_limit,
     payload_too_large,
 )
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication
+
     from lambda_server.config import Config
+
+logger = logging.getLogger(__name__)
 
 #: How much of a payload over its limit is read and thrown away, so that the answer arrives, bytes.
 DRAIN_BYTES: Final = 16 * 1_048_576
 
-_WSGI_NAMES: Final = {
-    name: "HTTP_" + name.upper().replace("-", "_") for name in REQUEST_HEADERS
-}
+_WSGI_NAMES: Final = {name: "HTTP_" + name.upper().replace("-", "_") for name in REQUEST_HEADERS}
+_STATUS_LINES: Final = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
-def make_blueprint(config: Config, invoker: Invoker) -> Blueprint:
-    """Return the routes, which hand every invocation to ``invoker``."""
-    blueprint = Blueprint("invoke_api", __name__)
+class InvokeApi:
+    """Answers invocations and hands every other request on. Thread-safe."""
 
-    def invoke(name: str, *, is_async: bool = False) -> Response:
+    def __init__(self, config: Config, invoker: Invoker, others: WSGIApplication) -> None:
+        """Give invocations to ``invoker`` and everything else to ``others``."""
+        self._config = config
+        self._invoker = invoker
+        self._others = others
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Serve one request, as WSGI asks."""
+        path = parse_invoke_path(environ["PATH_INFO"], environ.get("QUERY_STRING", ""))
+        if path is None:
+            return self._others(environ, start_response)
         request_id = new_request_id()
-        environ = request.environ
         try:
-            function = parse_function_name(
-                name,
-                request.args.get("Qualifier") if environ.get("QUERY_STRING") else None,
-                region=config.region,
-                account_id=config.account_id,
-            )
-            header = _header_lookup(environ)
-            invocation = decode_request(
-                header,
-                _read_payload(environ, payload_limit(header, is_async=is_async)),
-                request_id=request_id,
-                function=function,
-                is_async=is_async,
-                check_payload=config.checks_payload,
-            )
-            return to_flask(encode_outcome(invocation, invoker.invoke(invocation)))
+            response = self._invoke(environ, path, request_id)
         except LambdaApiError as error:
-            return to_flask(encode_error(error, request_id))
+            response = encode_error(error, request_id)
+        except Exception:
+            logger.exception("invocation failed", extra={"request_id": request_id})
+            error = ServiceException("An internal error occurred.")
+            response = encode_error(error, request_id)
+        headers = response.headers
+        if response.status != HTTPStatus.NO_CONTENT:
+            headers.append(("Content-Length", str(len(response.body))))
+        start_response(_STATUS_LINES[response.status], headers)
+        return (response.body,)
 
-    # A name with a slash is malformed, not unknown: ``path`` lets it through to be told so.
-    blueprint.add_url_rule(
-        "/2015-03-31/functions/<path:name>/invocations",
-        "invoke",
-        invoke,
-        methods=["POST"],
-        strict_slashes=False,
-    )
-    blueprint.add_url_rule(
-        "/2014-11-13/functions/<path:name>/invoke-async",
-        "invoke_async",
-        lambda name: invoke(name, is_async=True),
-        methods=["POST"],
-        strict_slashes=False,
-    )
-    return blueprint
+    def _invoke(self, environ: dict[str, Any], path: InvokePath, request_id: str) -> HttpResponse:
+        if environ["REQUEST_METHOD"] != "POST":
+            raise MethodNotAllowedException("The operation does not take this method.")
+        config = self._config
+        function = parse_function_name(
+            path.function_name,
+            path.qualifier,
+            region=config.region,
+            account_id=config.account_id,
+        )
+        header = _header_lookup(environ)
+        invocation = decode_request(
+            header,
+            _read_payload(environ, payload_limit(header, is_async=path.is_async)),
+            request_id=request_id,
+            function=function,
+            is_async=path.is_async,
+            check_payload=config.checks_payload,
+        )
+        return encode_outcome(invocation, self._invoker.invoke(invocation))
 
 
-def to_flask(response: HttpResponse) -> Response:
-    """Return the response as Flask sends it."""
-    return Response(response.body, response.status, response.headers)
-
-
-def _header_lookup(environ: dict[str, Any]) -> Callable[[str], str | None]:
+def _header_lookup(environ: dict[str, Any]) -> HeaderLookup:
     return lambda name: environ.get(_WSGI_NAMES[name])
 
 
@@ -89,10 +107,9 @@ def _read_payload(environ: dict[str, Any], limit: int) -> bytes:
     """Return the body, decided on before it is read; raises the 413 of one that is too large."""
     length = environ.get("CONTENT_LENGTH")
     stream = environ["wsgi.input"]
-    if length is None:
-        if environ.get("HTTP_TRANSFER_ENCODING") is None:
-            return b""
-        body: bytes = stream.read(limit + 1)
+    if not length:
+        # Chunked, or none at all: the stream ends by itself (wsgi.input_terminated).
+        body: bytes = stream.read(limit + 1) if environ.get("HTTP_TRANSFER_ENCODING") else b""
         if len(body) > limit:
             _drain(stream)
             raise payload_too_large(len(body), limit)

@@ -349,6 +349,13 @@ def _is_of(call: Call, link: _Link) -> bool:
     return isinstance(call, _AmqpCall) and call.link is link
 
 
+def _read_ahead(fitting: float, current: int) -> int:
+    """Return the step for ``fitting`` calls a slot: up only when it fits twice, so it settles."""
+    if fitting < current:
+        return max(step for step in READ_AHEAD_STEPS if step <= fitting)
+    return max(step for step in READ_AHEAD_STEPS if step <= max(current, fitting / 2))
+
+
 class _Load:
     """How many calls are in hand, and how many may be read ahead. Thread-safe.
 
@@ -393,8 +400,7 @@ class _Load:
             mean = self._mean_s
             mean = duration_s if mean is None else mean + _SMOOTHING * (duration_s - mean)
             self._mean_s = mean
-            fitting = READ_AHEAD_S / max(mean, 1e-6)
-            ahead = max(step for step in READ_AHEAD_STEPS if step <= fitting or step == 0)
+            ahead = _read_ahead(READ_AHEAD_S / max(mean, 1e-6), self._ahead)
             now = time.monotonic()
             if ahead == self._ahead or now - self._changed_at < _CHANGE_INTERVAL_S:
                 return False

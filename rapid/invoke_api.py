@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import unquote
 
 from lambda_protocol.errors import (
     BadRequestException,
@@ -97,7 +98,8 @@ class InvokeApi:
         request = exchange.request
         request_id = relayed_request_id(request.headers.get(RELAYED_REQUEST_ID))
         try:
-            path = parse_invoke_path(request.path, request.query)
+            decoded = unquote(request.path) if "%" in request.path else request.path
+            path = parse_invoke_path(decoded, request.query)
             if path is not None:
                 self._invoke(exchange, path, request_id)
             elif not self._handle_other(exchange, request_id):

@@ -1,0 +1,58 @@
+# What a developer does here, in one command each. `make` alone lists them.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# The newest Python that will do; `make up PYTHON=/path/to/python3` takes another one.
+PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+VENV_BIN := .venv/bin
+
+.PHONY: help
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: up
+up: .venv/.runtime ## start broker, Lambda Server and the echo-lambda example (PORT=8080 BROKER=auto|none|rabbitmq)
+	@scripts/local up
+
+.PHONY: status
+status: ## tell what of it runs
+	@scripts/local status
+
+.PHONY: down
+down: ## stop all of it
+	@scripts/local down
+
+.PHONY: test
+test: .venv/.dev ## run the tests (ARGS='-k name' for some of them)
+	@scripts/test-setup
+	@$(VENV_BIN)/pytest $(ARGS)
+
+.PHONY: check
+check: ## all that CI checks: format, lint, types, tests
+	@scripts/check
+
+.PHONY: conformance
+conformance: .venv/.dev ## compare with the AWS contract, and write docs/CONFORMANCE.md
+	@scripts/test-setup
+	@$(VENV_BIN)/python -m tests.conformance
+
+.PHONY: bench
+bench: .venv/.dev ## measure latency and throughput
+	@scripts/test-setup
+	@$(VENV_BIN)/python -m bench
+
+.PHONY: clean
+clean: ## stop what runs, and remove everything that was made here
+	@if [ -e .local/state.json ]; then scripts/local down; fi
+	rm -rf .venv .local build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The virtual environment: what the programs need, and with .dev what the tests and tools need too.
+.venv/.runtime .venv/.dev: setup.cfg setup.py
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "No Python 3.11 or newer found (looked for python3.14 to python3.11 and python3)." \
+			"Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; fi
+	@$(PYTHON) -m scripts.venv $(@:.venv/.%=%)

@@ -1,0 +1,153 @@
+"""Which broker the local stack uses: a given one, one found, a private one, or none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pika
+import pika.exceptions
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+
+from lambda_protocol.amqp_connection import connection_parameters
+from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
+from scripts.apt import AptError, install
+from scripts.ports import LOOPBACK, speaks_amqp
+from scripts.progress import Step
+from scripts.rabbitmq_node import RabbitmqError, RabbitmqNode, find_server
+
+_USUAL_PORT = 5672
+_LOGIN_LIMIT_S = 5.0
+_REFUSED_LOGIN = (
+    pika.exceptions.ConnectionClosedByBroker,
+    pika.exceptions.ProbableAccessDeniedError,
+    pika.exceptions.ProbableAuthenticationError,
+)
+
+logging.getLogger("pika").addHandler(logging.NullHandler())  # what it logs, we tell in one line
+
+
+class BrokerChoice(StrEnum):
+    """What ``make up BROKER=...`` may ask for."""
+
+    AUTO = "auto"
+    RABBITMQ = "rabbitmq"  #: as auto, and RabbitMQ is installed if there is none
+    NONE = "none"
+
+
+class BrokerKind(StrEnum):
+    """Where the broker came from."""
+
+    GIVEN = "given"
+    FOUND = "found"
+    PRIVATE = "private"
+    NONE = "none"
+
+
+class BrokerUnusable(Exception):
+    """The broker that was asked for cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """The broker in use; without one, ``address`` is None and calls go directly over HTTP."""
+
+    kind: BrokerKind
+    address: BrokerAddress | None
+
+    def __str__(self) -> str:
+        return {
+            BrokerKind.GIVEN: f"{self.address}, from AMQP_URI",
+            BrokerKind.FOUND: f"{self.address}, found running",
+            BrokerKind.PRIVATE: f"RabbitMQ on {self.address}, private to this checkout",
+            BrokerKind.NONE: "none, the Lambda Server calls the function directly over HTTP",
+        }[self.kind]
+
+    def answers(self) -> bool:
+        """Return whether the broker, where there is one, takes a connection."""
+        return self.address is None or refusal(self.address) is None
+
+
+_NO_BROKER = Broker(kind=BrokerKind.NONE, address=None)
+
+
+def find_broker(
+    choice: BrokerChoice,
+    environ: Mapping[str, str],
+    node: RabbitmqNode,
+    usual_port: int = _USUAL_PORT,
+) -> Broker:
+    """Return the broker to use, having started ``node`` if it is the private one.
+
+    Tells on the way what was found and why it is not taken. Raises BrokerUnusable.
+    """
+    if choice is BrokerChoice.NONE:
+        return _NO_BROKER
+    found = _given(environ) or _running(usual_port) or _private(choice, node)
+    if found is None:
+        print(
+            f"  No broker found: AMQP_URI is not set, none is usable on {LOOPBACK}:{usual_port}, "
+            "no rabbitmq-server is installed;\n  `make up BROKER=rabbitmq` installs one with apt"
+        )
+    return found or _NO_BROKER
+
+
+def refusal(address: BrokerAddress) -> str | None:
+    """Return why a client cannot log in to the broker at ``address``, or None if it can.
+
+    Raises ConfigError when the address has options that nobody understands.
+    """
+    parameters = connection_parameters(address, name="make up")
+    parameters.connection_attempts = 1
+    parameters.socket_timeout = parameters.stack_timeout = _LOGIN_LIMIT_S
+    parameters.blocked_connection_timeout = _LOGIN_LIMIT_S
+    try:
+        pika.BlockingConnection(parameters).close()
+    except _REFUSED_LOGIN:
+        return "it refuses the login"
+    except (OSError, AMQPConnectorException, pika.exceptions.AMQPError) as error:
+        return f"it does not answer ({type(error).__name__})"
+    return None
+
+
+def _given(environ: Mapping[str, str]) -> Broker | None:
+    try:
+        address = Environ(environ).broker()
+        reason = refusal(address) if address is not None else None
+    except ConfigError as error:
+        raise BrokerUnusable(str(error)) from error
+    if address is None:
+        return None
+    if reason is not None:
+        raise BrokerUnusable(
+            f"AMQP_URI names {address}, but {reason}; expected a broker that takes the login. "
+            "Start that broker, or unset AMQP_URI, or go without one: make up BROKER=none"
+        )
+    return Broker(kind=BrokerKind.GIVEN, address=address)
+
+
+def _running(port: int) -> Broker | None:
+    if not speaks_amqp(LOOPBACK, port):
+        return None
+    address = BrokerAddress(uri=f"amqp://guest:guest@{LOOPBACK}:{port}")
+    reason = refusal(address)
+    if reason is not None:
+        print(f"  Broker: {address} is passed over, {reason} of guest; AMQP_URI can name another")
+        return None
+    return Broker(kind=BrokerKind.FOUND, address=address)
+
+
+def _private(choice: BrokerChoice, node: RabbitmqNode) -> Broker | None:
+    try:
+        if find_server() is None:
+            if choice is not BrokerChoice.RABBITMQ:
+                return None
+            install(["rabbitmq-server"], "for BROKER=rabbitmq")
+        with Step("RabbitMQ") as step:
+            node.start(on_wait=step.tick)
+            step.result("started")
+    except (AptError, RabbitmqError) as error:
+        raise BrokerUnusable(f"{error}\nTo go on without a broker: make up BROKER=none") from error
+    return Broker(kind=BrokerKind.PRIVATE, address=BrokerAddress(uri=node.uri))

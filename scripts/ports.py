@@ -1,0 +1,96 @@
+"""TCP ports of this machine: free ones, taken ones, and whether AMQP is spoken behind one."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+
+_FIRST_PORT = 20_000
+_EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LISTEN_STATE = "0A"  # TCP_LISTEN, as /proc/net/tcp spells it
+
+_AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
+_FRAME_METHOD = 1
+_CONNECTION_START = b"\x00\x0a\x00\x0a"  # class 10, method 10
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ``count`` different loopback ports that nothing listens on.
+
+    They lie below the range that the kernel hands out to clients. In that range a client that
+    keeps trying to reconnect to a stopped server may be given the server's own port, connect to
+    itself, and so keep the server from coming back.
+    """
+    with contextlib.ExitStack() as held:
+        ports: list[int] = []
+        while len(ports) < count:
+            probe = held.enter_context(socket.socket())
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):  # taken: draw again
+                probe.bind((LOOPBACK, random.randrange(_FIRST_PORT, _first_ephemeral())))  # noqa: S311
+                ports.append(probe.getsockname()[1])
+        return ports
+
+
+def is_taken(port: int) -> bool:
+    """Return whether a server could not listen on ``port`` of every address."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+            probe.listen(1)
+        except OSError:
+            return True
+    return False
+
+
+def listener(port: int) -> str:
+    """Name the program that listens on ``port``: ``nginx, pid 812``, or ``another program``.
+
+    The name is known only for processes that this user may look into.
+    """
+    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # ended meanwhile, or another user's
+            if any(str(fd.readlink()) in sockets for fd in (folder / "fd").iterdir()):
+                return f"{(folder / 'comm').read_text().strip()}, pid {folder.name}"
+    return "another program"
+
+
+def speaks_amqp(host: str, port: int, timeout_s: float = 2.0) -> bool:
+    """Return whether an AMQP 0-9-1 broker answers there: it greets with Connection.Start."""
+    try:
+        with socket.create_connection((host, port), timeout=timeout_s) as connection:
+            connection.sendall(_AMQP_HEADER)
+            frame = _receive(connection, 11)
+    except OSError:
+        return False
+    return frame[:1] == bytes([_FRAME_METHOD]) and frame[7:11] == _CONNECTION_START
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size and (part := connection.recv(size - len(received))):
+        received += part
+    return received
+
+
+def _first_ephemeral() -> int:
+    with contextlib.suppress(OSError):
+        return max(int(_EPHEMERAL_RANGE.read_text().split()[0]), _FIRST_PORT + 1_000)
+    return 32_768
+
+
+def _listening_inodes(port: int) -> set[str]:
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTEN_STATE and int(fields[1].rpartition(":")[2], 16) == port:
+                    inodes.add(fields[9])
+    return inodes

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from scripts import prepare_tests
+from scripts.apt import AptError
+
+
+def refuse(packages: Sequence[str], reason: str) -> None:
+    raise AptError(f"{' and '.join(packages)} needed {reason}")
+
+
+def test_one_line_when_there_is_nothing_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prepare_tests, "find_server", lambda: Path("/rabbitmq-server"))
+    monkeypatch.setattr(prepare_tests, "install", refuse)
+
+    assert prepare_tests.main() == 0
+
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("ci", "status"), [pytest.param("true", 1, id="CI"), pytest.param("", 0, id="laptop")]
+)
+def test_what_cannot_be_installed_is_a_failure_in_ci_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ci: str, status: int
+) -> None:
+    monkeypatch.setattr(prepare_tests, "find_server", lambda: None)
+    monkeypatch.setattr(prepare_tests, "install", refuse)
+    monkeypatch.setenv("CI", ci)
+
+    assert prepare_tests.main() == status
+
+    assert "rabbitmq-server needed by the tests" in capsys.readouterr().err

@@ -1,0 +1,154 @@
+"""The command line: ``python -m bench`` measures, ``python -m bench profile`` looks inside."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from bench.errors import BenchError, ToolMissing
+from bench.profile import PROGRAMS, profile_program
+from bench.report import render, save_json
+from bench.run import Plan, run
+from bench.subjects import SUBJECTS, Setup
+from bench.tools import Tool, build_echo, install_rie, require_wrk
+from scripts.progress import Step
+from scripts.rabbitmq_node import RabbitmqError
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_QUICK_S = 2
+
+
+class _Commands(click.Group):
+    """Shows what ended a benchmark as a message, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Run the command."""
+        try:
+            super().invoke(ctx)
+        except (BenchError, RabbitmqError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, invoke_without_command=True)
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--seconds", default=4, show_default=True, help="Length of each load.")
+@click.option("--quick", is_flag=True, help="One round with loads of two seconds.")
+@click.option("--only", default=",".join(SUBJECTS), show_default=True, help="Measure these.")
+@click.option("--payloads", is_flag=True, help="Also time calls with large payloads.")
+@click.option("--json", "json_file", type=_FILE, help="Write everything found to this file.")
+@click.option("--rie", type=_FILE, help="Use this aws-lambda-rie, and install none.")
+@click.option("--max-concurrency", default=1, show_default=True, help="rapid's MAX_CONCURRENCY.")
+@click.option("--workers", type=int, help="gunicorn's; else as gunicorn.conf.py says.")
+@click.option("--amqp-uri", envvar="AMQP_URI", help="The broker; else a private one is started.")
+@click.pass_context
+def main(
+    context: click.Context,
+    *,
+    rounds: int,
+    seconds: int,
+    quick: bool,
+    only: str,
+    payloads: bool,
+    json_file: Path | None,
+    rie: Path | None,
+    max_concurrency: int,
+    workers: int | None,
+    amqp_uri: str | None,
+) -> None:
+    """Measure rapid and lambda_server, with aws-lambda-rie beside them where it can be had."""
+    # As Ctrl-C does, so that all that was started is stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    require_wrk()
+    with Step("echo function") as step:
+        echo = build_echo()
+        step.result(echo.origin)
+    setup = Setup(
+        echo=echo.path, amqp_uri=amqp_uri, max_concurrency=max_concurrency, workers=workers
+    )
+    if context.invoked_subcommand is not None:
+        context.obj = setup
+        return
+
+    plan = Plan(
+        subjects=_parse_subjects(only),
+        rounds=1 if quick else rounds,
+        seconds=_QUICK_S if quick else seconds,
+        with_payloads=payloads,
+    )
+    rie_origin = "not asked for"
+    if "rie" in plan.subjects:
+        setup, rie_origin = _with_rie(setup, rie)
+    about = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, "
+        f"load average {os.getloadavg()[0]:.1f} before",
+        "python": platform.python_version(),
+        "function": echo.origin,
+        "aws-lambda-rie": rie_origin,
+        "broker": "a private RabbitMQ" if amqp_uri is None else "the one of AMQP_URI",
+        "max concurrency": str(max_concurrency),
+        "gunicorn workers": "as configured" if workers is None else str(workers),
+        "loads": f"{plan.rounds} rounds of {plan.seconds} s",
+    }
+    with _folder() as name:
+        folder = Path(name)
+        results = run(plan, setup, about, folder)
+    if json_file is not None:
+        save_json(results, json_file)
+    click.echo("\n" + render(results))
+
+
+@main.command()
+@click.argument("program", type=click.Choice(list(PROGRAMS)))
+@click.option("--connections", default=16, show_default=True)
+@click.option("--seconds", default=5, show_default=True)
+@click.option("--stacks", type=_FILE, help="Keep py-spy's folded stacks, for a flame graph.")
+@click.pass_obj
+def profile(
+    setup: Setup, *, program: str, connections: int, seconds: int, stacks: Path | None
+) -> None:
+    """Show where a program under load spends its time, by function, as py-spy sees it."""
+    with _folder() as name:
+        folder = Path(name)
+        click.echo(
+            profile_program(
+                program,
+                setup,
+                connections=connections,
+                seconds=seconds,
+                stacks=stacks or folder / "stacks.txt",
+                folder=folder,
+            )
+        )
+
+
+def _parse_subjects(text: str) -> frozenset[str]:
+    subjects = frozenset(text.split(","))
+    if not subjects <= set(SUBJECTS):
+        raise click.BadParameter(f"{text!r} is not a list of some of {', '.join(SUBJECTS)}")
+    return subjects
+
+
+def _with_rie(setup: Setup, given: Path | None) -> tuple[Setup, str]:
+    """Return the set-up with aws-lambda-rie if it can be had, and which one it is or why not."""
+    with Step("aws-lambda-rie") as step:
+        try:
+            tool = install_rie() if given is None else Tool(path=given.resolve(), origin="--rie")
+        except ToolMissing as missing:
+            step.result(f"not to be had, so nothing is compared with it ({missing})")
+            return setup, f"not run: {missing}"
+        step.result(tool.origin)
+        return replace(setup, rie=tool.path), tool.origin
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="lambda-bench-")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""How each measured program is started, and known to be ready."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from bench.errors import ProgramFailed
+from scripts.ports import LOOPBACK, free_ports
+from scripts.processes import BackgroundProcess
+from scripts.progress import wait_until
+
+FUNCTION_NAME = "lambda-bench-echo"
+
+_CHECKOUT = Path(__file__).parent.parent
+_INHERITED = ("HOME", "LANG", "PATH", "PYTHONPATH", "TMPDIR")
+_READY_LIMIT_S = 30.0
+_STOP_LIMIT_S = 10.0
+_LOG_CHARACTERS = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How to start one program, and where it will answer."""
+
+    name: str
+    command: tuple[str, ...]
+    environ: Mapping[str, str]
+    port: int
+    function_name: str = FUNCTION_NAME
+    ready_path: str | None = "/readyz"  #: None: ready once its port is open
+
+    @property
+    def url(self) -> str:
+        """The Invoke URL of the echo function."""
+        path = f"/2015-03-31/functions/{self.function_name}/invocations"
+        return f"http://{LOOPBACK}:{self.port}{path}"
+
+    @contextmanager
+    def started(self, logs: Path) -> Iterator[BackgroundProcess]:
+        """Start the program, ready or not, with its output in ``logs``; stop it in the end."""
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        process = BackgroundProcess.spawn(
+            self.command,
+            env={**inherited, **self.environ},
+            cwd=_CHECKOUT,
+            log=self._log(logs),
+        )
+        try:
+            yield process
+        finally:
+            process.stop(_STOP_LIMIT_S)
+
+    @contextmanager
+    def running(self, logs: Path) -> Iterator[BackgroundProcess]:
+        """Start the program, wait until it is ready, and stop it in the end."""
+        with self.started(logs) as process:
+            wait_until(lambda: not process.is_alive() or self._is_ready(), _READY_LIMIT_S)
+            if not self._is_ready():
+                output = self._log(logs).read_text(errors="replace")[-_LOG_CHARACTERS:]
+                raise ProgramFailed(f"{self.name} is not ready; the end of its output:\n{output}")
+            yield process
+
+    def _log(self, logs: Path) -> Path:
+        return logs / f"{self.name}.log"
+
+    def _is_ready(self) -> bool:
+        connection = HTTPConnection(LOOPBACK, self.port, timeout=_READY_LIMIT_S)
+        try:
+            connection.connect()
+            if self.ready_path is None:
+                return True
+            connection.request("GET", self.ready_path)
+            return connection.getresponse().status == 200
+        except (OSError, HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+def rapid(echo: Path, *, amqp_uri: str | None = None, max_concurrency: int = 1) -> Launch:
+    """Return rapid from source, behind a broker when it is given one."""
+    port, runtime_api_port = free_ports(2)
+    environ = {
+        "PORT": str(port),
+        "INVOKE_API_HOST": LOOPBACK,
+        "RUNTIME_API_PORT": str(runtime_api_port),
+        "AWS_LAMBDA_FUNCTION_NAME": FUNCTION_NAME,
+        "MAX_CONCURRENCY": str(max_concurrency),
+    }
+    if amqp_uri is not None:
+        environ["AMQP_URI"] = amqp_uri
+    return Launch(
+        name="rapid" if amqp_uri is None else "rapid behind the broker",
+        command=(sys.executable, "-m", "rapid", str(echo)),
+        environ=environ,
+        port=port,
+    )
+
+
+def rie(binary: Path, echo: Path) -> Launch:
+    """Return aws-lambda-rie, which gives every function the name ``function``."""
+    port, runtime_api_port = free_ports(2)
+    return Launch(
+        name="aws-lambda-rie",
+        command=(
+            str(binary),
+            f"--runtime-interface-emulator-address={LOOPBACK}:{port}",
+            f"--runtime-api-address={LOOPBACK}:{runtime_api_port}",
+            str(echo),
+        ),
+        environ={},
+        port=port,
+        function_name="function",
+        ready_path=None,
+    )
+
+
+def server(amqp_uri: str, *, workers: int | None = None) -> Launch:
+    """Return lambda_server under gunicorn, set up by its gunicorn.conf.py."""
+    (port,) = free_ports(1)
+    options = () if workers is None else ("--workers", str(workers))
+    return Launch(
+        name="lambda_server",
+        command=(sys.executable, "-m", "gunicorn", *options, "lambda_server.wsgi"),
+        environ={"PORT": str(port), "INVOKE_API_HOST": LOOPBACK, "AMQP_URI": amqp_uri},
+        port=port,
+    )

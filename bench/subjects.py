@@ -1,0 +1,95 @@
+"""What is measured: rapid alone, aws-lambda-rie alone, lambda_server + broker + rapid."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import launches, procfs
+from scripts.progress import Step
+from scripts.rabbitmq_node import RabbitmqNode
+
+SUBJECTS = ("direct", "rie", "server")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What the measured programs are and how they are set up."""
+
+    echo: Path
+    rie: Path | None = None  #: None: not to be had, so left out
+    amqp_uri: str | None = None  #: None: a private broker is started
+    max_concurrency: int = 1
+    workers: int | None = None  #: None: as gunicorn.conf.py says
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A running thing to call: its Invoke URL, and the sessions of the processes behind it."""
+
+    url: str
+    daemon_name: str
+    daemon: int  #: rapid or aws-lambda-rie, which starts the function
+    server: int | None = None
+    broker: int | None = None  #: None also when the broker is not ours to measure
+
+    def cpu_s(self) -> dict[str, float]:
+        """Return the CPU seconds used so far by each part of the subject."""
+        daemon = procfs.leader_cpu_s(self.daemon)
+        parts = {"daemon": daemon, "function": procfs.session_cpu_s(self.daemon) - daemon}
+        if self.server is not None:
+            parts["server"] = procfs.session_cpu_s(self.server)
+        if self.broker is not None:
+            parts["broker"] = procfs.session_cpu_s(self.broker)
+        return parts
+
+    def rss_mb(self) -> dict[str, float]:
+        """Return the resident memory by program, without the function's and the broker's."""
+        programs = {self.daemon_name: procfs.leader_rss_mb(self.daemon)}
+        if self.server is not None:
+            programs["lambda_server"] = procfs.session_rss_mb(self.server)
+        return programs
+
+
+@contextmanager
+def running(names: Collection[str], setup: Setup, folder: Path) -> Iterator[dict[str, Subject]]:
+    """Start the named subjects, all at once, with their logs and data in ``folder``."""
+    with ExitStack() as stack:
+        subjects = {}
+        if "direct" in names:
+            launch = launches.rapid(setup.echo, max_concurrency=setup.max_concurrency)
+            subjects["direct"] = _run_alone(launch, stack, folder)
+        if "rie" in names and setup.rie is not None:
+            subjects["rie"] = _run_alone(launches.rie(setup.rie, setup.echo), stack, folder)
+        if "server" in names:
+            subjects["server"] = _run_behind_broker(setup, stack, folder)
+        yield subjects
+
+
+def _run_alone(launch: launches.Launch, stack: ExitStack, folder: Path) -> Subject:
+    with Step(f"start {launch.name}"):
+        process = stack.enter_context(launch.running(folder))
+    return Subject(url=launch.url, daemon_name=launch.name, daemon=process.pid)
+
+
+def _run_behind_broker(setup: Setup, stack: ExitStack, folder: Path) -> Subject:
+    amqp_uri, broker = setup.amqp_uri, None
+    if amqp_uri is None:
+        with Step("start a private RabbitMQ"):
+            node = stack.enter_context(RabbitmqNode(folder / "rabbitmq"))
+        amqp_uri, broker = node.uri, node.pid
+    rapid = launches.rapid(setup.echo, amqp_uri=amqp_uri, max_concurrency=setup.max_concurrency)
+    server = launches.server(amqp_uri, workers=setup.workers)
+    with Step(f"start {rapid.name}"):
+        daemon = stack.enter_context(rapid.running(folder))
+    with Step(f"start {server.name}"):
+        gunicorn = stack.enter_context(server.running(folder))
+    return Subject(
+        url=server.url,
+        daemon_name=rapid.name,
+        daemon=daemon.pid,
+        server=gunicorn.pid,
+        broker=broker,
+    )

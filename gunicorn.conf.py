@@ -23,6 +23,8 @@ worker_connections = 1000
 keepalive = 75
 # A call may run for 15 minutes; a worker that is told to stop lets it end.
 graceful_timeout = 930
+# No control socket: its file in the home folder is of no use here.
+control_socket_disable = True
 # AWS takes a megabyte of request line and headers.
 limit_request_line = 0
 limit_request_fields = 512

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lambda_protocol.amqp_frames import Delivery, Properties
 from lambda_protocol.errors import LambdaApiError, error_from_wire
-from lambda_protocol.function_name import FunctionRef
+from lambda_protocol.function_name import FunctionRef, parse_function_name
 from lambda_protocol.invocation import (
     UNHANDLED,
     Invocation,
@@ -22,7 +22,11 @@ from lambda_protocol.invocation import (
     new_request_id,
     relayed_request_id,
 )
-from lambda_protocol.invoke_http import decode_client_context, usable_trace_id
+from lambda_protocol.invoke_http import (
+    decode_client_context,
+    require_tenant_id,
+    usable_trace_id,
+)
 
 #: RabbitMQ's pseudo-queue: replies come back on the channel that published the call.
 #: Source: RabbitMQ documentation, "Direct Reply-to".
@@ -95,8 +99,9 @@ def encode_call(invocation: Invocation, *, queue_timeout_s: float) -> Properties
 def decode_call(delivery: Delivery, function: FunctionRef) -> IncomingCall:
     """Return the call in ``delivery`` for ``function``, whose queue it came from.
 
-    What a header cannot carry on is refused or replaced: a client context that is no JSON object
-    raises ``InvalidRequestContentException``; an unusable trace id gives way to a fresh one.
+    What a header cannot carry on is refused or replaced: a client context that is no JSON object,
+    a malformed qualifier or tenant id raise a ``LambdaApiError``; an unusable trace id gives way
+    to a fresh one.
     """
     properties = delivery.properties
     headers = properties.headers
@@ -106,12 +111,15 @@ def decode_call(delivery: Delivery, function: FunctionRef) -> IncomingCall:
         decode_client_context(client_context)
     qualifier = _text(headers.get(_QUALIFIER))
     if qualifier is not None:
-        function = FunctionRef(
-            name=function.name,
-            qualifier=qualifier,
+        function = parse_function_name(
+            function.name,
+            qualifier,
             region=function.region,
             account_id=function.account_id,
         )
+    tenant_id = _text(headers.get(_TENANT_ID))
+    if tenant_id is not None:
+        require_tenant_id(tenant_id)
     is_event = headers.get(_INVOCATION_TYPE) == InvocationType.EVENT
     invocation = Invocation(
         request_id=(
@@ -125,7 +133,7 @@ def decode_call(delivery: Delivery, function: FunctionRef) -> IncomingCall:
         wants_log_tail=headers.get(_LOG_TYPE) == "Tail",
         client_context=client_context,
         trace_id=usable_trace_id(_text(headers.get(_TRACE_ID))),
-        tenant_id=_text(headers.get(_TENANT_ID)),
+        tenant_id=tenant_id,
     )
     return IncomingCall(
         invocation=invocation,

@@ -141,11 +141,8 @@ def decode_request(
     if client_context is not None:
         decode_client_context(client_context)
     tenant_id = header(TENANT_ID)
-    if tenant_id is not None and _TENANT.fullmatch(tenant_id) is None:
-        raise ValidationException(
-            f"1 validation error detected: Value '{tenant_id[:256]}' at 'tenantId' failed to "
-            f"satisfy constraint: Member must satisfy regular expression pattern: {_TENANT.pattern}"
-        )
+    if tenant_id is not None:
+        require_tenant_id(tenant_id)
     return Invocation(
         request_id=request_id,
         function=function,
@@ -156,6 +153,15 @@ def decode_request(
         trace_id=usable_trace_id(header(TRACE_ID)),
         tenant_id=tenant_id,
     )
+
+
+def require_tenant_id(tenant_id: str) -> None:
+    """Raise ``ValidationException`` for a tenant id of another form than the API's."""
+    if _TENANT.fullmatch(tenant_id) is None:
+        raise ValidationException(
+            f"1 validation error detected: Value '{tenant_id[:256]}' at 'tenantId' failed to "
+            f"satisfy constraint: Member must satisfy regular expression pattern: {_TENANT.pattern}"
+        )
 
 
 def usable_trace_id(received: str | None) -> str:

@@ -1,31 +1,39 @@
 """A gunicorn worker with one blocking thread a connection.
 
-gunicorn's gthread waits for each request in one thread and serves it in another; for calls of a
-third of a millisecond the poller and the two hand-overs are half the work. Here a connection has
-its thread until it ends, and "a broker connection per thread" means per caller. Everything else
-(parsing, WSGI, limits, hooks) is gthread's.
+gunicorn's gthread waits for each request in one thread and serves it in another, and parses at
+twice the price of the call it then makes. Here a connection has its thread until it ends, so
+that "a broker connection per thread" means per caller, and requests are read by the code that
+rapid reads them with. The rest is gthread's: the arbiter, signals, TLS, ``graceful_timeout``,
+``keepalive``, ``worker_connections``, ``max_requests``. Hooks and access logs of single requests
+need ``-k gthread``, which serves the same application.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http
+import functools
+import io
 import logging
 import os
 import queue
 import select
 import socket
-import struct
+import sys
 import threading
 import time
+from collections.abc import Iterable
+from email.utils import formatdate
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
-from gunicorn.http import errors as http_errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from lambda_protocol.errors import BadRequestException, ServiceException
+from lambda_protocol.http1 import BadRequestError, Request, RequestReader, limit_stalls
 from lambda_protocol.invocation import new_request_id
 from lambda_protocol.invoke_http import HttpResponse, encode_error
+from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -41,97 +49,133 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         """Take what gunicorn gives every worker."""
         super().__init__(*args, **kwargs)
         self._lock = threading.Lock()
-        self._free: list[queue.SimpleQueue[TConn | None]] = []  # guarded by _lock
+        self._free: list[queue.SimpleQueue[TConn]] = []  # guarded by _lock
         self._threads = 0  # guarded by _lock
-        self._connections: dict[TConn, bool] = {}  # connection → serving a request; guarded
+        self._busy: dict[TConn, bool] = {}  # connection → serving a request; guarded by _lock
 
     def handle_exit(self, sig: int, frame: object) -> None:
-        """Begin a graceful stop; the accept loop sees it within its own wait."""
+        """Begin a graceful stop; the signal itself ends the accept loop's wait."""
         self.alive = False
 
     def run(self) -> None:
         """Accept until told to stop, then let what is in hand end."""
         poller = select.poll()
-        for listener in self.sockets:
-            listener.setblocking(False)
-            poller.register(listener, select.POLLIN)
-        poller.register(self.PIPE[0], select.POLLIN)  # a signal ends the wait
         listeners = {listener.fileno(): listener for listener in self.sockets}
-        while self.alive:
+        for descriptor, listener in listeners.items():
+            listener.setblocking(False)
+            poller.register(descriptor, select.POLLIN)
+        poller.register(self.PIPE[0], select.POLLIN)
+        while self.alive and self.is_parent_alive():
             self.notify()
             for descriptor, _ in poller.poll(1000):
                 if descriptor in listeners:
                     self._accept(listeners[descriptor])
                 else:
                     os.read(descriptor, 4096)
-            if not self.is_parent_alive():
-                break
         for listener in self.sockets:
             listener.close()
         self._finish()
 
-    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
-        """Answer a request that never reached the application, in the shape every SDK reads."""
-        with contextlib.suppress(OSError):
-            client.sendall(_render(_error_response(exc)))
-            client.shutdown(socket.SHUT_WR)
-            _discard(client)
-
     def _accept(self, listener: Any) -> None:
         with self._lock:
-            if not self._free and self._threads >= self.worker_connections:
-                return  # the backlog holds it until a connection ends
+            is_full = not self._free and self._threads >= self.worker_connections
+        if is_full:
+            time.sleep(0.01)  # the backlog holds it until a connection ends
+            return
         try:
             client, address = listener.accept()
         except OSError:
             return
         connection = TConn(self.cfg, client, address, listener.getsockname())
         with self._lock:
-            self._connections[connection] = False
+            self._busy[connection] = False
             inbox = self._free.pop() if self._free else None
-            if inbox is None:
-                self._threads += 1
+            self._threads += inbox is None
         if inbox is not None:
             inbox.put(connection)
-        else:
-            threading.Thread(
-                target=self._run_thread, args=(connection,), name="connection", daemon=True
-            ).start()
+            return
+        threading.Thread(
+            target=self._run_thread, args=(connection,), name="connection", daemon=True
+        ).start()
 
     def _run_thread(self, connection: TConn) -> None:
-        inbox: queue.SimpleQueue[TConn | None] = queue.SimpleQueue()
-        following: TConn | None = connection
-        while following is not None:
-            self._serve(following)
+        inbox: queue.SimpleQueue[TConn] = queue.SimpleQueue()
+        while True:
+            try:
+                self._serve(connection)
+            except Exception:
+                logger.exception("connection failed")
+            with contextlib.suppress(OSError):
+                connection.close()
             with self._lock:
-                del self._connections[following]
+                del self._busy[connection]
                 self._free.append(inbox)
-            following = inbox.get()
+            connection = inbox.get()
 
     def _serve(self, connection: TConn) -> None:
         """Serve one connection to its end."""
-        request = None
-        try:
-            connection.sock.setblocking(True)
-            limit = struct.pack("@ll", int(self.cfg.keepalive) or 1, 0)
-            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-            connection.init()
-            while True:
-                request = None
-                request = next(connection.parser)
-                self._connections[connection] = True
-                keeps = self._keepalive_after(connection, self.handle_request(request, connection))
-                self._connections[connection] = False
-                if not keeps or not self.alive:
-                    break
-        except (http_errors.NoMoreData, StopIteration, OSError):
-            pass  # the peer closed, went idle for longer than keepalive, or stalled
-        except Exception as error:
-            self.handle_error(request, connection.sock, connection.client, error)
-        finally:
-            with contextlib.suppress(OSError):
-                connection.close()
+        connection.sock.setblocking(True)
+        limit_stalls(connection.sock, self.cfg.keepalive or 1)
+        with contextlib.suppress(OSError):  # the peer closed, or stalled
+            connection.init()  # TLS, where it is configured
+            sock = connection.sock
+            reader = RequestReader(sock, max_body_bytes=SYNC_PAYLOAD_BYTES)
+            try:
+                while self._serve_one(connection, reader):
+                    pass
+            except BadRequestError as error:
+                sock.sendall(_render(error))
+                sock.shutdown(socket.SHUT_WR)
+                reader.discard()
+
+    def _serve_one(self, connection: TConn, reader: RequestReader) -> bool:
+        request = reader.read_head(waits_forever=False)
+        if request is None:
+            return False
+        self._busy[connection] = True
+        reader.read_body(request)
+        self.nr += 1
+        if self.nr >= self.max_requests:
+            self.alive = False
+        if not self.alive or not self.cfg.keepalive:
+            request.is_last = True
+        response = _Response(connection.sock, request)
+        response.send(self.wsgi(self._environ(connection, request), response.start))
+        if request.is_oversize and request.is_last:
+            reader.discard()
+        self._busy[connection] = False
+        return not request.is_last
+
+    def _environ(self, connection: TConn, request: Request) -> dict[str, Any]:
+        """Return the WSGI environment of ``request``. Source: PEP 3333."""
+        environ = {
+            "REQUEST_METHOD": request.method,
+            "SCRIPT_NAME": "",
+            "PATH_INFO": _decoded(request.path),
+            "QUERY_STRING": request.query,
+            "SERVER_PROTOCOL": request.version,
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "80",
+            "REMOTE_ADDR": "",
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "https" if self.cfg.is_ssl else "http",
+            "wsgi.input": io.BytesIO(request.body),
+            "wsgi.input_terminated": True,
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": self.cfg.workers > 1,
+            "wsgi.run_once": False,
+        }
+        if isinstance(connection.client, tuple):  # not a Unix socket
+            environ["REMOTE_ADDR"] = connection.client[0]
+            environ["SERVER_NAME"] = connection.server[0]
+            environ["SERVER_PORT"] = str(connection.server[1])
+        for name, value in request.headers.items():
+            environ[_wsgi_name(name)] = value
+        # The body is here, decoded: its length is known, however it came.
+        environ.pop("HTTP_TRANSFER_ENCODING", None)
+        environ["CONTENT_LENGTH"] = str(request.body_size)
+        return environ
 
     def _finish(self) -> None:
         """Wait for the requests in hand, for graceful_timeout at most; drop idle connections."""
@@ -139,37 +183,99 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         while time.monotonic() < deadline:
             self.notify()
             with self._lock:
-                connections = dict(self._connections)
+                connections = list(self._busy.items())
             if not connections:
                 return
-            for connection, is_busy in connections.items():
+            for connection, is_busy in connections:
                 if not is_busy:
                     with contextlib.suppress(OSError):
                         connection.sock.shutdown(socket.SHUT_RD)
-            select.select([], [], [], 0.02)
+            time.sleep(0.02)
 
 
-def _error_response(exc: Exception) -> HttpResponse:
-    if not isinstance(exc, http_errors.ParseException | http_errors.ForbiddenProxyRequest):
-        logger.error("request failed below the application", exc_info=exc)
-        return encode_error(ServiceException("An internal error occurred."), new_request_id())
-    response = encode_error(BadRequestException(str(exc)[:500]), new_request_id())
-    if isinstance(exc, http_errors.LimitRequestHeaders | http_errors.LimitRequestLine):
-        return response._replace(status=431)
-    return response
+class _Response:
+    """What the application answers, as it goes out."""
+
+    def __init__(self, sock: socket.socket, request: Request) -> None:
+        self._socket = sock
+        self._request = request
+        self._status = ""
+        self._headers: list[tuple[str, str]] = []
+        self._is_started = False
+
+    def start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Any:
+        """Take status and headers; WSGI's ``start_response``."""
+        if exc_info is not None and self._is_started:
+            raise exc_info[1].with_traceback(exc_info[2])
+        self._status, self._headers = status, headers
+        return self._refuse_write
+
+    def send(self, chunks: Iterable[bytes]) -> None:
+        """Write the response: in one piece when its parts are all there, else chunk by chunk."""
+        try:
+            if isinstance(chunks, list | tuple) or self._has("content-length"):
+                body = b"".join(chunks)
+                self._socket.sendall(self._head(len(body)) + (body if self._has_body else b""))
+                return
+            first = next(iter_chunks := iter(chunks), b"")  # starts the response
+            self._socket.sendall(self._head(None))
+            for chunk in (first, *iter_chunks) if self._has_body else ():
+                if chunk:
+                    self._socket.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            self._socket.sendall(b"0\r\n\r\n" if self._has_body else b"")
+        finally:
+            if hasattr(chunks, "close"):
+                chunks.close()
+
+    @property
+    def _has_body(self) -> bool:
+        return self._request.method != "HEAD" and self._status[:3] not in ("204", "304")
+
+    def _has(self, name: str) -> bool:
+        return any(header.lower() == name for header, _ in self._headers)
+
+    def _head(self, length: int | None) -> bytes:
+        self._is_started = True
+        lines = [f"HTTP/1.1 {self._status}", "Server: lambda-server", f"Date: {_http_date()}"]
+        lines += [f"{name}: {value}" for name, value in self._headers]
+        if length is None:
+            lines.append("Transfer-Encoding: chunked")
+        elif not self._has("content-length") and self._status[:3] != "204":
+            lines.append(f"Content-Length: {length}")
+        lines.append("Connection: close" if self._request.is_last else "Connection: keep-alive")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+    @staticmethod
+    def _refuse_write(_data: bytes) -> None:
+        raise NotImplementedError("return the body; Flask never calls write()")
 
 
-def _render(response: HttpResponse) -> bytes:
-    headers = [*response.headers, ("Content-Length", str(len(response.body)))]
-    reason = http.HTTPStatus(response.status).phrase
-    lines = [f"HTTP/1.1 {response.status} {reason}", "Connection: close"]
-    lines += [f"{name}: {value}" for name, value in headers]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + response.body
+@functools.lru_cache(maxsize=1024)
+def _wsgi_name(header: str) -> str:
+    name = header.upper().replace("-", "_")
+    return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
 
 
-def _discard(client: socket.socket) -> None:
-    """Read what the peer still sends, a little: a reset would take the answer from it."""
-    client.settimeout(1.0)
-    for _ in range(256):
-        if not client.recv(65_536):
-            return
+def _decoded(path: str) -> str:
+    return unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+
+
+def _http_date() -> str:
+    return _date_of(int(time.time()))
+
+
+@functools.lru_cache(maxsize=2)
+def _date_of(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
+def _render(error: BadRequestError) -> bytes:
+    """Return the answer to bytes that never became a request, in the shape every SDK reads."""
+    shown = BadRequestException(str(error)) if error.status < 500 else ServiceException(str(error))
+    response: HttpResponse = encode_error(shown, new_request_id())
+    lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in response.headers]
+    lines += [f"Content-Length: {len(response.body)}", "", ""]
+    return "\r\n".join(lines).encode("latin-1") + response.body

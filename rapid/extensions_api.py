@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from lambda_protocol.http1 import Request
 from rapid.environment import ExecutionEnvironment
 from rapid.extensions import ExtensionsApiError
-from rapid.http_service import JSON, Exchange, Request
+from rapid.http_service import JSON, Exchange
 
 _PREFIX: Final = "/2020-01-01/extension"
 _IDENTIFIER: Final = "lambda-extension-identifier"

@@ -17,6 +17,7 @@ from lambda_protocol.errors import (
     UnknownOperationException,
 )
 from lambda_protocol.function_name import FunctionRef, function_not_found, parse_function_name
+from lambda_protocol.http1 import Request
 from lambda_protocol.invocation import (
     Invocation,
     InvocationType,
@@ -37,7 +38,7 @@ from lambda_protocol.invoke_http import (
 )
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
 from rapid.call import Call, OnOutcome
-from rapid.http_service import JSON, Exchange, Headers, HttpService, Request
+from rapid.http_service import JSON, Exchange, Headers, HttpService
 
 logger = logging.getLogger(__name__)
 
@@ -132,8 +133,7 @@ class InvokeApi:
         header = request.headers.get
         if request.is_oversize:
             limit = payload_limit(header, is_async=path.is_async)
-            size = request.headers.get("content-length", str(limit + 1))
-            raise payload_too_large(int(size), limit)
+            raise payload_too_large(request.body_size, limit)
         if request.is_truncated:
             raise InvalidRequestContentException("The request ended before its body did.")
         return decode_request(

@@ -1,0 +1,285 @@
+"""Reading HTTP/1.1 requests from a socket: lean, strict where it matters, generous in size.
+
+Both programs serve HTTP with one blocking thread a connection; this is the half they share. It
+takes what Lambda's clients send and general servers refuse: 1 MiB headers, chunked bodies with
+trailers, bodies of unknown length up to a limit.
+Source: RFC 9112; limits of Lambda developer guide, "Lambda quotas".
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+from typing import Final
+
+#: Request line and headers together, bytes: AWS takes 1 MB, X-Ray causes come near it.
+MAX_HEAD_BYTES: Final = 2 * 1_048_576
+#: How much of a body over its limit is read and thrown away before the connection is closed.
+DRAIN_BYTES: Final = 16 * 1_048_576
+MAX_HEADERS: Final = 512
+_READ_SIZE: Final = 65_536
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HEX = re.compile(rb"[0-9A-Fa-f]{1,8}")
+#: Control characters, and line ends that are not CRLF.
+_FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
+#: Headers that cannot be joined: two different ones make the message ambiguous.
+_SINGLE: Final = frozenset({"content-length", "transfer-encoding", "host"})
+
+
+class BadRequestError(Exception):
+    """The bytes are no request that can be answered; the connection ends with ``status``."""
+
+    def __init__(self, status: int, message: str) -> None:
+        """``message`` is for the peer."""
+        super().__init__(message)
+        self.status = status
+
+
+class PeerGoneError(Exception):
+    """The peer closed in the middle of a request."""
+
+
+class Request:
+    """One request: its head as soon as it is read, its body after that."""
+
+    __slots__ = (
+        "body",
+        "body_size",
+        "headers",
+        "is_last",
+        "is_oversize",
+        "is_truncated",
+        "method",
+        "path",
+        "query",
+        "version",
+    )
+
+    def __init__(
+        self, method: str, target: str, headers: dict[str, str], version: str = "HTTP/1.1"
+    ) -> None:
+        """Split ``target``; ``headers`` have lower-case names."""
+        self.method = method
+        self.path, _, self.query = target.partition("?")  #: undecoded
+        self.headers = headers
+        self.version = version
+        self.body = b""
+        self.body_size = 0  #: bytes the peer sent or announced, kept or not
+        self.is_oversize = False  #: the body was over the limit, and is not here
+        self.is_truncated = False  #: the connection ended before the body did
+        connection = headers.get("connection", "").lower()
+        #: Whether the peer wants the connection closed after the answer.
+        self.is_last = (
+            "close" in connection if version == "HTTP/1.1" else "keep-alive" not in connection
+        )
+
+
+def limit_stalls(sock: socket.socket, limit_s: int) -> None:
+    """Let the kernel end a read or write that makes no progress for ``limit_s``.
+
+    It then fails with ``BlockingIOError``. A socket timeout would cost a poll for each.
+    """
+    limit = struct.pack("@ll", limit_s, 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
+class RequestReader:
+    """Reads one connection's requests, one after the other. One thread."""
+
+    def __init__(self, sock: socket.socket, *, max_body_bytes: int) -> None:
+        """Read from ``sock``, which blocks, with :func:`limit_stalls` set."""
+        self._socket = sock
+        self._max_body_bytes = max_body_bytes
+        self._buffer = bytearray()
+
+    def read_head(self, *, waits_forever: bool) -> Request | None:
+        """Return the next request, its body still unread; None when the peer closed instead.
+
+        A connection that stays silent between requests is waited for, or taken for closed.
+        Raises ``BadRequestError``, ``OSError``.
+        """
+        buffer = self._buffer
+        searched = 0
+        while True:
+            end = buffer.find(b"\r\n\r\n", searched)
+            if end >= 0:
+                head = bytes(buffer[:end])
+                del buffer[: end + 4]
+                return _parse_head(head.lstrip(b"\r\n"))
+            if len(buffer) > MAX_HEAD_BYTES:
+                raise BadRequestError(431, f"request line and headers over {MAX_HEAD_BYTES} bytes")
+            searched = max(0, len(buffer) - 3)
+            try:
+                data = self._socket.recv(_READ_SIZE)
+            except BlockingIOError:
+                if buffer:
+                    raise BadRequestError(408, "the request stalled") from None
+                if waits_forever:
+                    continue
+                return None
+            if not data:
+                return None
+            buffer += data
+
+    def read_body(self, request: Request) -> None:
+        """Read the body of ``request``, decoded; too large or cut off is noted on it.
+
+        Raises ``BadRequestError``.
+        """
+        headers = request.headers
+        length_text = headers.get("content-length")
+        coding = headers.get("transfer-encoding")
+        if coding is None and (length_text is None or length_text == "0"):
+            return
+        if headers.get("expect", "").lower() == "100-continue" and not self._buffer:
+            self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            if coding is not None:
+                if coding.lower() != "chunked" or length_text is not None:
+                    raise BadRequestError(400, "Transfer-Encoding is not chunked alone")
+                self._read_chunked(request)
+            else:
+                if length_text is None or not length_text.isascii() or not length_text.isdigit():
+                    raise BadRequestError(400, f"Content-Length is {length_text!r:.80}")
+                self._read_sized(request, int(length_text))
+        except PeerGoneError:
+            request.is_truncated = True
+            request.is_last = True
+
+    def is_peer_gone(self) -> bool:
+        """Whether the peer has closed, as far as one can tell without reading."""
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def discard(self, limit_s: int = 1) -> None:
+        """Read what the peer still sends, within limits, before the connection is closed.
+
+        Closing with bytes unread resets the connection, and the last answer with it.
+        """
+        limit_stalls(self._socket, limit_s)
+        try:
+            for _ in range(DRAIN_BYTES // _READ_SIZE):
+                if not self._socket.recv(_READ_SIZE):
+                    return
+        except OSError:
+            return
+
+    def _read_sized(self, request: Request, length: int) -> None:
+        buffer = self._buffer
+        request.body_size = length
+        if length > self._max_body_bytes:
+            request.is_oversize = True
+            if length > self._max_body_bytes + DRAIN_BYTES:
+                request.is_last = True  # the rest is not worth reading
+                return
+            while length > 0:
+                length -= len(self._read_exactly(min(length, _READ_SIZE)))
+            return
+        if length <= len(buffer):
+            request.body = bytes(buffer[:length])
+            del buffer[:length]
+            return
+        body = bytearray(length)
+        view = memoryview(body)
+        have = len(buffer)
+        view[:have] = buffer
+        buffer.clear()
+        while have < length:
+            have += self._receive_into(view[have:])
+        request.body = bytes(body)
+
+    def _read_chunked(self, request: Request) -> None:
+        parts: list[bytes] = []
+        while True:
+            digits = self._read_line().split(b";", 1)[0].strip()
+            if not _HEX.fullmatch(digits):
+                raise BadRequestError(400, "malformed chunk size")
+            count = int(digits, 16)
+            if count == 0:
+                break
+            request.body_size += count
+            if request.body_size > self._max_body_bytes:
+                request.is_oversize = True
+                parts.clear()
+                if request.body_size > self._max_body_bytes + DRAIN_BYTES:
+                    request.is_last = True
+                    return
+            data = self._read_exactly(count + 2)
+            if not data.endswith(b"\r\n"):
+                raise BadRequestError(400, "chunk does not end with CRLF")
+            if not request.is_oversize:
+                parts.append(data[:-2])
+        for _ in range(MAX_HEADERS):  # trailers: read, and not needed
+            if not self._read_line():
+                request.body = b"".join(parts)
+                return
+        raise BadRequestError(431, "too many trailers")
+
+    def _read_line(self) -> bytes:
+        buffer = self._buffer
+        while (end := buffer.find(b"\r\n")) < 0:
+            if len(buffer) > MAX_HEAD_BYTES:
+                raise BadRequestError(431, "line too long")
+            self._fill()
+        line = bytes(buffer[:end])
+        del buffer[: end + 2]
+        return line
+
+    def _read_exactly(self, count: int) -> bytes:
+        buffer = self._buffer
+        while len(buffer) < count:
+            self._fill()
+        data = bytes(buffer[:count])
+        del buffer[:count]
+        return data
+
+    def _fill(self) -> None:
+        scratch = bytearray(_READ_SIZE)
+        count = self._receive_into(memoryview(scratch))
+        self._buffer += scratch[:count]
+
+    def _receive_into(self, view: memoryview) -> int:
+        try:
+            count = self._socket.recv_into(view)
+        except BlockingIOError:
+            raise BadRequestError(408, "the request stalled") from None
+        except OSError:
+            raise PeerGoneError from None
+        if count == 0:
+            raise PeerGoneError
+        return count
+
+
+def _parse_head(head: bytes) -> Request:
+    if _FORBIDDEN.search(head):
+        raise BadRequestError(400, "control character in the request's head")
+    lines = head.decode("latin-1").split("\r\n")
+    parts = lines[0].split(" ")
+    if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]) or not parts[1]:
+        raise BadRequestError(400, "malformed request line")
+    method, target, version = parts
+    if version not in ("HTTP/1.1", "HTTP/1.0"):
+        raise BadRequestError(505 if version.startswith("HTTP/") else 400, "not HTTP/1.1")
+    if len(lines) > MAX_HEADERS:
+        raise BadRequestError(431, f"more than {MAX_HEADERS} headers")
+    headers: dict[str, str] = {}
+    for line in lines[1:]:
+        name, colon, value = line.partition(":")
+        if not colon or not _TOKEN.fullmatch(name):
+            raise BadRequestError(400, "malformed header")
+        name = name.lower()
+        value = value.strip(" \t")
+        if name in headers:
+            if name in _SINGLE and headers[name] != value:
+                raise BadRequestError(400, f"two different {name} headers")
+            if name not in _SINGLE:
+                value = f"{headers[name]}, {value}"
+        headers[name] = value
+    return Request(method, target, headers, version)

@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 #: A write the broker does not take within this time is a lost connection, seconds.
 SEND_TIMEOUT_S: Final = 10.0
+#: How long a read waits before its deadline is looked at again, seconds.
+RECEIVE_TIMEOUT_S: Final = 1.0
 _READ_SIZE: Final = 256 * 1024
 
 #: What every use of a connection can raise: the broker is away, or was lost just now.
@@ -97,6 +99,7 @@ class AmqpConnection(pika.connection.Connection):
         self._on_delivery = on_delivery
         self._wake_fd = wake_fd
         self._poller = select.poll()
+        self._reads_blocking = False
         self._socket: socket.socket | None = None
         self._send_lock = threading.Lock()
         self._reader = FrameReader()
@@ -122,7 +125,7 @@ class AmqpConnection(pika.connection.Connection):
         return int(self.params.frame_max or 131_072)
 
     def poll(self, timeout_s: float) -> None:
-        """Wait up to ``timeout_s`` for bytes, take what came, run what is due.
+        """Wait up to ``timeout_s`` for bytes, take what came, run what is due; may end early.
 
         Raises one of ``BrokerLost`` when the connection is gone.
         """
@@ -130,7 +133,7 @@ class AmqpConnection(pika.connection.Connection):
             raise self._failure
         if self._timers:
             timeout_s = min(timeout_s, max(0.0, self._timers[0][0] - time.monotonic()))
-        if self._is_readable(timeout_s):
+        if (self._reads_blocking and timeout_s >= RECEIVE_TIMEOUT_S) or self._is_readable(timeout_s):
             self._read()
         if self._timers and self._timers[0][0] <= time.monotonic():
             self._run_timers()
@@ -208,8 +211,10 @@ class AmqpConnection(pika.connection.Connection):
 
     def _adapter_connect_stream(self) -> None:
         sock = _connect(self.params)
-        _limit_writes(sock)
+        _limit_waits(sock)
         self._socket = sock
+        # With nothing else to wait for, the read itself waits: a poll a call less.
+        self._reads_blocking = self._wake_fd is None and not isinstance(sock, ssl.SSLSocket)
         self._poller.register(sock, select.POLLIN)
         if self._wake_fd is not None:
             self._poller.register(self._wake_fd, select.POLLIN)
@@ -267,8 +272,8 @@ class AmqpConnection(pika.connection.Connection):
             data = self._receive()
             if not data:
                 raise ConnectionResetError("the broker closed the connection")
-        except ssl.SSLWantReadError:
-            return  # a TLS record without data, or half of one
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return  # nothing within RECEIVE_TIMEOUT_S, or a TLS record without data
         except OSError as error:
             self._on_lost(error)
             return
@@ -376,7 +381,10 @@ def _connect(parameters: pika.connection.Parameters) -> socket.socket:
     raise AssertionError("connection_attempts is at least 1")
 
 
-def _limit_writes(sock: socket.socket) -> None:
-    """Let the kernel end a write that blocks: no poll before each one, as a socket timeout has."""
-    limit = struct.pack("@ll", int(SEND_TIMEOUT_S), 0)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+def _limit_waits(sock: socket.socket) -> None:
+    """Let the kernel end reads and writes that block: no poll before each, as timeouts have."""
+    for option, limit_s in (
+        (socket.SO_SNDTIMEO, SEND_TIMEOUT_S),
+        (socket.SO_RCVTIMEO, RECEIVE_TIMEOUT_S),
+    ):
+        sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", int(limit_s), 0))

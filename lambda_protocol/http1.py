@@ -8,9 +8,11 @@ Source: RFC 9112; limits of Lambda developer guide, "Lambda quotas".
 
 from __future__ import annotations
 
+import functools
 import re
 import socket
 import struct
+from collections.abc import Mapping
 from typing import Final
 
 #: Request line and headers together, bytes: AWS takes 1 MB, X-Ray causes come near it.
@@ -19,11 +21,12 @@ MAX_HEAD_BYTES: Final = 2 * 1_048_576
 DRAIN_BYTES: Final = 16 * 1_048_576
 MAX_HEADERS: Final = 512
 _READ_SIZE: Final = 65_536
+_BODY_READ_SIZE: Final = 1_048_576
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEX = re.compile(rb"[0-9A-Fa-f]{1,8}")
-#: Control characters, and line ends that are not CRLF.
-_FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
+#: Bytes that a head may have: no control characters but tab and line ends.
+_ALLOWED: Final = bytes({*range(0x20, 0x100), *b"\t\r\n"} - {0x7F})
 #: Headers that cannot be joined: two different ones make the message ambiguous.
 _SINGLE: Final = frozenset({"content-length", "transfer-encoding", "host"})
 
@@ -58,9 +61,9 @@ class Request:
     )
 
     def __init__(
-        self, method: str, target: str, headers: dict[str, str], version: str = "HTTP/1.1"
+        self, method: str, target: str, headers: Mapping[str, str], version: str = "HTTP/1.1"
     ) -> None:
-        """Split ``target``; ``headers`` have lower-case names."""
+        """Split ``target``; ``headers`` have lower-case names and are not to be changed."""
         self.method = method
         self.path, _, self.query = target.partition("?")  #: undecoded
         self.headers = headers
@@ -186,14 +189,14 @@ class RequestReader:
             request.body = bytes(buffer[:length])
             del buffer[:length]
             return
-        body = bytearray(length)
-        view = memoryview(body)
-        have = len(buffer)
-        view[:have] = buffer
+        parts = [bytes(buffer)]
+        missing = length - len(buffer)
         buffer.clear()
-        while have < length:
-            have += self._receive_into(view[have:])
-        request.body = bytes(body)
+        while missing:
+            data = self._receive(min(missing, _BODY_READ_SIZE))
+            parts.append(data)
+            missing -= len(data)
+        request.body = b"".join(parts)
 
     def _read_chunked(self, request: Request) -> None:
         parts: list[bytes] = []
@@ -241,36 +244,40 @@ class RequestReader:
         return data
 
     def _fill(self) -> None:
-        scratch = bytearray(_READ_SIZE)
-        count = self._receive_into(memoryview(scratch))
-        self._buffer += scratch[:count]
+        self._buffer += self._receive(_READ_SIZE)
 
-    def _receive_into(self, view: memoryview) -> int:
+    def _receive(self, size: int) -> bytes:
         try:
-            count = self._socket.recv_into(view)
+            data = self._socket.recv(size)
         except BlockingIOError:
             raise BadRequestError(408, "the request stalled") from None
         except OSError:
             raise PeerGoneError from None
-        if count == 0:
+        if not data:
             raise PeerGoneError
-        return count
+        return data
 
 
 def _parse_head(head: bytes) -> Request:
-    if _FORBIDDEN.search(head):
+    line_ends = head.count(b"\r\n")
+    if head.translate(None, _ALLOWED) or not head.count(b"\r") == head.count(b"\n") == line_ends:
         raise BadRequestError(400, "control character in the request's head")
-    lines = head.decode("latin-1").split("\r\n")
-    parts = lines[0].split(" ")
+    line, _, block = head.decode("latin-1").partition("\r\n")
+    parts = line.split(" ")
     if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]) or not parts[1]:
         raise BadRequestError(400, "malformed request line")
     method, target, version = parts
     if version not in ("HTTP/1.1", "HTTP/1.0"):
         raise BadRequestError(505 if version.startswith("HTTP/") else 400, "not HTTP/1.1")
-    if len(lines) > MAX_HEADERS:
+    if line_ends > MAX_HEADERS:
         raise BadRequestError(431, f"more than {MAX_HEADERS} headers")
+    headers = _parse_headers(block) if len(block) > _CACHED_CHARS else _cached_headers(block)
+    return Request(method, target, headers, version)
+
+
+def _parse_headers(block: str) -> Mapping[str, str]:
     headers: dict[str, str] = {}
-    for line in lines[1:]:
+    for line in block.split("\r\n") if block else ():
         name, colon, value = line.partition(":")
         if not colon or not _TOKEN.fullmatch(name):
             raise BadRequestError(400, "malformed header")
@@ -282,4 +289,9 @@ def _parse_head(head: bytes) -> Request:
             if name not in _SINGLE:
                 value = f"{headers[name]}, {value}"
         headers[name] = value
-    return Request(method, target, headers, version)
+    return headers
+
+
+#: A runtime, and many a caller, sends the same headers with each request: parsed once.
+_CACHED_CHARS: Final = 1024
+_cached_headers = functools.lru_cache(maxsize=256)(_parse_headers)

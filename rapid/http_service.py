@@ -160,9 +160,9 @@ class Connection(BaseHTTPRequestHandler):
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         limit_stalls(self.socket, STALL_TIMEOUT_S)
         self._reader = RequestReader(self.socket, max_body_bytes=self.server.max_body_bytes)
-        self._idle = threading.Event()  # no answer is owed
-        self._idle.set()
         self._exchange: Exchange | None = None
+        self._owes_answer = False  # cleared by whoever has sent the answer
+        self._on_sent: threading.Event | None = None  # somebody waits for that
 
     def finish(self) -> None:
         """Nothing was opened that needs closing."""
@@ -190,7 +190,7 @@ class Connection(BaseHTTPRequestHandler):
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._idle.set()
+            self._finish_answer(is_last)
             return False
         if sent == len(data):
             self._finish_answer(is_last)
@@ -208,14 +208,15 @@ class Connection(BaseHTTPRequestHandler):
         try:
             while rest:
                 rest = rest[self.socket.send(rest) :]
-            self._finish_answer(is_last)
         except OSError:  # gone, or took nothing for STALL_TIMEOUT_S
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
-            self._idle.set()
+        self._finish_answer(is_last)
 
     def _finish_answer(self, is_last: bool) -> None:
-        self._idle.set()
+        self._owes_answer = False
+        if self._on_sent is not None:
+            self._on_sent.set()
         if is_last:
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_WR)
@@ -224,13 +225,11 @@ class Connection(BaseHTTPRequestHandler):
         request = self._reader.read_head(waits_forever=True)
         if request is None:
             return False
-        # A pipelined request waits for its turn: answers go out in the order of requests.
-        while not self._idle.wait(STALL_TIMEOUT_S):
-            if self._reader.is_peer_gone():
-                return False
+        if self._owes_answer and not self._wait_for_turn():
+            return False
         self._reader.read_body(request)
         exchange = Exchange(self, request)
-        self._idle.clear()
+        self._owes_answer = True
         self._exchange = exchange
         try:
             self.server.handle_exchange(exchange)
@@ -241,6 +240,15 @@ class Connection(BaseHTTPRequestHandler):
         if request.is_oversize and request.is_last:
             self._reader.discard()
         return not request.is_last or not exchange.is_answered
+
+    def _wait_for_turn(self) -> bool:
+        """Let a pipelined request wait: answers go out in the order of requests."""
+        self._on_sent = threading.Event()
+        while self._owes_answer:  # looked at after _on_sent is there to be set
+            if not self._on_sent.wait(STALL_TIMEOUT_S) and self._reader.is_peer_gone():
+                return False
+        self._on_sent = None
+        return True
 
     def _refuse(self, error: BadRequestError) -> None:
         headers, body = self.server.render_error(error.status, str(error))

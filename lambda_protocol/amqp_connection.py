@@ -35,11 +35,11 @@ if "pika.adapters.asyncio_connection" not in sys.modules:
     _stub.AsyncioConnection = None  # type: ignore[attr-defined]
     sys.modules[_stub.__name__] = _stub
 
-import pika  # noqa: E402
-import pika.channel  # noqa: E402
-import pika.connection  # noqa: E402
-import pika.exceptions  # noqa: E402
-import pika.spec  # noqa: E402
+import pika
+import pika.channel
+import pika.connection
+import pika.exceptions
+import pika.spec
 
 logger = logging.getLogger(__name__)
 
@@ -47,15 +47,13 @@ logger = logging.getLogger(__name__)
 SEND_TIMEOUT_S: Final = 10.0
 #: How long a read waits before its deadline is looked at again, seconds.
 RECEIVE_TIMEOUT_S: Final = 1.0
-_READ_SIZE: Final = 256 * 1024
+_READ_SIZE: Final = 64 * 1024
 
 #: What every use of a connection can raise: the broker is away, or was lost just now.
 BrokerLost = (OSError, pika.exceptions.AMQPError)
 
 
-def connection_parameters(
-    address: BrokerAddress, *, name: str
-) -> pika.connection.URLParameters:
+def connection_parameters(address: BrokerAddress, *, name: str) -> pika.connection.URLParameters:
     """Return pika's parameters for ``address``; ``name`` shows in the broker's listings.
 
     Understands what pika does (``connection_attempts``, ``retry_delay``, ``heartbeat`` …) and,
@@ -64,7 +62,7 @@ def connection_parameters(
     """
     parts = urllib.parse.urlsplit(address.uri)
     query = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
-    tls = {key: query.pop(key) for key in _TLS_KEYS if key in query}
+    tls = {str(key): query.pop(key) for key in _TLS_KEYS if key in query}
     uri = urllib.parse.urlunsplit(parts._replace(query=urllib.parse.urlencode(query)))
     try:
         parameters = pika.connection.URLParameters(uri)
@@ -99,6 +97,7 @@ class AmqpConnection(pika.connection.Connection):
         self._on_delivery = on_delivery
         self._wake_fd = wake_fd
         self._poller = select.poll()
+        self._scratch = memoryview(bytearray(_READ_SIZE))
         self._reads_blocking = False
         self._socket: socket.socket | None = None
         self._send_lock = threading.Lock()
@@ -122,7 +121,7 @@ class AmqpConnection(pika.connection.Connection):
     @property
     def frame_max(self) -> int:
         """The largest frame, bytes, that was agreed on."""
-        return int(self.params.frame_max or 131_072)
+        return int(self._negotiated().frame_max or 131_072)
 
     def poll(self, timeout_s: float) -> None:
         """Wait up to ``timeout_s`` for bytes, take what came, run what is due; may end early.
@@ -133,7 +132,9 @@ class AmqpConnection(pika.connection.Connection):
             raise self._failure
         if self._timers:
             timeout_s = min(timeout_s, max(0.0, self._timers[0][0] - time.monotonic()))
-        if (self._reads_blocking and timeout_s >= RECEIVE_TIMEOUT_S) or self._is_readable(timeout_s):
+        if (self._reads_blocking and timeout_s >= RECEIVE_TIMEOUT_S) or self._is_readable(
+            timeout_s
+        ):
             self._read()
         if self._timers and self._timers[0][0] <= time.monotonic():
             self._run_timers()
@@ -167,9 +168,7 @@ class AmqpConnection(pika.connection.Connection):
             raise closed[0]
         return answers[0]
 
-    def consume(
-        self, channel: pika.channel.Channel, queue: str, *, auto_ack: bool = False
-    ) -> str:
+    def consume(self, channel: pika.channel.Channel, queue: str, *, auto_ack: bool = False) -> str:
         """Start a consumer on ``queue`` and return its tag; messages go to ``on_delivery``."""
         started: list[Any] = []
         closed: list[Exception] = []
@@ -207,10 +206,10 @@ class AmqpConnection(pika.connection.Connection):
                 raise ConnectionResetError("the broker connection is closed")
             self._socket.sendall(frames)
 
-    # --- what pika asks of an adapter
+    # --- what pika asks of an adapter, and gives it; the stubs leave the second half out
 
     def _adapter_connect_stream(self) -> None:
-        sock = _connect(self.params)
+        sock = _connect(self._negotiated())
         _limit_waits(sock)
         self._socket = sock
         # With nothing else to wait for, the read itself waits: a poll a call less.
@@ -218,11 +217,11 @@ class AmqpConnection(pika.connection.Connection):
         self._poller.register(sock, select.POLLIN)
         if self._wake_fd is not None:
             self._poller.register(self._wake_fd, select.POLLIN)
-        self._on_stream_connected()
+        self._on_stream_connected()  # type: ignore[attr-defined]
 
     def _adapter_disconnect_stream(self) -> None:
         self.abort()
-        self._on_stream_terminated(None)
+        self._on_stream_terminated(None)  # type: ignore[attr-defined]
 
     def _adapter_emit_data(self, data: bytes) -> None:
         try:
@@ -244,9 +243,13 @@ class AmqpConnection(pika.connection.Connection):
 
     # --- inside
 
+    def _negotiated(self) -> pika.connection.Parameters:
+        assert self.params is not None  # the stubs allow for a connection without
+        return self.params
+
     @property
     def _step_timeout_s(self) -> float:
-        return float(self.params.socket_timeout or 10.0)
+        return float(self._negotiated().socket_timeout or 10.0)
 
     def _wait(self, is_done: Callable[[], bool], limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
@@ -282,13 +285,14 @@ class AmqpConnection(pika.connection.Connection):
             if isinstance(item, Delivery):
                 self._on_delivery(item)
             else:
-                self._on_data_available(item)
+                self._on_data_available(item)  # type: ignore[attr-defined]
 
     def _receive(self) -> bytes:
         sock = self._socket
         assert sock is not None
         if not isinstance(sock, ssl.SSLSocket):
-            return sock.recv(_READ_SIZE)
+            # Into a buffer that stays: a fresh one of this size is mapped and unmapped each time.
+            return self._scratch[: sock.recv_into(self._scratch)].tobytes()
         # OpenSSL does not let one thread read while another writes, and what made the socket
         # readable may hold no data: read under the writers' lock, and never wait there.
         with self._send_lock:
@@ -306,7 +310,8 @@ class AmqpConnection(pika.connection.Connection):
     def _on_lost(self, error: OSError) -> None:
         self.abort()
         if not self.is_closed:
-            self._on_stream_terminated(pika.exceptions.StreamLostError(str(error)))
+            lost = pika.exceptions.StreamLostError(str(error))
+            self._on_stream_terminated(lost)  # type: ignore[attr-defined]
 
     def _on_failure(self, _connection: object, reason: Exception | str) -> None:
         self._failure = (
@@ -351,7 +356,9 @@ def _tls_context(options: dict[str, str]) -> ssl.SSLContext:
         if options.get("certfile"):
             context.load_cert_chain(options["certfile"], options.get("keyfile"))
     except OSError as error:
-        raise ConfigError(f"AMQP_URI names a certificate file that cannot be read: {error}") from None
+        raise ConfigError(
+            f"AMQP_URI names a certificate file that cannot be read: {error}"
+        ) from None
     if options.get("verify") == "verify_none":
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -103,7 +103,7 @@ class FrameReader:
 
     def __init__(self) -> None:
         """Start at a frame boundary."""
-        self._buffer = bytearray()
+        self._rest = b""  # of the last feed: less than a frame
         self._partial: dict[int, _PartialDelivery] = {}
 
     def feed(self, data: bytes) -> list[Delivery | bytes]:
@@ -112,8 +112,7 @@ class FrameReader:
         ``bytes`` items are whole frames that are not a delivery, or a delivery whose properties
         this codec does not read.
         """
-        buffer = self._buffer
-        buffer += data
+        buffer = self._rest + data if self._rest else data
         found: list[Delivery | bytes] = []
         start = 0
         while len(buffer) - start >= _FRAME_OVERHEAD:
@@ -123,11 +122,11 @@ class FrameReader:
                 end = len(buffer)
             elif len(buffer) < end:
                 break
-            item = self._read(kind, channel, bytes(buffer[start:end]))
+            item = self._read(kind, channel, buffer[start:end])
             if item is not None:
                 found.append(item)
             start = end
-        del buffer[:start]
+        self._rest = buffer[start:]
         return found
 
     def _read(self, kind: int, channel: int, frame: bytes) -> Delivery | bytes | None:

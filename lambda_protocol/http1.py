@@ -20,8 +20,11 @@ MAX_HEAD_BYTES: Final = 2 * 1_048_576
 #: How much of a body over its limit is read and thrown away before the connection is closed.
 DRAIN_BYTES: Final = 16 * 1_048_576
 MAX_HEADERS: Final = 512
-_READ_SIZE: Final = 65_536
+_READ_SIZE: Final = 16_384
 _BODY_READ_SIZE: Final = 1_048_576
+
+#: A longer Content-Length is over every limit, and ``int`` refuses very long ones.
+_LENGTH_DIGITS: Final = 18
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEX = re.compile(rb"[0-9A-Fa-f]{1,8}")
@@ -147,6 +150,8 @@ class RequestReader:
             else:
                 if length_text is None or not length_text.isascii() or not length_text.isdigit():
                     raise BadRequestError(400, f"Content-Length is {length_text!r:.80}")
+                if len(length_text) > _LENGTH_DIGITS:
+                    raise BadRequestError(413, "body too large")
                 self._read_sized(request, int(length_text))
         except PeerGoneError:
             request.is_truncated = True

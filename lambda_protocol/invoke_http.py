@@ -99,7 +99,9 @@ def payload_limit(header: HeaderLookup, *, is_async: bool = False) -> int:
 def payload_too_large(size: int, limit: int) -> RequestEntityTooLargeException:
     """Return AWS's error for a payload of ``size`` bytes over ``limit``."""
     if limit == EVENT_PAYLOAD_BYTES:
-        text = f"{size} byte payload is too large for the Event invocation type (limit {limit} bytes)"
+        text = (
+            f"{size} byte payload is too large for the Event invocation type (limit {limit} bytes)"
+        )
     else:
         text = f"Request must be smaller than {limit} bytes for the InvokeFunction operation"
     return RequestEntityTooLargeException(text)
@@ -280,8 +282,7 @@ def _not_in_enum(value: object, member: str, values: list[Any]) -> InvalidParame
 
 def _not_json(detail: str) -> InvalidRequestContentException:
     return InvalidRequestContentException(
-        "Could not parse request body into json: "
-        f"Could not parse payload into json: {detail}"
+        f"Could not parse request body into json: Could not parse payload into json: {detail}"
     )
 
 

@@ -55,9 +55,7 @@ class InvokeApi:
         self._invoker = invoker
         self._others = others
 
-    def __call__(
-        self, environ: dict[str, Any], start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request, as WSGI asks."""
         path = parse_invoke_path(environ["PATH_INFO"], environ.get("QUERY_STRING", ""))
         if path is None:
@@ -69,8 +67,8 @@ class InvokeApi:
             response = encode_error(error, request_id)
         except Exception:
             logger.exception("invocation failed", extra={"request_id": request_id})
-            error = ServiceException("An internal error occurred.")
-            response = encode_error(error, request_id)
+            fault = ServiceException("An internal error occurred.")
+            response = encode_error(fault, request_id)
         headers = response.headers
         if response.status != HTTPStatus.NO_CONTENT:
             headers.append(("Content-Length", str(len(response.body))))

@@ -9,7 +9,11 @@ from prometheus_client import Counter
 from prometheus_flask_exporter import PrometheusMetrics
 from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
 
-from lambda_protocol.errors import LambdaApiError, ResourceNotFoundException, TooManyRequestsException
+from lambda_protocol.errors import (
+    LambdaApiError,
+    ResourceNotFoundException,
+    TooManyRequestsException,
+)
 from lambda_protocol.invocation import Invocation, Invoker, Outcome
 
 #: Where several gunicorn workers put their figures; gunicorn.conf.py sets it.

@@ -32,9 +32,7 @@ class RpcClient:
     After that it is of no further use.
     """
 
-    def __init__(
-        self, parameters: pika.connection.Parameters, *, queue_timeout_s: float
-    ) -> None:
+    def __init__(self, parameters: pika.connection.Parameters, *, queue_timeout_s: float) -> None:
         """Connect and be ready for replies."""
         self._queue_timeout_s = queue_timeout_s
         self._waiting_for: str | None = None
@@ -85,7 +83,7 @@ class RpcClient:
             self._waiting_for = None
 
     def publish_event(self, invocation: Invocation) -> None:
-        """Publish an Event and wait until the broker has confirmed it; raises ``LambdaApiError``."""
+        """Publish an Event and wait for the broker's confirm; raises ``LambdaApiError``."""
         channel = self._confirming_channel()
         properties = encode_call(invocation, queue_timeout_s=self._queue_timeout_s)
         self._is_returned = False
@@ -112,9 +110,7 @@ class RpcClient:
         """Return how many instances consume ``queue``; None when there is no such queue."""
         channel = self._connection.open_channel()
         try:
-            answer: Any = self._connection.call(
-                channel, "queue_declare", queue=queue, passive=True
-            )
+            answer: Any = self._connection.call(channel, "queue_declare", queue=queue, passive=True)
         except pika.exceptions.ChannelClosedByBroker as error:
             if error.reply_code == _NOT_FOUND:
                 return None

@@ -203,9 +203,7 @@ class _Response:
         self._headers: list[tuple[str, str]] = []
         self._is_started = False
 
-    def start(
-        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
-    ) -> Any:
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         """Take status and headers; WSGI's ``start_response``."""
         if exc_info is not None and self._is_started:
             raise exc_info[1].with_traceback(exc_info[2])

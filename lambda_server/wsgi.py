@@ -9,9 +9,7 @@ from lambda_server.app import create_app
 from lambda_server.config import Config
 
 _config = Config.from_environ(os.environ)
-configure_logging(
-    _config.log_level, structured=_config.logs_structured, program="lambda-server"
-)
+configure_logging(_config.log_level, structured=_config.logs_structured, program="lambda-server")
 
 application = create_app(_config)
 #: The name Flask's own tools look for.

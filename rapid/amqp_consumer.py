@@ -310,9 +310,7 @@ class _Link:
         # The pseudo-queue's own name is nobody's address; to publish to it would close the channel.
         if not reply_to or reply_to == DIRECT_REPLY_TO:
             return b""
-        return encode_publish(
-            self._number, reply_to, properties, body, frame_max=self._frame_max
-        )
+        return encode_publish(self._number, reply_to, properties, body, frame_max=self._frame_max)
 
     def _send(self, frames: bytes) -> None:
         try:

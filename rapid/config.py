@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
-from lambda_protocol.function_name import FunctionRef, parse_function_name
 from lambda_protocol.errors import LambdaApiError
+from lambda_protocol.function_name import FunctionRef, parse_function_name
 from lambda_protocol.limits import (
     FUNCTION_TIMEOUT_MAX_S,
     INIT_TIMEOUT_S,
@@ -172,7 +172,13 @@ class Config:
             logs_structured=env.flag("USE_STRUCTURED_LOGGING"),
             log_stream=log_stream,
             environ=_function_environ(
-                variables, handler, function, version, memory_mb, region, log_stream,
+                variables,
+                handler,
+                function,
+                version,
+                memory_mb,
+                region,
+                log_stream,
                 dummy_credentials=env.flag("DUMMY_CREDENTIALS"),
             ),
         )

@@ -588,7 +588,9 @@ class ExecutionEnvironment:
 
     def _on_init_timeout(self) -> None:
         if self._init_phase == "init":
-            failure = Failure(ErrorType.EXIT_ERROR, f"Init timed out after {self._init_limit_s:g} s")
+            failure = Failure(
+                ErrorType.EXIT_ERROR, f"Init timed out after {self._init_limit_s:g} s"
+            )
         else:
             failure = timed_out(self._init_limit_s)
         self._fail(failure, "TIMEOUT", init_status="timeout", only_if_due=True)

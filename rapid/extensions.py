@@ -142,9 +142,7 @@ class Extensions:
         for extension in self:
             if extension.id == identifier.lower():
                 return extension
-        raise ExtensionsApiError(
-            "Extension.UnknownExtensionIdentifier", unknown.format(identifier)
-        )
+        raise ExtensionsApiError("Extension.UnknownExtensionIdentifier", unknown.format(identifier))
 
     def require_state(
         self, extension: Extension, allowed: tuple[ExtensionState, ...], to: ExtensionState
@@ -178,9 +176,7 @@ def discover(directory: Path) -> list[Path]:
         return []
 
 
-def invoke_event(
-    *, deadline_ms: int, request_id: str, invoked_arn: str, trace_id: str
-) -> bytes:
+def invoke_event(*, deadline_ms: int, request_id: str, invoked_arn: str, trace_id: str) -> bytes:
     """Return the event that tells of an invocation."""
     return json.dumps(
         {

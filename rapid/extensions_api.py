@@ -86,9 +86,7 @@ def _registration(request: Request) -> dict[str, Any]:
     return members
 
 
-def _report_error(
-    environment: ExecutionEnvironment, exchange: Exchange, *, is_init: bool
-) -> None:
+def _report_error(environment: ExecutionEnvironment, exchange: Exchange, *, is_init: bool) -> None:
     headers = exchange.request.headers
     error_type = headers.get(_ERROR_TYPE)
     environment.fail_extension(headers.get(_IDENTIFIER), error_type, is_init=is_init)

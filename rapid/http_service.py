@@ -58,6 +58,8 @@ class Exchange:
         head += [f"{name}: {value}\r\n" for name, value in headers]
         if status != HTTPStatus.NO_CONTENT:
             head.append(f"Content-Length: {len(body)}\r\n")
+        if self.request.method == "HEAD":  # a body would be taken for the next answer
+            body = b""
         is_last = self.request.is_last
         head.append("Connection: close\r\n\r\n" if is_last else "\r\n")
         return self._connection.send_answer("".join(head).encode("latin-1") + body, is_last)
@@ -117,6 +119,8 @@ class HttpService(ThreadingHTTPServer):
     def stop(self) -> None:
         """Accept no more; connections that are open live on. Idempotent."""
         if self._thread.is_alive():
+            with contextlib.suppress(OSError):  # stopped already
+                self.socket.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread at once
             self.shutdown()
         self.server_close()
 
@@ -134,7 +138,7 @@ class HttpService(ThreadingHTTPServer):
             logger.warning("too many connections", extra={"service": self.name})
             self.shutdown_request(request)
             return
-        super().process_request(request, client_address)  # type: ignore[arg-type]
+        super().process_request(request, client_address)
 
     def process_request_thread(self, request: object, client_address: object) -> None:
         """Serve the connection in its own thread."""

@@ -22,15 +22,18 @@ class LogCapture:
     UTF-8 all pass.
     """
 
-    def __init__(self, name: str) -> None:
-        """Open the pipes and start reading; ``name`` is for the thread."""
+    def __init__(self, name: str, *, sinks: tuple[int, int] = (1, 2)) -> None:
+        """Open the pipes and start reading; ``name`` is for the thread.
+
+        ``sinks`` are the descriptors that standard output and error are passed on to.
+        """
         self._lock = threading.Lock()
         self._sinks: dict[int, int] = {}  # read end → our own descriptor; guarded by _lock
         self._writers: list[int] = []
         self._tail = bytearray()  # guarded by _lock; the last output, over all invocations
         self.total_bytes = 0  #: ever captured; a mark from which a tail is cut
-        self.stdout = self._open_pipe(1)
-        self.stderr = self._open_pipe(2)
+        self.stdout = self._open_pipe(sinks[0])
+        self.stderr = self._open_pipe(sinks[1])
         self._thread = threading.Thread(target=self._run, name=f"{name}-logs", daemon=True)
         self._thread.start()
 

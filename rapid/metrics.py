@@ -111,10 +111,18 @@ class Metrics:
             counters = [
                 ("lambda_cold_starts", "Invocations that waited for an init.", self._cold_starts),
                 ("lambda_timeouts", "Invocations that timed out.", self._outcomes["timeout"]),
-                ("lambda_throttles", "Invocations refused as too many.", self._outcomes["throttled"]),
+                (
+                    "lambda_throttles",
+                    "Invocations refused as too many.",
+                    self._outcomes["throttled"],
+                ),
             ]
             histograms = [
-                ("lambda_duration_seconds", "From the event's delivery to its outcome.", self._duration),
+                (
+                    "lambda_duration_seconds",
+                    "From the event's delivery to its outcome.",
+                    self._duration,
+                ),
                 ("lambda_init_duration_seconds", "Init phases that succeeded.", self._init),
                 ("lambda_queue_wait_seconds", "From arrival to the event's delivery.", self._wait),
             ]

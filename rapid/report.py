@@ -37,9 +37,7 @@ class Reporter:
     def start(self, request_id: str) -> bytes:
         """Return the line that opens an invocation."""
         if self._as_json:
-            return _json_line(
-                "platform.start", {"requestId": request_id, "version": self._version}
-            )
+            return _json_line("platform.start", {"requestId": request_id, "version": self._version})
         return f"START RequestId: {request_id} Version: {self._version}\n".encode()
 
     def end(self, report: Report) -> bytes:

@@ -121,9 +121,7 @@ def _respond(environment: ExecutionEnvironment, request_id: str, exchange: Excha
         )
     if request.is_truncated:
         environment.respond_error(request_id, _TRUNCATED)
-        return _refuse(
-            exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated"
-        )
+        return _refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
     mode = request.headers.get(_RESPONSE_MODE)
     if mode is not None and mode not in ("streaming", ""):
         environment.respond_error(request_id, _INVALID_MODE)
@@ -138,9 +136,7 @@ def _respond_error(environment: ExecutionEnvironment, request_id: str, exchange:
     request = exchange.request
     if request.is_truncated:
         environment.respond_error(request_id, _TRUNCATED)
-        return _refuse(
-            exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated"
-        )
+        return _refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
     environment.respond_error(request_id, _posted_failure(exchange, ErrorType.UNKNOWN))
     _accept(exchange)
 

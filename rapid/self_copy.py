@@ -32,7 +32,7 @@ def copy_self(target: Path = TARGET) -> list[Path]:
         for copy in copies:
             descriptor, aside = tempfile.mkstemp(prefix=f".{copy.name}.", dir=copy.parent)
             try:
-                with open(descriptor, "wb") as out, source.open("rb") as own:
+                with os.fdopen(descriptor, "wb") as out, source.open("rb") as own:
                     shutil.copyfileobj(own, out)
                     os.fchmod(out.fileno(), source.stat().st_mode & 0o777)
                 Path(aside).replace(copy)

@@ -1,0 +1,61 @@
+"""Gunicorn's settings for ``lambda_server.wsgi``; ``gunicorn.conf.py`` and ``serve`` use them.
+
+The only module that does something when it is imported, besides ``wsgi``: gunicorn reads its
+settings so. A wrong variable is one line and exit code 2, before any worker starts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from typing import Any
+
+from lambda_protocol.environ import ConfigError, Environ
+from lambda_server.config import Config
+
+try:
+    _config = Config.from_environ(os.environ)
+    workers = Environ(os.environ).integer("WEB_CONCURRENCY", 1, least=1, most=1024)
+except ConfigError as error:
+    sys.stderr.write(f"lambda-server: {error}\n")
+    sys.exit(2)
+
+bind = f"{_config.host}:{_config.port}"
+# gthread, but each connection keeps its thread; -k gthread works too, at twice the cost a call.
+worker_class = "lambda_server.worker.ConnectionWorker"
+threads = 64  # what -k gthread would use
+worker_connections = 1000
+keepalive = 75
+# A call may run for 15 minutes; a worker that is told to stop lets it end.
+graceful_timeout = 930
+# AWS takes a megabyte of request line and headers.
+limit_request_line = 0
+limit_request_fields = 512
+limit_request_field_size = 1_048_576
+loglevel = "warning"
+proc_name = "lambda-server"
+# Its socket would be a file in the home folder, of no use here.
+control_socket_disable = True
+
+# Several workers add their figures up through files. prometheus_client reads the variable when it
+# is imported, so it is set here, before any worker is.
+_own_multiproc_dir: str | None = None
+if workers > 1 and not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    _own_multiproc_dir = tempfile.mkdtemp(prefix="lambda-server-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _own_multiproc_dir
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Take a worker that is gone out of the figures of what runs now."""
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        from prometheus_client import multiprocess
+
+        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def on_exit(_server: Any) -> None:
+    """Remove the figures' folder, if it is ours."""
+    if _own_multiproc_dir is not None:
+        shutil.rmtree(_own_multiproc_dir, ignore_errors=True)

@@ -62,9 +62,13 @@ class Launch:
         with self.started(logs) as process:
             wait_until(lambda: not process.is_alive() or self._is_ready(), _READY_LIMIT_S)
             if not self._is_ready():
-                output = self._log(logs).read_text(errors="replace")[-_LOG_CHARACTERS:]
-                raise ProgramFailed(f"{self.name} is not ready; the end of its output:\n{output}")
+                raise self.failure("is not ready", logs)
             yield process
+
+    def failure(self, what: str, logs: Path) -> ProgramFailed:
+        """Return the exception for a program that did not do as it should."""
+        output = self._log(logs).read_text(errors="replace")[-_LOG_CHARACTERS:]
+        return ProgramFailed(f"{self.name} {what}; the end of its output:\n{output}")
 
     def _log(self, logs: Path) -> Path:
         return logs / f"{self.name}.log"
@@ -124,10 +128,12 @@ def rie(binary: Path, echo: Path) -> Launch:
 def server(amqp_uri: str, *, workers: int | None = None) -> Launch:
     """Return lambda_server under gunicorn, set up by its gunicorn.conf.py."""
     (port,) = free_ports(1)
-    options = () if workers is None else ("--workers", str(workers))
+    environ = {"PORT": str(port), "INVOKE_API_HOST": LOOPBACK, "AMQP_URI": amqp_uri}
+    if workers is not None:
+        environ["WEB_CONCURRENCY"] = str(workers)
     return Launch(
         name="lambda_server",
-        command=(sys.executable, "-m", "gunicorn", *options, "lambda_server.wsgi"),
-        environ={"PORT": str(port), "INVOKE_API_HOST": LOOPBACK, "AMQP_URI": amqp_uri},
+        command=(sys.executable, "-m", "gunicorn", "lambda_server.wsgi"),
+        environ=environ,
         port=port,
     )

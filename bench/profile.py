@@ -1,4 +1,8 @@
-"""Where a program under load spends its time: py-spy's samples, by function."""
+"""Where a program under load spends its Python time: py-spy's samples, by function.
+
+Only threads that hold the interpreter's lock are sampled: py-spy takes many that wait in the
+kernel for running ones. So time in system calls is not shown; ``python -m bench`` counts it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ PROGRAMS = {
     "server": ("server", "server"),
 }
 
-_SAMPLES_PER_S = 250
+_SAMPLES_PER_S = 500
 _WARM_UP_S = 1
 _LINES = 30
 
@@ -56,7 +60,7 @@ def _py_spy(pid: int, seconds: int, stacks: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             *(command, "record", "--pid", str(pid), "--subprocesses", "--duration", str(seconds)),
-            *("--rate", str(_SAMPLES_PER_S), "--format", "raw", "--function"),
+            *("--rate", str(_SAMPLES_PER_S), "--format", "raw", "--function", "--gil"),
             *("--output", str(stacks)),
         ],
         stdout=subprocess.DEVNULL,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.client import InvokeClient
-from bench.errors import ProgramFailed
+from bench.errors import CallFailed
 from bench.launches import Launch
 from bench.load import PAYLOAD
 from scripts.progress import Step
@@ -44,10 +44,13 @@ def _measure(launch: Launch, logs: Path) -> Startup:
     with launch.started(logs), InvokeClient(launch.url) as client:
         while not client.connect():
             if time.perf_counter() - begun > _LIMIT_S:
-                raise ProgramFailed(f"{launch.name} opened no port in {_LIMIT_S:.0f} s")
+                raise launch.failure(f"opened no port in {_LIMIT_S:.0f} s", logs)
             time.sleep(_POLL_S)
         port_open = time.perf_counter()
-        client.invoke(PAYLOAD)
+        try:
+            client.invoke(PAYLOAD)
+        except CallFailed as error:
+            raise launch.failure(f"did not serve its first call: {error}", logs) from error
         first_answer = time.perf_counter()
     return Startup(
         port_open_ms=(port_open - begun) * 1000,

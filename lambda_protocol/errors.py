@@ -21,7 +21,7 @@ class LambdaApiError(Exception):
     message_key: ClassVar[str] = "Message"
 
     def __init__(self, message: str, *, reason: str | None = None) -> None:
-        """``message`` is for the caller; ``reason`` is AWS's ``Reason`` member, where it has one."""
+        """``message`` is for the caller; ``reason`` is AWS's ``Reason``, where it has one."""
         super().__init__(message)
         self.message = message
         self.reason = reason

@@ -1,4 +1,4 @@
-"""The Invoke API over HTTP, both ways: request to ``Invocation``, ``Outcome`` to response, and back.
+"""The Invoke API over HTTP: request to ``Invocation``, ``Outcome`` to response, and back.
 
 One codec serves the Lambda Server, rapid and the client between them, so all doors answer alike.
 Source: API_Invoke, API_InvokeAsync.
@@ -76,7 +76,7 @@ class HttpResponse(NamedTuple):
 
 
 def parse_invoke_path(path: str, query: str = "") -> InvokePath | None:
-    """Return what a decoded ``path`` and a raw ``query`` ask for; None when it is no Invoke call."""
+    """Return what a decoded ``path`` and a raw ``query`` ask for; None: no Invoke call."""
     match = _PATH.fullmatch(path)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""This thread's connection to the broker: opened on use, dropped after a fault, kept alive between."""
+"""This thread's connection to the broker: opened on use, kept alive, dropped after a fault."""
 
 from __future__ import annotations
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import json
 import logging
-import os
 import signal
 import threading
 import time
@@ -33,9 +32,10 @@ from rapid.extensions import (
     shutdown_event,
 )
 from rapid.http_service import Exchange
-from rapid.log_capture import LogCapture, write_all
-from rapid.processes import ExitStatus, ProcessGroup, Reaper, environ_of
+from rapid.log_capture import write_all
+from rapid.processes import ExitStatus, Reaper
 from rapid.report import Report, Reporter
+from rapid.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,10 @@ INIT_ERROR_LINGER_S: Final = 0.5
 KILL_LIMIT_S: Final = 5.0
 #: Late answers remembered, to tell them from wrong ones.
 MAX_TIMED_OUT: Final = 1024
+
+
+#: The runtime's name among the processes; no file in /opt/extensions has it.
+RUNTIME: Final = "\0runtime"
 
 
 class Phase(StrEnum):
@@ -159,7 +163,7 @@ class ExecutionEnvironment:
         self._init_limit_s = init_limit_s
         self._init_phase = init_phase
         self._clock = clock
-        self._exited = threading.Condition(lock)
+        self._registered = threading.Condition(lock)  # an extension has, or the init has failed
         # guarded by _lock, all of the following:
         self.phase = Phase.INIT
         self.runtime_state = RuntimeState.STARTED
@@ -168,9 +172,6 @@ class ExecutionEnvironment:
         self._running: dict[str, Call] = {}
         self._answered_id: str | None = None
         self._timed_out: OrderedDict[str, None] = OrderedDict()
-        self._runtime: ProcessGroup | None = None
-        self._alive: set[str] = set()  # names of processes not yet reaped
-        self._runtime_peak_bytes = 0
         self._created_at = clock()
         self._init_deadline = self._created_at + init_limit_s
         self._invoke_deadline: float | None = None
@@ -179,7 +180,7 @@ class ExecutionEnvironment:
         self._init_s: float | None = None
         self._has_served = False
         # set once, before anyone can ask:
-        self._capture: LogCapture | None = None
+        self._sandbox: Sandbox | None = None
         self._address = ""
 
     def __repr__(self) -> str:
@@ -231,10 +232,9 @@ class ExecutionEnvironment:
 
     def deliver(self, call: Call, exchange: Exchange) -> None:
         """Send the event to the runtime; a call that cannot be sent goes back to the queue."""
-        capture = self._capture
-        assert capture is not None
         if self._wants_lines(call):
-            call.log_mark = capture.total_bytes
+            assert self._sandbox is not None
+            call.log_mark = self._sandbox.capture.total_bytes
             if self._config.prints_reports:
                 write_all(1, self._reporter.start(call.invocation.request_id))
         if len(self.extensions) and not self._config.is_multi_concurrency:
@@ -344,7 +344,7 @@ class ExecutionEnvironment:
         """Register an extension; raises ``ExtensionsApiError``."""
         with self._lock:
             extension = self.extensions.register(name, events)
-            self._exited.notify_all()
+            self._registered.notify_all()
             return extension
 
     def park_extension(self, identifier: str | None, exchange: Exchange) -> None:
@@ -407,64 +407,47 @@ class ExecutionEnvironment:
     def _start(self) -> None:
         try:
             self._address = self._listen(self)
-            self._capture = LogCapture(f"env-{self.index}")
-            if self._start_extensions():
-                self._start_runtime()
+            self._sandbox = Sandbox(f"env-{self.index}", self._reaper)
         except OSError as error:
             logger.exception("environment not started", extra={"env": self.index})
             self._fail(Failure(ErrorType.UNKNOWN, str(error)), "FAILURE")
-        finally:
-            if self._capture is not None:
-                self._capture.close_writers()
+            return
+        if self._start_extensions():
+            self._start_runtime()
+        self._sandbox.capture.close_writers()
 
     def _start_extensions(self) -> bool:
         """Start each and wait until all have registered; False when that came to nothing."""
-        environ = self._config.extension_environ(self.index, self._address)
         for path in discover(self._config.extensions_dir):
-            try:
-                self._start_extension(path, environ)
-            except OSError as error:
-                self._fail(
-                    Failure(ErrorType.EXTENSION_LAUNCH_ERROR, f"{path}: {error.strerror}"),
-                    "FAILURE",
-                )
+            name = path.name
+            with self._lock:
+                self.extensions.add_external(name)
+            if not self._launch(
+                name,
+                (str(path),),
+                environ=self._config.extension_environ(self.index, self._address),
+                cwd=None,
+                on_exit=functools.partial(self._on_extension_exit, name),
+            ):
                 return False
         with self._lock:
-            while not self.extensions.all_registered and self.phase is Phase.INIT:
-                if not self._exited.wait(max(0.0, self._init_deadline - self._clock())):
-                    return False  # the init deadline is the clock's business
-            return self.phase is Phase.INIT
-
-    def _start_extension(self, path: Path, environ: dict[str, str]) -> None:
-        name = path.name
-        with self._lock:
-            self._alive.add(name)
-        try:
-            group = self._spawn(
-                [str(path)], environ, None, lambda status: self._on_extension_exit(name, status)
-            )
-        except OSError:
-            with self._lock:
-                self._alive.discard(name)
-            raise
-        with self._lock:
-            self.extensions.add_external(path, group)
+            self._registered.wait_for(
+                lambda: self.extensions.all_registered or self.phase is not Phase.INIT,
+                max(0.0, self._init_deadline - self._clock()),
+            )  # when the init deadline comes first, it is the clock's business
+            return self.extensions.all_registered and self.phase is Phase.INIT
 
     def _start_runtime(self) -> None:
         command = self._config.command
         if not command.argv:
+            searched = " ".join(command.searched)
             self._fail(
                 Failure(
-                    ErrorType.INVALID_ENTRYPOINT,
-                    f"Couldn't find valid bootstrap(s): [{' '.join(command.searched)}]",
+                    ErrorType.INVALID_ENTRYPOINT, f"Couldn't find valid bootstrap(s): [{searched}]"
                 ),
                 "FAILURE",
             )
             return
-        with self._lock:
-            if self.phase is not Phase.INIT:
-                return
-            self._alive.add(_RUNTIME)
         logger.info(
             "exec '%s' (cwd=%s, handler=%s)",
             command.argv[0],
@@ -472,40 +455,31 @@ class ExecutionEnvironment:
             self._config.handler,
             extra={"env": self.index},
         )
-        try:
-            group = self._spawn(
-                command.argv,
-                self._config.runtime_environ(self.index, self._address),
-                command.cwd,
-                self._on_runtime_exit,
-            )
-        except OSError as error:
-            with self._lock:
-                self._alive.discard(_RUNTIME)
-            self._fail(_launch_failure(command.argv[0], command.cwd, error), "FAILURE")
-            return
-        with self._lock:
-            self._runtime = group
-            is_late = self.phase not in (Phase.INIT, Phase.IDLE, Phase.INVOKE)
-        if is_late:
-            group.signal(signal.SIGKILL)
+        self._launch(
+            RUNTIME,
+            command.argv,
+            environ=self._config.runtime_environ(self.index, self._address),
+            cwd=command.cwd,
+            on_exit=self._on_runtime_exit,
+        )
 
-    def _spawn(
+    def _launch(
         self,
-        argv: tuple[str, ...] | list[str],
+        name: str,
+        argv: tuple[str, ...],
+        *,
         environ: dict[str, str],
         cwd: str | None,
         on_exit: Callable[[ExitStatus], None],
-    ) -> ProcessGroup:
-        assert self._capture is not None
-        return self._reaper.spawn(
-            argv,
-            environ=environ,
-            cwd=cwd,
-            stdout=self._capture.stdout,
-            stderr=self._capture.stderr,
-            on_exit=on_exit,
-        )
+    ) -> bool:
+        """Start a process; False when it could not be, and the environment fails for it."""
+        assert self._sandbox is not None
+        try:
+            self._sandbox.start(name, argv, environ=environ, cwd=cwd, on_exit=on_exit)
+        except OSError as error:
+            self._fail(_launch_failure(name, argv[0], cwd, error), "FAILURE")
+            return False
+        return True
 
     # --- what happens to it
 
@@ -566,10 +540,6 @@ class ExecutionEnvironment:
         self._fail(Failure(ErrorType.EXIT_ERROR, "Runtime is gone"), "FAILURE")
 
     def _on_runtime_exit(self, status: ExitStatus) -> None:
-        with self._lock:
-            self._alive.discard(_RUNTIME)
-            self._runtime_peak_bytes = status.peak_memory_bytes
-            self._exited.notify_all()
         if status.code == 0:
             message = "Runtime exited without providing a reason"
         else:
@@ -578,11 +548,7 @@ class ExecutionEnvironment:
 
     def _on_extension_exit(self, name: str, status: ExitStatus) -> None:
         with self._lock:
-            self._alive.discard(name)
-            for extension in self.extensions:
-                if extension.name == name:
-                    extension.state = ExtensionState.EXITED
-            self._exited.notify_all()
+            self.extensions.on_exit(name)
         message = "exit code 0" if status.code == 0 else str(status)
         self._fail(Failure(ErrorType.EXTENSION_CRASH, message), "FAILURE")
 
@@ -638,6 +604,7 @@ class ExecutionEnvironment:
                 return
             was_init = self.phase is Phase.INIT
             self._move_locked(Phase.SHUTDOWN)
+            self._registered.notify_all()
             victims = list(self._running.values())
             self._running.clear()
             self._parked.clear()
@@ -662,15 +629,16 @@ class ExecutionEnvironment:
     ) -> None:
         """Add the log tail, print the report, and hand the outcome over."""
         if self._wants_lines(call):
-            assert self._capture is not None
-            self._capture.flush()
+            assert self._sandbox is not None
+            capture = self._sandbox.capture
+            capture.flush()
             end = self._reporter.end(
                 Report(
                     request_id=call.invocation.request_id,
                     duration_ms=(self._clock() - call.started_at) * 1000,
                     init_ms=self._init_s * 1000 if call.is_cold and self._init_s else None,
                     memory_mb=self._config.memory_mb,
-                    peak_memory_bytes=self._peak_memory_bytes(),
+                    peak_memory_bytes=self._sandbox.peak_memory_bytes(RUNTIME),
                     status=status,
                     error_type=error_type,
                 )
@@ -679,7 +647,7 @@ class ExecutionEnvironment:
                 write_all(1, end)
             if call.invocation.wants_log_tail:
                 start = self._reporter.start(call.invocation.request_id)
-                tail = start + self._capture.tail_since(call.log_mark) + end
+                tail = start + capture.tail_since(call.log_mark) + end
                 outcome = dataclasses.replace(outcome, log_tail=tail[-LOG_TAIL_BYTES:])
         self._owner.finish(call, outcome, status)
 
@@ -714,67 +682,55 @@ class ExecutionEnvironment:
 
     def _stop(self, reason: str, linger_s: float) -> None:
         """End every process, extensions last, and say when nothing is left."""
+        sandbox = self._sandbox
+        if sandbox is not None:
+            sandbox.close_door()
+            self._stop_processes(sandbox, reason, linger_s)
+            if not sandbox.wait_for_exit(KILL_LIMIT_S):
+                logger.error("processes not reaped", extra={"env": self.index})
+            sandbox.kill_orphans(self._address)
+            sandbox.close()
         with self._lock:
-            runtime = self._runtime
+            self._move_locked(Phase.GONE)
+            self._owner.on_gone_locked(self)
+        self._owner.settle()
+
+    def _stop_processes(self, sandbox: Sandbox, reason: str, linger_s: float) -> None:
+        """Go through the shutdown phase. Source: Lambda developer guide, "Shutdown phase"."""
+        with self._lock:
             has_external = self.extensions.has_external
             budget_s = INTERNAL_EXTENSIONS_BUDGET_S if len(self.extensions) else 0.0
             if has_external:
                 budget_s = EXTERNAL_EXTENSIONS_BUDGET_S
         deadline = self._clock() + budget_s
         if linger_s:
-            self._wait_for_exit(linger_s, _RUNTIME)
-        if runtime is not None:
-            if budget_s:
-                runtime.signal(signal.SIGTERM)
-                share_s = RUNTIME_SHARE_S if has_external else INTERNAL_EXTENSIONS_BUDGET_S
-                self._wait_for_exit(share_s, _RUNTIME)
-            runtime.signal(signal.SIGKILL)
+            sandbox.wait_for_exit(linger_s, RUNTIME)
+        if budget_s:
+            sandbox.signal(RUNTIME, signal.SIGTERM)
+            share_s = RUNTIME_SHARE_S if has_external else INTERNAL_EXTENSIONS_BUDGET_S
+            sandbox.wait_for_exit(share_s, RUNTIME)
+        sandbox.signal(RUNTIME, signal.SIGKILL)
         if has_external:
-            self._stop_extensions(reason, deadline)
-        if not self._wait_for_exit(KILL_LIMIT_S):
-            logger.error("processes not reaped", extra={"env": self.index})
-        self._kill_orphans()
-        if self._capture is not None:
-            self._capture.close()
-        with self._lock:
-            self._move_locked(Phase.GONE)
-            self._owner.on_gone_locked(self)
-        self._owner.settle()
+            self._stop_extensions(sandbox, reason, deadline)
 
-    def _stop_extensions(self, reason: str, deadline: float) -> None:
+    def _stop_extensions(self, sandbox: Sandbox, reason: str, deadline: float) -> None:
         left_ms = int(max(0.0, deadline - self._clock()) * 1000)
         event = shutdown_event(reason, int(time.time() * 1000) + left_ms)
         with self._lock:
             deliveries = self.extensions.broadcast("SHUTDOWN", event)
-            groups = [
-                (extension.group, "SHUTDOWN" in extension.events)
+            hears_shutdown = {
+                extension.name: "SHUTDOWN" in extension.events
                 for extension in self.extensions
-                if extension.group is not None
-            ]
+                if extension.is_external
+            }
         for exchange, body in deliveries:
             answer_event(exchange, body)
-        for group, hears_shutdown in groups:
-            if not hears_shutdown:
-                group.signal(signal.SIGKILL)
-        self._wait_for_exit(max(0.0, deadline - self._clock()))
-        for group, _ in groups:
-            group.signal(signal.SIGKILL)
-
-    def _wait_for_exit(self, limit_s: float, name: str | None = None) -> bool:
-        """Wait until the process, or every process, is reaped; False when the limit came first."""
-        with self._lock:
-            return self._exited.wait_for(
-                lambda: not (self._alive if name is None else self._alive & {name}), limit_s
-            )
-
-    def _kill_orphans(self) -> None:
-        """Kill what left its process group; it is known by the Runtime API it was given."""
-        mark = f"AWS_LAMBDA_RUNTIME_API={self._address}\0".encode()
-        for pid in self._reaper.orphans():
-            if mark in environ_of(pid):
-                logger.info("orphan killed", extra={"env": self.index, "pid": pid})
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+        for name, hears in hears_shutdown.items():
+            if not hears:
+                sandbox.signal(name, signal.SIGKILL)
+        sandbox.wait_for_exit(max(0.0, deadline - self._clock()))
+        for name in hears_shutdown:
+            sandbox.signal(name, signal.SIGKILL)
 
     def _move_locked(self, to: Phase) -> None:
         if to not in _MOVES[self.phase]:
@@ -784,14 +740,8 @@ class ExecutionEnvironment:
     def _wants_lines(self, call: Call) -> bool:
         return self._config.prints_reports or call.invocation.wants_log_tail
 
-    def _peak_memory_bytes(self) -> int:
-        runtime = self._runtime
-        live = 0 if runtime is None else runtime.peak_memory_bytes()
-        return live or self._runtime_peak_bytes
-
 
 _RETIRED: Final = Failure(ErrorType.EXIT_ERROR, "The function's instance was shut down")
-_RUNTIME: Final = "\0runtime"  # no file in /opt/extensions has this name
 
 
 def _event_headers(call: Call) -> list[tuple[str, str]]:
@@ -816,8 +766,10 @@ def _event_headers(call: Call) -> list[tuple[str, str]]:
     return headers
 
 
-def _launch_failure(program: str, cwd: str | None, error: OSError) -> Failure:
+def _launch_failure(name: str, program: str, cwd: str | None, error: OSError) -> Failure:
     reason = (error.strerror or str(error)).lower()
+    if name != RUNTIME:
+        return Failure(ErrorType.EXTENSION_LAUNCH_ERROR, f"fork/exec {program}: {reason}")
     if cwd is not None and not Path(cwd).is_dir():
         return Failure(ErrorType.INVALID_WORKING_DIR, f"chdir {cwd}: {reason}")
     return Failure(ErrorType.INVALID_ENTRYPOINT, f"fork/exec {program}: {reason}")

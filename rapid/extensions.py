@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 from rapid.http_service import JSON, Exchange
-from rapid.processes import ProcessGroup
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,6 @@ class Extension:
     name: str
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     is_external: bool
-    group: ProcessGroup | None = None
     state: ExtensionState = ExtensionState.STARTED
     events: frozenset[str] = frozenset()
     parked: Exchange | None = None  #: its ``next``, waiting
@@ -84,11 +82,13 @@ class Extensions:
         """Return how many there are."""
         return len(self._by_name)
 
-    def add_external(self, path: Path, group: ProcessGroup) -> Extension:
-        """Note a process that was started from ``path`` and has yet to register."""
-        extension = Extension(name=path.name, is_external=True, group=group)
-        self._by_name[path.name] = extension
-        return extension
+    def add_external(self, name: str) -> None:
+        """Note a process that is about to start and has yet to register."""
+        self._by_name[name] = Extension(name=name, is_external=True)
+
+    def on_exit(self, name: str) -> None:
+        """Note that an external extension's process has ended."""
+        self._by_name[name].state = ExtensionState.EXITED
 
     @property
     def has_external(self) -> bool:

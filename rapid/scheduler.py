@@ -143,14 +143,20 @@ class Scheduler:
             call.wait_deadline = now + (EVENT_AGE_MAX_S if is_event else self._queue_timeout_s)
             self._waiting.append(call)
             actions = self._match_locked(now)
+            is_refused = False
             if call.started_at == 0.0:
-                if self._queue_timeout_s == 0 and not is_event and not actions.start:
+                if self._queue_timeout_s == 0 and not is_event:
+                    is_refused = self._coming_locked(now) < len(self._waiting)
+                    call.wait_deadline = now + self._timeout_s  # for what is coming for it
+                if is_refused:
                     self._waiting.remove(call)
-                    raise self._throttled()
-                self.note_deadline_locked(call.wait_deadline)
+                else:
+                    self.note_deadline_locked(call.wait_deadline)
             if call.on_started is not None:
                 self.note_deadline_locked(now + STARTED_FRAME_AFTER_S)
         self._act(actions)
+        if is_refused:
+            raise self._throttled()
 
     def invoke(self, invocation: Invocation) -> Outcome:
         """Run ``invocation`` and wait for its outcome; see ``Invoker``."""
@@ -283,10 +289,7 @@ class Scheduler:
             deliver.append(Delivery(call, environment, exchange))
         start: list[ExecutionEnvironment] = []
         if self._waiting:
-            coming = sum(
-                environment.coming_slots_locked(now, PATIENCE_S)
-                for environment in self._environments.values()
-            )
+            coming = self._coming_locked(now)
             while coming < len(self._waiting) and len(self._environments) < self._max_concurrency:
                 environment = self._start_locked()
                 coming += environment.coming_slots_locked(now, PATIENCE_S)
@@ -294,6 +297,13 @@ class Scheduler:
             if len(self._environments) < self._max_concurrency:
                 self.note_deadline_locked(now + PATIENCE_S)
         return Actions(deliver, start)
+
+    def _coming_locked(self, now: float) -> int:
+        """Return how many calls will be taken soon without anyone doing anything."""
+        return sum(
+            environment.coming_slots_locked(now, PATIENCE_S)
+            for environment in self._environments.values()
+        )
 
     def _start_locked(self) -> ExecutionEnvironment:
         index = next(n for n in range(self._max_concurrency) if n not in self._environments)
@@ -336,6 +346,8 @@ class Scheduler:
         throttled = [call for call in self._waiting if call.wait_deadline <= now]
         for call in throttled:
             self._waiting.remove(call)
+        if throttled and self._is_stopping:
+            self._changed.notify_all()
         environments = list(self._environments.values())
         due = [action for env in environments if (action := env.due_locked(now)) is not None]
         announce = self._take_announcements_locked(environments, now)

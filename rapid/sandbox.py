@@ -1,0 +1,116 @@
+"""The processes of one execution environment: the runtime, its extensions, and their pipes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from rapid.log_capture import LogCapture
+from rapid.processes import ExitStatus, ProcessGroup, Reaper, environ_of
+
+logger = logging.getLogger(__name__)
+
+
+class Sandbox:
+    """Processes by name. Thread-safe; its lock is a leaf."""
+
+    def __init__(self, name: str, reaper: Reaper) -> None:
+        """Open the pipes that every process of this sandbox writes to."""
+        self.capture = LogCapture(name)
+        self._reaper = reaper
+        self._lock = threading.Lock()
+        self._exited = threading.Condition(self._lock)
+        # guarded by _lock:
+        self._groups: dict[str, ProcessGroup] = {}
+        self._alive: set[str] = set()  # not yet reaped
+        self._peak_memory_bytes: dict[str, int] = {}  # of those that have ended
+        self._is_closing = False
+
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        environ: Mapping[str, str],
+        cwd: str | None,
+        on_exit: Callable[[ExitStatus], None],
+    ) -> None:
+        """Start a process group called ``name``; raises ``OSError``.
+
+        ``on_exit`` runs in the reaper's thread. A process started while the sandbox is already
+        ending is killed at once, and its exit told like any other.
+        """
+
+        def on_reaped(status: ExitStatus) -> None:
+            with self._lock:
+                self._alive.discard(name)
+                self._peak_memory_bytes[name] = status.peak_memory_bytes
+                self._exited.notify_all()
+            on_exit(status)
+
+        with self._lock:
+            self._alive.add(name)
+        try:
+            group = self._reaper.spawn(
+                argv,
+                environ=environ,
+                cwd=cwd,
+                stdout=self.capture.stdout,
+                stderr=self.capture.stderr,
+                on_exit=on_reaped,
+            )
+        except OSError:
+            with self._lock:
+                self._alive.discard(name)
+                self._exited.notify_all()
+            raise
+        with self._lock:
+            self._groups[name] = group
+            is_late = self._is_closing
+        if is_late:
+            group.signal(signal.SIGKILL)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to the group called ``name``, if it was ever started."""
+        with self._lock:
+            group = self._groups.get(name)
+        if group is not None:
+            group.signal(number)
+
+    def wait_for_exit(self, limit_s: float, name: str | None = None) -> bool:
+        """Wait until one process, or every one, is reaped; False when the limit came first."""
+        with self._lock:
+            return self._exited.wait_for(
+                lambda: name not in self._alive if name else not self._alive, limit_s
+            )
+
+    def close_door(self) -> None:
+        """Let no process that is started from now on live."""
+        with self._lock:
+            self._is_closing = True
+
+    def kill_orphans(self, runtime_api: str) -> None:
+        """Kill what left its process group; it is known by the Runtime API it was given."""
+        mark = f"AWS_LAMBDA_RUNTIME_API={runtime_api}\0".encode()
+        for pid in self._reaper.orphans():
+            if mark in environ_of(pid):
+                logger.info("orphan killed", extra={"pid": pid})
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def peak_memory_bytes(self, name: str) -> int:
+        """Return the peak memory of a process, with its children while it lives; 0 if unknown."""
+        with self._lock:
+            group = self._groups.get(name)
+            ended = self._peak_memory_bytes.get(name)
+        if ended is not None:
+            return ended
+        return 0 if group is None else group.peak_memory_bytes()
+
+    def close(self) -> None:
+        """Pass on what is left in the pipes and close them."""
+        self.capture.close()

@@ -125,7 +125,7 @@ class AmqpConsumer:
             delay_s = min(delay_s * 2, longest)
 
     def _serve(self) -> None:
-        """Connect and consume until the connection is lost or we are stopped."""
+        """Consume until the connection is lost or we are stopped."""
         link: _Link | None = None
 
         def on_delivery(delivery: Delivery) -> None:
@@ -135,6 +135,8 @@ class AmqpConsumer:
         connection = AmqpConnection(self._parameters, on_delivery, wake_fd=self._wake_reader)
         try:
             link = self._open(connection)
+            if not self._is_draining:
+                self._consume(link)  # from here on calls come in
             self._link = link
             logger.info("consuming", extra={"queue": self._function.name, "broker": self._broker})
             while not self._stopping.is_set():
@@ -171,8 +173,6 @@ class AmqpConsumer:
             raise
         channel.add_on_cancel_callback(lambda _frame: link.lose("the queue was deleted"))
         channel.add_on_close_callback(lambda _channel, reason: link.lose(str(reason)))
-        if not self._is_draining:
-            self._consume(link)
         return link
 
     def _consume(self, link: _Link) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from lambda_protocol.errors import ErrorType, LambdaApiError, error_payload
 from lambda_protocol.invocation import UNHANDLED, Invocation, Outcome
+from lambda_protocol.invoke_http import decode_client_context
 
 #: Gets the outcome of a call, or why it could not be run; must not block.
 OnOutcome = Callable[[Outcome | LambdaApiError], None]
@@ -49,6 +51,28 @@ class Call:
         self.deadline_ms = 0  #: the same on the wall clock, epoch milliseconds
         self.is_cold = False  #: whether an init was done for it
         self.log_mark = 0  #: where the log capture stood at its start
+
+    def event_headers(self) -> list[tuple[str, str]]:
+        """Return what ``next`` says of the event; optional headers are absent, never empty.
+
+        Content-Type is always exactly ``application/json``: awslambdaric compares it.
+        Source: Runtime API, "Next invocation".
+        """
+        invocation = self.invocation
+        headers = [
+            ("Content-Type", "application/json"),
+            ("Lambda-Runtime-Aws-Request-Id", invocation.request_id),
+            ("Lambda-Runtime-Deadline-Ms", str(self.deadline_ms)),
+            ("Lambda-Runtime-Invoked-Function-Arn", invocation.function.invoked_arn),
+            ("Lambda-Runtime-Trace-Id", invocation.trace_id),
+        ]
+        if invocation.client_context is not None:
+            # As ASCII on one line: the runtimes differ in how they read other bytes.
+            context = json.dumps(decode_client_context(invocation.client_context))
+            headers.append(("Lambda-Runtime-Client-Context", context))
+        if invocation.tenant_id is not None:
+            headers.append(("Lambda-Runtime-Aws-Tenant-Id", invocation.tenant_id))
+        return headers
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,6 +188,16 @@ class Config:
         """How many invocations may run at once in this rapid."""
         return self.max_concurrency * self.runtime_concurrency
 
+    @property
+    def about(self) -> dict[str, str]:
+        """What extensions may know of the function."""
+        return {
+            "functionName": self.function.name,
+            "functionVersion": self.version,
+            "handler": self.handler,
+            "accountId": self.function.account_id,
+        }
+
     def runtime_environ(self, instance: int, runtime_api: str) -> dict[str, str]:
         """Return the environment of the runtime of environment number ``instance``.
 

@@ -71,8 +71,8 @@ class Daemon:
         signal.set_wakeup_fd(writer)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, _wake_only)
-        self._invoke_api.start()
         self._scheduler.start(eager=self._config.has_eager_init)
+        self._invoke_api.start()
         if self._consumer is not None:
             self._consumer.start()
         logger.info(
@@ -138,7 +138,10 @@ class Daemon:
         if listener is None:
             host, port = self._config.runtime_api
             listener = self._listeners[index] = RuntimeApiListener(
-                (host, port if index == 0 else 0), index, is_snap_start=self._config.is_snap_start
+                (host, port if index == 0 else 0),
+                index,
+                is_snap_start=self._config.is_snap_start,
+                about=self._config.about,
             )
         return listener
 

@@ -2,47 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import json
 import logging
-import signal
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from lambda_protocol.errors import ErrorType, LambdaApiError
 from lambda_protocol.invocation import Outcome
-from lambda_protocol.invoke_http import decode_client_context
-from lambda_protocol.limits import LOG_TAIL_BYTES
 from rapid.call import Call, Failure, timed_out
 from rapid.config import Config
-from rapid.extensions import (
-    Extension,
-    Extensions,
-    ExtensionsApiError,
-    ExtensionState,
-    answer_event,
-    discover,
-    invoke_event,
-    shutdown_event,
-)
+from rapid.extensions import Extensions, answer_event, discover, invoke_event
 from rapid.http_service import Exchange
-from rapid.log_capture import write_all
+from rapid.invocation_log import InvocationLog
+from rapid.phases import MOVES, Phase, RuntimeApiError, RuntimeState
 from rapid.processes import ExitStatus, Reaper
-from rapid.report import Report, Reporter
-from rapid.sandbox import Sandbox
+from rapid.report import Reporter
+from rapid.sandbox import RUNTIME, Sandbox
+from rapid.shutdown import shut_down
 
 logger = logging.getLogger(__name__)
 
-#: Shutdown budgets, seconds. Source: Lambda developer guide, "Shutdown phase".
-EXTERNAL_EXTENSIONS_BUDGET_S: Final = 2.0
-INTERNAL_EXTENSIONS_BUDGET_S: Final = 0.5
-RUNTIME_SHARE_S: Final = 0.3
 #: A runtime that reported its own failed init may print and exit by itself for this long, seconds.
 INIT_ERROR_LINGER_S: Final = 0.5
 #: How long a killed process may take to be reaped before we go on without it, seconds.
@@ -51,53 +34,7 @@ KILL_LIMIT_S: Final = 5.0
 MAX_TIMED_OUT: Final = 1024
 
 
-#: The runtime's name among the processes; no file in /opt/extensions has it.
-RUNTIME: Final = "\0runtime"
-
-
-class Phase(StrEnum):
-    """The life of an environment."""
-
-    INIT = "init"
-    IDLE = "idle"
-    INVOKE = "invoke"
-    SHUTDOWN = "shutdown"
-    GONE = "gone"
-
-
-_MOVES: Final = {
-    Phase.INIT: {Phase.IDLE, Phase.SHUTDOWN},
-    Phase.IDLE: {Phase.INVOKE, Phase.SHUTDOWN},
-    Phase.INVOKE: {Phase.IDLE, Phase.SHUTDOWN},
-    Phase.SHUTDOWN: {Phase.GONE},
-    Phase.GONE: set[Phase](),
-}
-
-
-class RuntimeState(StrEnum):
-    """Where the runtime stands in its API; the names show in error messages.
-
-    Source: aws-lambda-rie, core/states.
-    """
-
-    STARTED = "Started"
-    INIT_ERROR = "InitError"
-    RESTORING = "Restoring"
-    RESTORE_ERROR = "RestoreError"
-    READY = "Ready"
-    RUNNING = "Running"
-    INVOCATION_RESPONSE = "InvocationResponse"
-    INVOCATION_ERROR_RESPONSE = "InvocationErrorResponse"
-
-
-class RuntimeApiError(Exception):
-    """A request the Runtime API refuses."""
-
-    def __init__(self, status: int, error_type: str, message: str) -> None:
-        """All three are AWS's."""
-        super().__init__(message)
-        self.status = status
-        self.error_type = error_type
+T = TypeVar("T")
 
 
 class EnvironmentOwner(Protocol):
@@ -181,6 +118,7 @@ class ExecutionEnvironment:
         self._has_served = False
         # set once, before anyone can ask:
         self._sandbox: Sandbox | None = None
+        self._log: InvocationLog | None = None
         self._address = ""
 
     def __repr__(self) -> str:
@@ -232,14 +170,11 @@ class ExecutionEnvironment:
 
     def deliver(self, call: Call, exchange: Exchange) -> None:
         """Send the event to the runtime; a call that cannot be sent goes back to the queue."""
-        if self._wants_lines(call):
-            assert self._sandbox is not None
-            call.log_mark = self._sandbox.capture.total_bytes
-            if self._config.prints_reports:
-                write_all(1, self._reporter.start(call.invocation.request_id))
+        if self._log is not None and self._log.is_wanted(call):
+            self._log.begin(call)
         if len(self.extensions) and not self._config.is_multi_concurrency:
             self._tell_extensions(call)
-        if not exchange.answer(200, _event_headers(call), call.invocation.payload):
+        if not exchange.answer(200, call.event_headers(), call.invocation.payload):
             self._on_undelivered(call)
 
     def due_locked(self, now: float) -> Callable[[], None] | None:
@@ -297,7 +232,7 @@ class ExecutionEnvironment:
                 self.extensions.is_open = False
                 self._settle_phase_locked()
         if again is not None:
-            exchange.answer(200, _event_headers(again), again.invocation.payload)
+            exchange.answer(200, again.event_headers(), again.invocation.payload)
         else:
             self._owner.settle()
 
@@ -340,67 +275,18 @@ class ExecutionEnvironment:
 
     # --- for the Extensions API
 
-    def register_extension(self, name: str, events: object) -> Extension:
-        """Register an extension; raises ``ExtensionsApiError``."""
+    def change_extensions(self, change: Callable[[Extensions], T]) -> T:
+        """Run ``change`` on the registry under the lock, then go on if that made it possible."""
         with self._lock:
-            extension = self.extensions.register(name, events)
+            result = change(self.extensions)
             self._registered.notify_all()
-            return extension
+            self._settle_phase_locked()
+        self._owner.settle()
+        return result
 
-    def park_extension(self, identifier: str | None, exchange: Exchange) -> None:
-        """Take an extension's ``next``; raises ``ExtensionsApiError``."""
-        with self._lock:
-            extension = self.extensions.find(identifier, unknown="Unknown extension {}")
-            self.extensions.require_state(
-                extension,
-                (ExtensionState.REGISTERED, ExtensionState.READY, ExtensionState.RUNNING),
-                ExtensionState.READY,
-            )
-            event, extension.pending = extension.pending, None
-            if event is None:
-                extension.state = ExtensionState.READY
-                extension.parked = exchange
-                self._settle_phase_locked()
-        if event is not None:
-            answer_event(exchange, event)
-        else:
-            self._owner.settle()
-
-    def describe_function(self, *, with_account_id: bool) -> dict[str, str]:
-        """Return what a registering extension is told."""
-        about = {
-            "functionName": self._config.function.name,
-            "functionVersion": self._config.version,
-            "handler": self._config.handler,
-        }
-        if with_account_id:
-            about["accountId"] = self._config.function.account_id
-        return about
-
-    def fail_extension(
-        self, identifier: str | None, error_type: str | None, *, is_init: bool
-    ) -> None:
-        """Take an extension's init/error or exit/error; raises ``ExtensionsApiError``."""
-        to = ExtensionState.INIT_ERROR if is_init else ExtensionState.EXIT_ERROR
-        allowed = (
-            (ExtensionState.REGISTERED, to)
-            if is_init
-            else (ExtensionState.REGISTERED, ExtensionState.READY, ExtensionState.RUNNING, to)
-        )
-        with self._lock:
-            extension = self.extensions.find(
-                identifier, unknown="Unknown Lambda-Extension-Identifier"
-            )
-            if error_type is None:
-                raise ExtensionsApiError(
-                    "Extension.MissingHeader", "Lambda-Extension-Function-Error-Type not found"
-                )
-            self.extensions.require_state(extension, allowed, to)
-            if extension.state is to:
-                return
-            extension.state = to
-        failed = ErrorType.EXTENSION_INIT_ERROR if is_init else ErrorType.EXTENSION_EXIT_ERROR
-        self._fail(Failure(failed, error_type), "FAILURE", linger_s=INIT_ERROR_LINGER_S)
+    def fail_extension(self, failure: Failure) -> None:
+        """Take an extension's own report that it failed; it may exit by itself."""
+        self._fail(failure, "FAILURE", linger_s=INIT_ERROR_LINGER_S)
 
     # --- start
 
@@ -408,6 +294,7 @@ class ExecutionEnvironment:
         try:
             self._address = self._listen(self)
             self._sandbox = Sandbox(f"env-{self.index}", self._reaper)
+            self._log = InvocationLog(self._config, self._sandbox, self._reporter, self._clock)
         except OSError as error:
             logger.exception("environment not started", extra={"env": self.index})
             self._fail(Failure(ErrorType.UNKNOWN, str(error)), "FAILURE")
@@ -627,28 +514,10 @@ class ExecutionEnvironment:
     def _complete(
         self, call: Call, outcome: Outcome, status: str, error_type: str | None = None
     ) -> None:
-        """Add the log tail, print the report, and hand the outcome over."""
-        if self._wants_lines(call):
-            assert self._sandbox is not None
-            capture = self._sandbox.capture
-            capture.flush()
-            end = self._reporter.end(
-                Report(
-                    request_id=call.invocation.request_id,
-                    duration_ms=(self._clock() - call.started_at) * 1000,
-                    init_ms=self._init_s * 1000 if call.is_cold and self._init_s else None,
-                    memory_mb=self._config.memory_mb,
-                    peak_memory_bytes=self._sandbox.peak_memory_bytes(RUNTIME),
-                    status=status,
-                    error_type=error_type,
-                )
-            )
-            if self._config.prints_reports:
-                write_all(1, end)
-            if call.invocation.wants_log_tail:
-                start = self._reporter.start(call.invocation.request_id)
-                tail = start + capture.tail_since(call.log_mark) + end
-                outcome = dataclasses.replace(outcome, log_tail=tail[-LOG_TAIL_BYTES:])
+        """Log the end of the invocation and hand its outcome over."""
+        if self._log is not None and self._log.is_wanted(call):
+            init_s = self._init_s if call.is_cold else None
+            outcome = self._log.end(call, outcome, status, error_type, init_s=init_s)
         self._owner.finish(call, outcome, status)
 
     def _report_failed_init(self, failure: Failure, init_s: float, status: str) -> None:
@@ -656,14 +525,8 @@ class ExecutionEnvironment:
             "init failed",
             extra={"env": self.index, "error_type": failure.error_type, "error": failure.message},
         )
-        if self._config.prints_reports:
-            line = self._reporter.init_report(
-                init_ms=init_s * 1000,
-                phase=self._init_phase,
-                status=status,
-                error_type=None if status == "timeout" else failure.error_type,
-            )
-            write_all(1, line)
+        if self._log is not None:
+            self._log.init_failed(failure, init_s=init_s, phase=self._init_phase, status=status)
 
     def _tell_extensions(self, call: Call) -> None:
         invocation = call.invocation
@@ -685,7 +548,7 @@ class ExecutionEnvironment:
         sandbox = self._sandbox
         if sandbox is not None:
             sandbox.close_door()
-            self._stop_processes(sandbox, reason, linger_s)
+            shut_down(sandbox, self.extensions, self._lock, reason=reason, linger_s=linger_s)
             if not sandbox.wait_for_exit(KILL_LIMIT_S):
                 logger.error("processes not reaped", extra={"env": self.index})
             sandbox.kill_orphans(self._address)
@@ -695,75 +558,13 @@ class ExecutionEnvironment:
             self._owner.on_gone_locked(self)
         self._owner.settle()
 
-    def _stop_processes(self, sandbox: Sandbox, reason: str, linger_s: float) -> None:
-        """Go through the shutdown phase. Source: Lambda developer guide, "Shutdown phase"."""
-        with self._lock:
-            has_external = self.extensions.has_external
-            budget_s = INTERNAL_EXTENSIONS_BUDGET_S if len(self.extensions) else 0.0
-            if has_external:
-                budget_s = EXTERNAL_EXTENSIONS_BUDGET_S
-        deadline = self._clock() + budget_s
-        if linger_s:
-            sandbox.wait_for_exit(linger_s, RUNTIME)
-        if budget_s:
-            sandbox.signal(RUNTIME, signal.SIGTERM)
-            share_s = RUNTIME_SHARE_S if has_external else INTERNAL_EXTENSIONS_BUDGET_S
-            sandbox.wait_for_exit(share_s, RUNTIME)
-        sandbox.signal(RUNTIME, signal.SIGKILL)
-        if has_external:
-            self._stop_extensions(sandbox, reason, deadline)
-
-    def _stop_extensions(self, sandbox: Sandbox, reason: str, deadline: float) -> None:
-        left_ms = int(max(0.0, deadline - self._clock()) * 1000)
-        event = shutdown_event(reason, int(time.time() * 1000) + left_ms)
-        with self._lock:
-            deliveries = self.extensions.broadcast("SHUTDOWN", event)
-            hears_shutdown = {
-                extension.name: "SHUTDOWN" in extension.events
-                for extension in self.extensions
-                if extension.is_external
-            }
-        for exchange, body in deliveries:
-            answer_event(exchange, body)
-        for name, hears in hears_shutdown.items():
-            if not hears:
-                sandbox.signal(name, signal.SIGKILL)
-        sandbox.wait_for_exit(max(0.0, deadline - self._clock()))
-        for name in hears_shutdown:
-            sandbox.signal(name, signal.SIGKILL)
-
     def _move_locked(self, to: Phase) -> None:
-        if to not in _MOVES[self.phase]:
+        if to not in MOVES[self.phase]:
             raise AssertionError(f"environment {self.index}: {self.phase} to {to}")
         self.phase = to
 
-    def _wants_lines(self, call: Call) -> bool:
-        return self._config.prints_reports or call.invocation.wants_log_tail
-
 
 _RETIRED: Final = Failure(ErrorType.EXIT_ERROR, "The function's instance was shut down")
-
-
-def _event_headers(call: Call) -> list[tuple[str, str]]:
-    """Return what ``next`` says of the event; optional headers are absent, never empty.
-
-    Content-Type is always exactly ``application/json``: awslambdaric compares it.
-    Source: Runtime API, "Next invocation".
-    """
-    invocation = call.invocation
-    headers = [
-        ("Content-Type", "application/json"),
-        ("Lambda-Runtime-Aws-Request-Id", invocation.request_id),
-        ("Lambda-Runtime-Deadline-Ms", str(call.deadline_ms)),
-        ("Lambda-Runtime-Invoked-Function-Arn", invocation.function.invoked_arn),
-        ("Lambda-Runtime-Trace-Id", invocation.trace_id),
-    ]
-    if invocation.client_context is not None:
-        context = json.dumps(decode_client_context(invocation.client_context))
-        headers.append(("Lambda-Runtime-Client-Context", context))
-    if invocation.tenant_id is not None:
-        headers.append(("Lambda-Runtime-Aws-Tenant-Id", invocation.tenant_id))
-    return headers
 
 
 def _launch_failure(name: str, program: str, cwd: str | None, error: OSError) -> Failure:

@@ -6,12 +6,14 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from lambda_protocol.errors import ErrorType
+from rapid.call import Failure
 from rapid.http_service import JSON, Exchange
 
 logger = logging.getLogger(__name__)
@@ -129,7 +131,59 @@ class Extensions:
         known.state = ExtensionState.REGISTERED
         return known
 
-    def find(self, identifier: str | None, *, unknown: str) -> Extension:
+    def park(self, identifier: str | None, exchange: Exchange) -> bytes | None:
+        """Take an extension's ``next``; return the event that waits for it, if one does.
+
+        Raises ``ExtensionsApiError``.
+        """
+        extension = self._find(identifier, unknown="Unknown extension {}")
+        self._require_state(
+            extension,
+            (ExtensionState.REGISTERED, ExtensionState.READY, ExtensionState.RUNNING),
+            ExtensionState.READY,
+        )
+        event, extension.pending = extension.pending, None
+        if event is None:
+            extension.state = ExtensionState.READY
+            extension.parked = exchange
+        return event
+
+    def report_error(
+        self, identifier: str | None, error_type: str | None, *, is_init: bool
+    ) -> Failure | None:
+        """Take an init/error or exit/error; return the failure, None when it is known already.
+
+        Raises ``ExtensionsApiError``.
+        """
+        to = ExtensionState.INIT_ERROR if is_init else ExtensionState.EXIT_ERROR
+        extension = self._find(identifier, unknown="Unknown Lambda-Extension-Identifier")
+        if error_type is None:
+            raise ExtensionsApiError(
+                "Extension.MissingHeader", "Lambda-Extension-Function-Error-Type not found"
+            )
+        allowed = [ExtensionState.REGISTERED, to]
+        if not is_init:
+            allowed += [ExtensionState.READY, ExtensionState.RUNNING]
+        self._require_state(extension, allowed, to)
+        if extension.state is to:
+            return None
+        extension.state = to
+        return Failure(
+            ErrorType.EXTENSION_INIT_ERROR if is_init else ErrorType.EXTENSION_EXIT_ERROR,
+            error_type,
+        )
+
+    def broadcast(self, kind: str, event: bytes) -> list[tuple[Exchange, bytes]]:
+        """Give ``event`` to each that asked for ``kind``; return the exchanges to answer."""
+        deliveries = []
+        for extension in self:
+            if kind in extension.events and extension.state is not ExtensionState.EXITED:
+                delivery = extension.take_event(event)
+                if delivery is not None:
+                    deliveries.append(delivery)
+        return deliveries
+
+    def _find(self, identifier: str | None, *, unknown: str) -> Extension:
         """Return the extension with this id; ``unknown`` is the message when there is none."""
         if identifier is None:
             raise ExtensionsApiError(
@@ -144,8 +198,9 @@ class Extensions:
                 return extension
         raise ExtensionsApiError("Extension.UnknownExtensionIdentifier", unknown.format(identifier))
 
-    def require_state(
-        self, extension: Extension, allowed: tuple[ExtensionState, ...], to: ExtensionState
+    @staticmethod
+    def _require_state(
+        extension: Extension, allowed: Sequence[ExtensionState], to: ExtensionState
     ) -> None:
         """Raise ``ExtensionsApiError`` unless ``extension`` may move to ``to``."""
         if extension.state not in allowed:
@@ -154,16 +209,6 @@ class Extensions:
                 f"State transition from {extension.state} to {to} failed for extension "
                 f"{extension.id}. Error: State transition is not allowed",
             )
-
-    def broadcast(self, kind: str, event: bytes) -> list[tuple[Exchange, bytes]]:
-        """Give ``event`` to each that asked for ``kind``; return the exchanges to answer."""
-        deliveries = []
-        for extension in self:
-            if kind in extension.events and extension.state is not ExtensionState.EXITED:
-                delivery = extension.take_event(event)
-                if delivery is not None:
-                    deliveries.append(delivery)
-        return deliveries
 
 
 def discover(directory: Path) -> list[Path]:

@@ -6,11 +6,12 @@ Source: Lambda developer guide, "Using the Lambda Extensions API"; aws-lambda-ri
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from lambda_protocol.http1 import Request
 from rapid.environment import ExecutionEnvironment
-from rapid.extensions import ExtensionsApiError
+from rapid.extensions import ExtensionsApiError, answer_event
 from rapid.http_service import JSON, Exchange
 
 _PREFIX: Final = "/2020-01-01/extension"
@@ -19,12 +20,22 @@ _ERROR_TYPE: Final = "lambda-extension-function-error-type"
 
 
 class ExtensionsApi:
-    """The routes; they share the listener of the Runtime API."""
+    """The routes; they share the listener of the Runtime API. Thread-safe."""
+
+    def __init__(self, about: Mapping[str, str]) -> None:
+        """``about`` is what a registering extension is told of the function."""
+        self._about = about
+        self._routes: dict[str, tuple[str, Callable[[ExecutionEnvironment, Exchange], None]]] = {
+            f"{_PREFIX}/register": ("POST", self._register),
+            f"{_PREFIX}/event/next": ("GET", self._next),
+            f"{_PREFIX}/init/error": ("POST", self._init_error),
+            f"{_PREFIX}/exit/error": ("POST", self._exit_error),
+        }
 
     def handle(self, environment: ExecutionEnvironment, exchange: Exchange) -> bool:
         """Answer or park a request of this API; False when it is none."""
         request = exchange.request
-        route = self._ROUTES.get(request.path)
+        route = self._routes.get(request.path)
         if route is None:
             return False
         method, handler = route
@@ -38,37 +49,43 @@ class ExtensionsApi:
             exchange.answer(403, JSON, json.dumps(body).encode())
         return True
 
-    @staticmethod
-    def _register(environment: ExecutionEnvironment, exchange: Exchange) -> None:
+    def _register(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
         request = exchange.request
         name = request.headers.get("lambda-extension-name", "")
-        members = _registration(request)
-        extension = environment.register_extension(name, members.get("events"))
+        events = _registration(request).get("events")
+        extension = environment.change_extensions(lambda known: known.register(name, events))
+        about = dict(self._about)
         features = request.headers.get("lambda-extension-accept-feature", "")
-        answer = environment.describe_function(
-            with_account_id="accountId" in features.replace(" ", "").split(",")
-        )
+        if "accountId" not in features.replace(" ", "").split(","):
+            del about["accountId"]
         headers = (*JSON, ("Lambda-Extension-Identifier", extension.id))
-        exchange.answer(200, headers, json.dumps(answer).encode())
+        exchange.answer(200, headers, json.dumps(about).encode())
+
+    def _next(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
+        identifier = exchange.request.headers.get(_IDENTIFIER)
+        event = environment.change_extensions(lambda known: known.park(identifier, exchange))
+        if event is not None:
+            answer_event(exchange, event)
+
+    def _init_error(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
+        self._report_error(environment, exchange, is_init=True)
+
+    def _exit_error(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
+        self._report_error(environment, exchange, is_init=False)
 
     @staticmethod
-    def _next(environment: ExecutionEnvironment, exchange: Exchange) -> None:
-        environment.park_extension(exchange.request.headers.get(_IDENTIFIER), exchange)
-
-    @staticmethod
-    def _init_error(environment: ExecutionEnvironment, exchange: Exchange) -> None:
-        _report_error(environment, exchange, is_init=True)
-
-    @staticmethod
-    def _exit_error(environment: ExecutionEnvironment, exchange: Exchange) -> None:
-        _report_error(environment, exchange, is_init=False)
-
-    _ROUTES: Final[dict[str, tuple[str, Any]]] = {
-        f"{_PREFIX}/register": ("POST", _register),
-        f"{_PREFIX}/event/next": ("GET", _next),
-        f"{_PREFIX}/init/error": ("POST", _init_error),
-        f"{_PREFIX}/exit/error": ("POST", _exit_error),
-    }
+    def _report_error(
+        environment: ExecutionEnvironment, exchange: Exchange, *, is_init: bool
+    ) -> None:
+        headers = exchange.request.headers
+        failure = environment.change_extensions(
+            lambda known: known.report_error(
+                headers.get(_IDENTIFIER), headers.get(_ERROR_TYPE), is_init=is_init
+            )
+        )
+        exchange.answer(202, JSON, b'{"status":"OK"}\n')
+        if failure is not None:
+            environment.fail_extension(failure)
 
 
 def _registration(request: Request) -> dict[str, Any]:
@@ -84,10 +101,3 @@ def _registration(request: Request) -> dict[str, Any]:
             "configurationKeys are deprecated; use environment variables instead",
         )
     return members
-
-
-def _report_error(environment: ExecutionEnvironment, exchange: Exchange, *, is_init: bool) -> None:
-    headers = exchange.request.headers
-    error_type = headers.get(_ERROR_TYPE)
-    environment.fail_extension(headers.get(_IDENTIFIER), error_type, is_init=is_init)
-    exchange.answer(202, JSON, b'{"status":"OK"}\n')

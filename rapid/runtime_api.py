@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
 
 from lambda_protocol.errors import ErrorType
 from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES
 from rapid.call import Failure
-from rapid.environment import ExecutionEnvironment, RuntimeApiError
+from rapid.environment import ExecutionEnvironment
 from rapid.extensions_api import ExtensionsApi
 from rapid.http_service import JSON, Exchange, Headers, HttpService
+from rapid.phases import RuntimeApiError
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +38,21 @@ class RuntimeApiListener:
     One listener an environment: which runtime calls is which socket it came in on.
     """
 
-    def __init__(self, address: tuple[str, int], index: int, *, is_snap_start: bool) -> None:
-        """Bind ``address``; raises ``OSError`` when it is taken."""
+    def __init__(
+        self,
+        address: tuple[str, int],
+        index: int,
+        *,
+        is_snap_start: bool,
+        about: Mapping[str, str],
+    ) -> None:
+        """Bind ``address``; raises ``OSError`` when it is taken.
+
+        ``about`` is what a registering extension is told of the function.
+        """
         self._environment: ExecutionEnvironment | None = None
         self._is_snap_start = is_snap_start
-        self._extensions_api = ExtensionsApi()
+        self._extensions_api = ExtensionsApi(about)
         self._service = HttpService(
             address,
             self.handle,

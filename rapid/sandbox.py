@@ -8,11 +8,15 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from rapid.log_capture import LogCapture
 from rapid.processes import ExitStatus, ProcessGroup, Reaper, environ_of
 
 logger = logging.getLogger(__name__)
+
+#: The runtime's name among the processes; no file in /opt/extensions has it.
+RUNTIME: Final = "\0runtime"
 
 
 class Sandbox:

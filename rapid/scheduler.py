@@ -103,10 +103,11 @@ class Scheduler:
     def start(self, *, eager: bool) -> None:
         """Start the clock and, when ``eager``, the first environment."""
         self._thread.start()
-        if eager:
-            with self.lock:
-                environment = self._start_locked()
-            environment.start()
+        with self.lock:
+            if not eager or self._environments:
+                return
+            environment = self._start_locked()
+        environment.start()
 
     def stop(self, drain_s: float, kill_s: float) -> None:
         """Let what is in hand end for ``drain_s``, then shut every environment down."""

@@ -1,0 +1,64 @@
+"""The shutdown phase: the runtime first, then the extensions, each with its share of time.
+
+Source: Lambda developer guide, "Shutdown phase" and "Using the Lambda Extensions API".
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from typing import Final
+
+from rapid.extensions import Extensions, answer_event, shutdown_event
+from rapid.sandbox import RUNTIME, Sandbox
+
+#: With an extension in a process of its own: for all of it, and the runtime's share, seconds.
+EXTERNAL_BUDGET_S: Final = 2.0
+RUNTIME_SHARE_S: Final = 0.3
+#: With extensions inside the runtime only: all of it is the runtime's, seconds.
+INTERNAL_BUDGET_S: Final = 0.5
+
+
+def shut_down(
+    sandbox: Sandbox, extensions: Extensions, lock: threading.Lock, *, reason: str, linger_s: float
+) -> None:
+    """End the processes of ``sandbox``; with no extension they are killed at once.
+
+    ``reason`` is SPINDOWN, TIMEOUT or FAILURE; ``linger_s`` is how long a runtime that is about
+    to exit by itself is let be. ``lock`` guards ``extensions``.
+    """
+    if linger_s:
+        sandbox.wait_for_exit(linger_s, RUNTIME)
+    with lock:
+        has_external = extensions.has_external
+        has_any = len(extensions) > 0
+    deadline = time.monotonic() + EXTERNAL_BUDGET_S
+    if has_any:
+        sandbox.signal(RUNTIME, signal.SIGTERM)
+        sandbox.wait_for_exit(RUNTIME_SHARE_S if has_external else INTERNAL_BUDGET_S, RUNTIME)
+    sandbox.signal(RUNTIME, signal.SIGKILL)
+    if has_external:
+        _end_extensions(sandbox, extensions, lock, reason, deadline)
+
+
+def _end_extensions(
+    sandbox: Sandbox, extensions: Extensions, lock: threading.Lock, reason: str, deadline: float
+) -> None:
+    left_s = max(0.0, deadline - time.monotonic())
+    event = shutdown_event(reason, int((time.time() + left_s) * 1000))
+    with lock:
+        deliveries = extensions.broadcast("SHUTDOWN", event)
+        hears_shutdown = {
+            extension.name: "SHUTDOWN" in extension.events
+            for extension in extensions
+            if extension.is_external
+        }
+    for exchange, body in deliveries:
+        answer_event(exchange, body)
+    for name, hears in hears_shutdown.items():
+        if not hears:
+            sandbox.signal(name, signal.SIGKILL)
+    sandbox.wait_for_exit(left_s)
+    for name in hears_shutdown:
+        sandbox.signal(name, signal.SIGKILL)

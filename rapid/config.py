@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 import uuid
@@ -38,6 +39,8 @@ Flags, before the command:
 
 Example: rapid python -m awslambdaric echo.handler
 """
+
+_BARE_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 #: Where a runtime is looked for when no command is given, in this order.
 #: Source: aws-lambda-rie, simple_bootstrap.
@@ -220,7 +223,7 @@ class Config:
 
 
 def _function(env: Environ, handler: str, region: str) -> FunctionRef:
-    name = env.text("AWS_LAMBDA_FUNCTION_NAME") or handler.partition(".")[0] or "function"
+    name = env.text("AWS_LAMBDA_FUNCTION_NAME") or _name_in(handler)
     account_id = env.text("AWS_ACCOUNT_ID", "123456789012")
     try:
         function = parse_function_name(name, region=region, account_id=account_id)
@@ -229,6 +232,12 @@ def _function(env: Environ, handler: str, region: str) -> FunctionRef:
     if function.qualifier is not None or function.name != name:
         raise ConfigError(f"AWS_LAMBDA_FUNCTION_NAME is {name!r}; expected a bare function name")
     return function
+
+
+def _name_in(handler: str) -> str:
+    """Return the name a handler suggests; Java's and .NET's, and paths, suggest none."""
+    name = handler.partition(".")[0]
+    return name if _BARE_NAME.fullmatch(name) else "function"
 
 
 def _function_environ(

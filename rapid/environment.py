@@ -46,7 +46,7 @@ class EnvironmentOwner(Protocol):
     def on_init_done_locked(self, environment: ExecutionEnvironment, init_s: float) -> None:
         """The init phase has succeeded."""
 
-    def on_init_failed_locked(self, failure: Failure) -> list[tuple[Call, Outcome]]:
+    def on_init_failed_locked(self, started_at: float) -> list[Call]:
         """The init phase has failed; return the calls that this ends."""
 
     def on_gone_locked(self, environment: ExecutionEnvironment) -> None:
@@ -495,13 +495,12 @@ class ExecutionEnvironment:
             victims = list(self._running.values())
             self._running.clear()
             self._parked.clear()
-            ended = self._owner.on_init_failed_locked(failure) if was_init and is_failure else []
+            if was_init and is_failure:
+                victims += self._owner.on_init_failed_locked(self._created_at)
             init_s = self._clock() - self._created_at
         if was_init and is_failure:
             self._report_failed_init(failure, init_s, init_status)
         self._fail_calls(victims, failure)
-        for call, outcome in ended:
-            self._owner.finish(call, outcome, _status_of(failure))
         threading.Thread(
             target=self._stop, args=(reason, linger_s), name=f"env-{self.index}-stop", daemon=True
         ).start()

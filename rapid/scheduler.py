@@ -16,7 +16,7 @@ from lambda_protocol.errors import (
 )
 from lambda_protocol.invocation import Invocation, InvocationType, Outcome
 from lambda_protocol.limits import EVENT_AGE_MAX_S, STARTED_FRAME_AFTER_S
-from rapid.call import Call, Failure, OnStarted
+from rapid.call import Call, OnStarted
 from rapid.environment import ExecutionEnvironment
 from rapid.http_service import Exchange
 from rapid.metrics import Metrics
@@ -213,16 +213,15 @@ class Scheduler:
             extra={"env": environment.index, "init_ms": round(init_s * 1000, 1)},
         )
 
-    def on_init_failed_locked(self, failure: Failure) -> list[tuple[Call, Outcome]]:
+    def on_init_failed_locked(self, started_at: float) -> list[Call]:
         """Charge a failed init to the call it was for, from the second in a row on."""
         self._failed_inits += 1
         if self._failed_inits < INIT_ATTEMPTS or not self._waiting:
             return []
         call = self._waiting.popleft()
-        self._running += 1  # it ends like one that ran
-        version = call.invocation.function.qualifier or "$LATEST"
-        version = version if version.isdigit() else "$LATEST"
-        return [(call, failure.outcome(call.invocation.request_id, version))]
+        call.started_at = started_at  # it ends like one that ran
+        self._running += 1
+        return [call]
 
     def on_gone_locked(self, environment: ExecutionEnvironment) -> None:
         """Forget ``environment``; its number is free again."""

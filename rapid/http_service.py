@@ -60,6 +60,8 @@ class Exchange:
             head.append(f"Content-Length: {len(body)}\r\n")
         if self.request.method == "HEAD":  # a body would be taken for the next answer
             body = b""
+        if self.request.method == "HEAD":
+            body = b""
         is_last = self.request.is_last
         head.append("Connection: close\r\n\r\n" if is_last else "\r\n")
         return self._connection.send_answer("".join(head).encode("latin-1") + body, is_last)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_STOP_SIGNALS: Final = {signal.SIGTERM, signal.SIGINT}
 #: Added to an environment's own shutdown budget before we exit without it, seconds.
 STOP_LIMIT_S: Final = 8.0
 #: How long the broker may take to let a drained consumer go, seconds.
@@ -69,7 +70,7 @@ class Daemon:
         adopt_orphans()
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(writer)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        for number in (*_STOP_SIGNALS, signal.SIGCHLD):
             signal.signal(number, _wake_only)
         self._scheduler.start(eager=self._config.has_eager_init)
         self._invoke_api.start()
@@ -86,7 +87,7 @@ class Daemon:
         while True:
             numbers = _read_signals(reader, None)
             self._reaper.reap()
-            if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+            if numbers & _STOP_SIGNALS:
                 return
 
     def _stop(self, reader: int) -> int:
@@ -95,7 +96,8 @@ class Daemon:
         stopper = threading.Thread(target=self._stop_parts, name="stop", daemon=True)
         stopper.start()
         while stopper.is_alive():
-            _read_signals(reader, 0.05)
+            if _read_signals(reader, 0.05) & _STOP_SIGNALS:
+                self._scheduler.hurry()  # asked twice
             self._reaper.reap()
         self._reaper.reap()
         logger.info("stopped")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol
 
 from lambda_protocol.errors import (
+    InvalidParameterValueException,
     LambdaApiError,
     ServiceException,
     TooManyRequestsException,
@@ -90,7 +91,9 @@ class Scheduler:
         self._failed_inits = 0  # in a row
         self._has_initialised = False
         self._running = 0
+        self._request_ids: set[str] = set()  # of all calls in hand
         self._is_stopping = False
+        self._is_hurried = False
         self._wake_at = float("inf")
         self._thread = threading.Thread(target=self._run_clock, name="clock", daemon=True)
 
@@ -113,7 +116,9 @@ class Scheduler:
         """Let what is in hand end for ``drain_s``, then shut every environment down."""
         with self.lock:
             self._is_stopping = True
-            self._changed.wait_for(lambda: not self._waiting and not self._running, drain_s)
+            self._changed.wait_for(
+                lambda: self._is_hurried or not (self._waiting or self._running), drain_s
+            )
             refused = list(self._waiting)
             self._waiting.clear()
             environments = list(self._environments.values())
@@ -125,6 +130,12 @@ class Scheduler:
             self._changed.wait_for(lambda: not self._environments, kill_s)
             self._wake_at = 0.0
             self._tick.notify()
+
+    def hurry(self) -> None:
+        """Let a :meth:`stop` under way wait for no invocation any longer."""
+        with self.lock:
+            self._is_hurried = True
+            self._changed.notify_all()
 
     # --- for the doors
 
@@ -140,6 +151,11 @@ class Scheduler:
                 raise ServiceException("The function's instance is shutting down.")
             if len(self._waiting) >= MAX_WAITING:
                 raise self._throttled()
+            if call.invocation.request_id in self._request_ids:
+                raise InvalidParameterValueException(
+                    f"The request id {call.invocation.request_id} is in use."
+                )
+            self._request_ids.add(call.invocation.request_id)
             call.received_at = now
             call.wait_deadline = now + (EVENT_AGE_MAX_S if is_event else self._queue_timeout_s)
             self._waiting.append(call)
@@ -150,7 +166,7 @@ class Scheduler:
                     is_refused = self._coming_locked(now) < len(self._waiting)
                     call.wait_deadline = now + self._timeout_s  # for what is coming for it
                 if is_refused:
-                    self._waiting.remove(call)
+                    self._forget_locked(call)
                 else:
                     self.note_deadline_locked(call.wait_deadline)
             if call.on_started is not None:
@@ -182,7 +198,7 @@ class Scheduler:
         with self.lock:
             taken = [call for call in self._waiting if wanted(call)]
             for call in taken:
-                self._waiting.remove(call)
+                self._forget_locked(call)
             return taken
 
     @property
@@ -248,6 +264,7 @@ class Scheduler:
         now = self._clock()
         with self.lock:
             self._running -= 1
+            self._request_ids.discard(call.invocation.request_id)
             if self._is_stopping:
                 self._changed.notify_all()
         self._metrics.on_finished(status, now - call.started_at if call.started_at else 0.0)
@@ -321,6 +338,11 @@ class Scheduler:
         for call, environment, exchange in actions.deliver:
             environment.deliver(call, exchange)
 
+    def _forget_locked(self, call: Call) -> None:
+        """Take an unstarted call out."""
+        self._waiting.remove(call)
+        self._request_ids.discard(call.invocation.request_id)
+
     def _refuse(self, call: Call, error: LambdaApiError) -> None:
         self._metrics.on_refused(error)
         call.on_outcome(error)
@@ -345,7 +367,7 @@ class Scheduler:
         """Do what is due and find out when to look again; leaves the lock to act."""
         throttled = [call for call in self._waiting if call.wait_deadline <= now]
         for call in throttled:
-            self._waiting.remove(call)
+            self._forget_locked(call)
         if throttled and self._is_stopping:
             self._changed.notify_all()
         environments = list(self._environments.values())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import io
 import logging
 import os
@@ -59,6 +60,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
 
     def run(self) -> None:
         """Accept until told to stop, then let what is in hand end."""
+        gc.freeze()  # the application stays: the collector need not look at it again
         poller = select.poll()
         listeners = {listener.fileno(): listener for listener in self.sockets}
         for descriptor, listener in listeners.items():

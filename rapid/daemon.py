@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import select
@@ -76,6 +77,7 @@ class Daemon:
         self._invoke_api.start()
         if self._consumer is not None:
             self._consumer.start()
+        gc.freeze()  # what is here now stays: the collector need not look at it again
         logger.info(
             "serving",
             extra={"function": self._config.function.name, "port": self._invoke_api.port},

@@ -6,7 +6,7 @@ import functools
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -105,7 +105,7 @@ class ExecutionEnvironment:
         self.phase = Phase.INIT
         self.runtime_state = RuntimeState.STARTED
         self.extensions = Extensions()
-        self._parked: deque[Exchange] = deque()
+        self._parked: list[Exchange] = []
         self._running: dict[str, Call] = {}
         self._answered_id: str | None = None
         self._timed_out: OrderedDict[str, None] = OrderedDict()
@@ -153,7 +153,7 @@ class ExecutionEnvironment:
 
     def assign_locked(self, call: Call, now: float) -> Exchange:
         """Take ``call``; return the parked ``next`` that :meth:`deliver` is to answer."""
-        exchange = self._parked.popleft()
+        exchange = self._parked.pop()  # the newest: an older one may be of a lost connection
         self._running[call.invocation.request_id] = call
         call.started_at = now
         call.deadline = now + self._config.timeout_s
@@ -247,12 +247,6 @@ class ExecutionEnvironment:
         call = self._take_answered(request_id, RuntimeState.INVOCATION_ERROR_RESPONSE)
         outcome = failure.outcome(request_id, self._config.version)
         self._complete(call, outcome, "error", failure.error_type)
-
-    def require_running(self, request_id: str) -> None:
-        """Raise ``RuntimeApiError`` unless the runtime owes an answer to ``request_id``."""
-        with self._lock:
-            if request_id not in self._running:
-                raise self._refusal_locked(request_id, RuntimeState.INVOCATION_RESPONSE)
 
     def fail_init(self, failure: Failure) -> None:
         """Take the runtime's own report that its init failed; raises ``RuntimeApiError``."""

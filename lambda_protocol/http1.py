@@ -47,6 +47,10 @@ class PeerGoneError(Exception):
     """The peer closed in the middle of a request."""
 
 
+class _BrokenChunkError(Exception):
+    """Where a chunk should begin or end there is something else: the body cannot be told."""
+
+
 class Request:
     """One request: its head as soon as it is read, its body after that."""
 
@@ -74,7 +78,7 @@ class Request:
         self.body = b""
         self.body_size = 0  #: bytes the peer sent or announced, kept or not
         self.is_oversize = False  #: the body was over the limit, and is not here
-        self.is_truncated = False  #: the connection ended before the body did
+        self.is_truncated = False  #: the body broke off: the connection ended, or no chunk came
         connection = headers.get("connection", "").lower()
         #: Whether the peer wants the connection closed after the answer.
         self.is_last = (
@@ -153,7 +157,7 @@ class RequestReader:
                 if len(length_text) > _LENGTH_DIGITS:
                     raise BadRequestError(413, "body too large")
                 self._read_sized(request, int(length_text))
-        except PeerGoneError:
+        except (PeerGoneError, _BrokenChunkError):
             request.is_truncated = True
             request.is_last = True
 
@@ -208,7 +212,7 @@ class RequestReader:
         while True:
             digits = self._read_line().split(b";", 1)[0].strip()
             if not _HEX.fullmatch(digits):
-                raise BadRequestError(400, "malformed chunk size")
+                raise _BrokenChunkError
             count = int(digits, 16)
             if count == 0:
                 break
@@ -221,7 +225,7 @@ class RequestReader:
                     return
             data = self._read_exactly(count + 2)
             if not data.endswith(b"\r\n"):
-                raise BadRequestError(400, "chunk does not end with CRLF")
+                raise _BrokenChunkError
             if not request.is_oversize:
                 parts.append(data[:-2])
         for _ in range(MAX_HEADERS):  # trailers: read, and not needed

@@ -211,9 +211,8 @@ class AmqpConsumer:
             )
 
     def _run_commands(self, link: _Link) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._commands.get_nowait()(link)
+        while not self._commands.empty():  # nobody else takes any out
+            self._commands.get_nowait()(link)
 
     def _do_drain(self, link: _Link) -> None:
         self._cancel(link)

@@ -1,0 +1,163 @@
+"""The parts of the benchmark that reckon and read; the measuring itself needs wrk and time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import procfs
+from bench.client import Answers
+from bench.load import parse_load
+from bench.profile import summarize
+from bench.report import render, save_json
+from bench.results import Memory, Results
+from bench.rounds import Sample
+from bench.startup import Startup
+from bench.targets import judge
+from scripts.progress import wait_until
+
+WRK_OUTPUT = """\
+Running 1s test @ http://127.0.0.1:8080/
+  2037 requests in 1.00s, 300 KB read
+Requests/sec:   2037.12
+requests=2037
+duration_us=1000442
+p50_us=450
+p99_us=3400
+errors_connect=0
+errors_status=2
+errors_timeout=1
+"""
+
+
+def make_sample(rate: float, p50_ms: float = 1.0, errors: int = 0) -> Sample:
+    return Sample(
+        rate=rate,
+        p50_ms=p50_ms,
+        p99_ms=3.0,
+        cpu_ms={"daemon": 0.2, "function": 0.1},
+        answers=1000,
+        errors={"status": errors},
+    )
+
+
+def make_results(
+    samples: dict[str, list[Sample]], *, idle_mb: float = 25.0, missing: int = 0
+) -> Results:
+    return Results(
+        about={"python": "3.11"},
+        samples=samples,
+        memory={"rapid": Memory(idle_mb=idle_mb, loaded_mb=40.0)},
+        startups={"rapid": [Startup(port_open_ms=80.0, first_answer_ms=90.0)]},
+        answers={"server": Answers(own=1000 - missing, other=0, missing=missing)},
+        payloads={},
+    )
+
+
+def verdicts(results: Results) -> dict[str, bool | None]:
+    return {verdict.target: verdict.is_reached for verdict in judge(results)}
+
+
+def test_wrk_figures_are_read_below_its_own_report() -> None:
+    load = parse_load(WRK_OUTPUT)
+
+    assert load.answers == 2037
+    assert load.duration_s == pytest.approx(1.000442)
+    assert (load.p50_ms, load.p99_ms) == (0.45, 3.4)
+    assert load.errors == {"connect": 0, "status": 2, "timeout": 1}
+
+
+def test_ratios_pair_samples_of_the_same_round() -> None:
+    results = make_results(
+        {
+            "direct-1": [make_sample(3000), make_sample(1500)],
+            "rie-1": [make_sample(2000), make_sample(1000)],
+        }
+    )
+
+    assert results.ratios("direct-1", lambda sample: sample.rate) == [1.5, 1.5]
+    assert results.ratios("rie-1", lambda sample: sample.rate) == []
+
+
+@pytest.mark.parametrize(("rate", "is_reached"), [(3400, True), (3399, False)])
+def test_direct_rate_is_held_against_rie(rate: float, is_reached: bool) -> None:
+    results = make_results({"direct-1": [make_sample(rate)], "rie-1": [make_sample(2000)]})
+
+    assert verdicts(results)["direct, 1 connection: rate >= 1.7 x RIE's"] is is_reached
+
+
+@pytest.mark.parametrize(("p50_ms", "is_reached"), [(1.1, True), (1.11, False)])
+def test_broker_latency_is_held_against_rie(p50_ms: float, is_reached: bool) -> None:
+    results = make_results(
+        {"server-1": [make_sample(900, p50_ms)], "rie-1": [make_sample(2000, 0.5)]}
+    )
+
+    assert verdicts(results)["server + broker, 1 connection: p50 <= 2.2 x RIE's"] is is_reached
+
+
+def test_without_rie_nothing_is_judged_against_it() -> None:
+    judged = verdicts(make_results({"direct-1": [make_sample(3400)]}))
+
+    assert [judged[target] for target in judged if "RIE" in target] == [None, None, None]
+
+
+def test_errors_of_rie_are_not_ours() -> None:
+    judged = verdicts(
+        make_results({"rie-1": [make_sample(1, errors=9)], "direct-1": [make_sample(1)]})
+    )
+
+    assert judged["no errors under load"] is True
+
+
+def test_an_unanswered_call_misses_the_target() -> None:
+    assert (
+        verdicts(make_results({}, missing=1))["every call answered with its own payload"] is False
+    )
+
+
+def test_idle_memory_has_a_limit() -> None:
+    assert verdicts(make_results({}, idle_mb=30.1))["rapid from source, idle: <= 30 MB"] is False
+
+
+def test_tables_show_median_and_range() -> None:
+    text = render(make_results({"direct-16": [make_sample(rate) for rate in (1000, 3000, 2000)]}))
+
+    assert "| rapid, direct, 16 | 2,000 [1,000..3,000] |" in text
+
+
+def test_json_holds_samples_and_verdicts(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+
+    save_json(make_results({"direct-1": [make_sample(3400)]}), file)
+
+    content = json.loads(file.read_text())
+    assert content["samples"]["direct-1"][0]["rate"] == 3400
+    assert {verdict["found"] for verdict in content["verdicts"]} >= {"not compared", "25.0 MB"}
+
+
+def test_cpu_and_memory_are_of_the_session_only() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", "while True: pass"], start_new_session=True
+    ) as busy:
+        is_busy = wait_until(lambda: procfs.leader_cpu_s(busy.pid) >= 0.1, 10.0)
+        cpu_s = procfs.session_cpu_s(busy.pid)
+        rss_mb = procfs.session_rss_mb(busy.pid)
+        busy.kill()
+
+    assert is_busy
+    assert 0.1 <= cpu_s < 10.0
+    assert rss_mb > 1.0
+
+
+def test_profile_tells_own_time_from_total() -> None:
+    table = summarize(["main;serve;parse 30", "main;serve 10", "main;serve;serve;write 60"])
+
+    assert table.splitlines()[1:] == [
+        "  60.0   60.0  write",
+        "  30.0   30.0  parse",
+        "  10.0  100.0  serve",
+    ]

@@ -1,0 +1,143 @@
+"""Fixtures: factories, processes that surely end, and the broker."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import pytest
+
+from lambda_protocol.invocation import Invocation
+from scripts.rabbitmq_node import RabbitmqNode, find_server
+from tests import support
+from tests.support import Program, Rapid, Server, unique_name
+
+ProgramT = TypeVar("ProgramT", bound=Program)
+
+
+class StartRapid(Protocol):
+    """Starts a rapid for the length of the test; see ``Rapid`` for the arguments."""
+
+    def __call__(
+        self, *command: str, flags: tuple[str, ...] = (), ready: bool = True, **environ: str
+    ) -> Rapid: ...
+
+
+class StartServer(Protocol):
+    """Starts a Lambda Server for the length of the test; see ``Server`` for the arguments."""
+
+    def __call__(self, *arguments: str, ready: bool = True, **environ: str) -> Server: ...
+
+
+@pytest.fixture
+def make_invocation() -> Callable[..., Invocation]:
+    """Give a factory: a plain synchronous invocation with some fields changed."""
+    return support.make_invocation
+
+
+@pytest.fixture
+def function_name() -> str:
+    """Give a function and queue name that nobody else uses."""
+    return unique_name()
+
+
+@pytest.fixture
+def start_rapid() -> Iterator[StartRapid]:
+    with contextlib.ExitStack() as stack:
+
+        def start(
+            *command: str, flags: tuple[str, ...] = (), ready: bool = True, **environ: str
+        ) -> Rapid:
+            return stack.enter_context(Rapid(*command, flags=flags, ready=ready, **environ))
+
+        yield start
+
+
+@pytest.fixture
+def start_server() -> Iterator[StartServer]:
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments: str, ready: bool = True, **environ: str) -> Server:
+            return stack.enter_context(Server(*arguments, ready=ready, **environ))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the URI of a RabbitMQ: ``AMQP_URI``, or a private node for this run.
+
+    With pytest-xdist the workers share one node: the first to need it starts it, the last stops it.
+    """
+    given = os.environ.get("AMQP_URI")
+    if given:
+        yield given
+        return
+    if find_server() is None:
+        reason = "no rabbitmq-server on this machine; scripts/test-setup installs one"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    run = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        run = run.parent
+    folder = run / "rabbitmq"
+    with _locked(folder) as users:
+        node = RabbitmqNode(folder)
+        node.start()
+        users.write_text(str(_count(users) + 1))
+    try:
+        yield node.uri
+    finally:
+        with _locked(folder) as users:
+            left = _count(users) - 1
+            users.write_text(str(left))
+            if left == 0:
+                node.stop()
+
+
+@pytest.fixture
+def switching() -> Iterator[None]:
+    """Let threads switch about as often as they can, so that races show."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "broker" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.broker)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the programs of a failed test printed."""
+    report = yield
+    if report.failed:
+        for program in support.started:
+            report.sections.append((f"output of {program.name}", "\n".join(program.log[-200:])))
+    if report.when == "teardown":
+        support.started.clear()
+    return report
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[Path]:
+    """Hold the folder's lock; give the file that counts its users."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder / "users"
+
+
+def _count(users: Path) -> int:
+    return int(users.read_text()) if users.exists() else 0

@@ -1,0 +1,419 @@
+"""The frame codec against pika's own: what one writes the other reads, byte for byte."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import random
+import struct
+from typing import Any
+
+import pika
+import pika.frame
+import pika.spec
+import pytest
+
+from lambda_protocol.amqp_frames import (
+    Delivery,
+    FrameReader,
+    Properties,
+    encode_ack,
+    encode_publish,
+)
+
+FRAME_MAX = 4096  # the least that AMQP allows
+
+
+# --- what pika says
+
+
+def by_pika(data: bytes) -> list[Any]:
+    """Return the frames in ``data`` as pika decodes them."""
+    frames = []
+    while data:
+        size, frame = pika.frame.decode_frame(data)
+        assert frame is not None, f"half a frame: {data[:40]!r}"
+        frames.append(frame)
+        data = data[size:]
+    return frames
+
+
+def delivery_by_pika(
+    body: bytes = b"{}",
+    *,
+    channel: int = 1,
+    tag: int = 1,
+    redelivered: bool = False,
+    routing_key: str = "echo",
+    exchange: str = "",
+    consumer_tag: str = "ctag1.x",
+    properties: pika.BasicProperties | None = None,
+    piece: int = FRAME_MAX - 8,
+) -> bytes:
+    """Return the frames of a delivery as a broker sends them, written by pika."""
+    method = pika.spec.Basic.Deliver(consumer_tag, tag, redelivered, exchange, routing_key)
+    frames: list[Any] = [
+        pika.frame.Method(channel, method),
+        pika.frame.Header(channel, len(body), properties or pika.BasicProperties()),
+    ]
+    frames += [
+        pika.frame.Body(channel, body[start : start + piece])
+        for start in range(0, len(body), piece)
+    ]
+    return b"".join(frame.marshal() for frame in frames)
+
+
+def method_by_pika(method: Any, channel: int = 1) -> bytes:
+    return bytes(pika.frame.Method(channel, method).marshal())
+
+
+def random_properties(rng: random.Random) -> Properties:
+    def text(limit: int) -> str:
+        return "".join(rng.choice("aZ0-_.é\u2603\U0001f980") for _ in range(rng.randrange(limit)))
+
+    def maybe(value: Any) -> Any:
+        return value if rng.random() < 0.5 else None
+
+    headers: dict[str, str | int] = {}
+    for _ in range(rng.randrange(5)):
+        value: str | int = text(40)
+        if rng.random() < 0.4:
+            value = rng.choice([0, 1, -1, 2**31, -(2**31), 2**63 - 1, -(2**63), rng.getrandbits(40)])
+        headers[text(20) or "n"] = value
+    return Properties(
+        content_type=maybe(text(20)),
+        headers=headers,
+        delivery_mode=maybe(rng.choice([1, 2])),
+        correlation_id=maybe(text(60)),
+        reply_to=maybe(text(60)),
+        expiration=maybe(str(rng.randrange(10**6))),
+        timestamp=maybe(rng.randrange(2**40)),
+    )
+
+
+# --- what we write
+
+
+def test_a_publish_reads_the_same_by_pika() -> None:
+    rng = random.Random(1)
+    for _ in range(300):
+        properties = random_properties(rng)
+        body = rng.randbytes(rng.choice([0, 1, 4088, 4089, 8176, 10_000]))
+        channel = rng.randrange(1, 2048)
+
+        data = encode_publish(
+            channel, "a.queue", properties, body, frame_max=FRAME_MAX, mandatory=True
+        )
+        method, header, *bodies = by_pika(data)
+
+        assert {frame.channel_number for frame in (method, header, *bodies)} == {channel}
+        assert isinstance(method.method, pika.spec.Basic.Publish)
+        assert (method.method.exchange, method.method.routing_key) == ("", "a.queue")
+        assert (method.method.mandatory, method.method.immediate) == (True, False)
+        assert header.body_size == len(body)
+        assert b"".join(frame.fragment for frame in bodies) == body
+        got = header.properties
+        assert (got.headers or {}) == properties.headers
+        for name in (
+            "content_type",
+            "delivery_mode",
+            "correlation_id",
+            "reply_to",
+            "expiration",
+            "timestamp",
+        ):
+            assert getattr(got, name) == getattr(properties, name), name
+
+
+@pytest.mark.parametrize("mandatory", [True, False])
+def test_a_publish_is_mandatory_only_when_asked(mandatory: bool) -> None:
+    data = encode_publish(
+        1, "q", Properties(), b"", frame_max=FRAME_MAX, mandatory=mandatory
+    )
+
+    assert by_pika(data)[0].method.mandatory is mandatory
+
+
+@pytest.mark.parametrize("size", [0, 1, 4087, 4088, 4089, 8176, 8177, 100_000])
+def test_no_frame_is_over_the_agreed_size(size: int) -> None:
+    data = encode_publish(1, "q", Properties(), bytes(size), frame_max=FRAME_MAX)
+
+    at = 0
+    while at < len(data):
+        length = struct.unpack_from(">I", data, at + 3)[0] + 8
+        assert length <= FRAME_MAX
+        at += length
+
+
+def test_an_acknowledgement_is_pikas_byte_for_byte() -> None:
+    for channel, tag in [(1, 1), (2047, 2**63 - 1), (65_535, 300)]:
+        expected = method_by_pika(pika.spec.Basic.Ack(tag, multiple=False), channel)
+
+        assert encode_ack(channel, tag) == expected
+
+
+# --- what we read
+
+
+def test_a_delivery_by_pika_reads_the_same() -> None:
+    rng = random.Random(2)
+    for _ in range(300):
+        sent = random_properties(rng)
+        body = rng.randbytes(rng.choice([0, 1, 4088, 4089, 10_000]))
+        data = delivery_by_pika(
+            body,
+            channel=rng.randrange(1, 2048),
+            tag=rng.getrandbits(63),
+            redelivered=rng.random() < 0.5,
+            routing_key="x" * rng.randrange(256),
+            exchange="e" * rng.randrange(30),
+            consumer_tag="c" * rng.randrange(256),
+            properties=pika.BasicProperties(
+                content_type=sent.content_type,
+                headers=dict(sent.headers) or None,
+                delivery_mode=sent.delivery_mode,
+                correlation_id=sent.correlation_id,
+                reply_to=sent.reply_to,
+                expiration=sent.expiration,
+                timestamp=sent.timestamp,
+            ),
+        )
+        method = by_pika(data)[0]
+
+        (got,) = FrameReader().feed(data)
+
+        assert isinstance(got, Delivery)
+        assert got.properties == sent
+        assert got.body == body
+        assert got.channel == method.channel_number
+        assert got.delivery_tag == method.method.delivery_tag
+        assert got.redelivered == method.method.redelivered
+        assert got.routing_key == method.method.routing_key
+
+
+def test_properties_that_nobody_needs_are_passed_over() -> None:
+    properties = pika.BasicProperties(
+        content_type="a",
+        content_encoding="gzip",
+        headers={"h": "v"},
+        delivery_mode=2,
+        priority=9,
+        correlation_id="c",
+        reply_to="r",
+        expiration="1",
+        message_id="m",
+        timestamp=7,
+        type="t",
+        user_id="u",
+        app_id="ap",
+        cluster_id="cl",
+    )
+
+    (got,) = FrameReader().feed(delivery_by_pika(properties=properties))
+
+    assert isinstance(got, Delivery)
+    assert got.properties == Properties(
+        content_type="a",
+        headers={"h": "v"},
+        delivery_mode=2,
+        correlation_id="c",
+        reply_to="r",
+        expiration="1",
+        timestamp=7,
+    )
+
+
+def test_every_integer_type_of_a_table_is_read_as_pika_reads_it() -> None:
+    for kind, form, value in [
+        (b"b", ">b", -5),
+        (b"B", ">B", 250),
+        (b"s", ">h", -300),
+        (b"u", ">H", 65_000),
+        (b"I", ">i", -70_000),
+        (b"i", ">I", 4_000_000_000),
+        (b"l", ">q", -(2**40)),
+        (b"t", ">B", 1),
+    ]:
+        entry = b"\x01n" + kind + struct.pack(form, value)
+        data = with_table(entry)
+
+        (got,) = FrameReader().feed(data)
+
+        assert isinstance(got, Delivery)
+        assert got.properties.headers == {"n": value} == by_pika(data)[1].properties.headers
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(None, id="void"),
+        pytest.param(b"bytes", id="bytes"),
+        pytest.param([1, 2], id="array"),
+        pytest.param({"a": 1}, id="table"),
+        pytest.param(decimal.Decimal("1.5"), id="decimal"),
+    ],
+)
+def test_a_header_of_an_unknown_type_hands_the_delivery_on_whole(value: object) -> None:
+    data = delivery_by_pika(b"x" * 9000, properties=pika.BasicProperties(headers={"h": value}))
+
+    assert FrameReader().feed(data) == [data]
+
+
+@pytest.mark.parametrize("kind", [b"f" + bytes(4), b"d" + bytes(8), b"L" + bytes(8)], ids=repr)
+def test_a_number_of_an_unknown_type_hands_the_delivery_on_whole(kind: bytes) -> None:
+    data = with_table(b"\x01n" + kind)
+
+    assert FrameReader().feed(data) == [data]
+
+
+def test_a_timestamp_header_is_its_seconds() -> None:
+    when = datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC)
+    data = delivery_by_pika(properties=pika.BasicProperties(headers={"t": when}))
+
+    (got,) = FrameReader().feed(data)
+
+    assert isinstance(got, Delivery)
+    assert got.properties.headers == {"t": int(when.timestamp())}
+
+
+def test_a_header_that_is_no_utf_8_hands_the_delivery_on_whole() -> None:
+    data = with_table(b"\x01nS\x00\x00\x00\x01\xff")
+
+    assert FrameReader().feed(data) == [data]
+
+
+def with_table(entry: bytes) -> bytes:
+    """Return an empty delivery whose headers are one table entry, written by hand."""
+    payload = struct.pack(">HHQH", 60, 0, 0, 1 << 13) + struct.pack(">I", len(entry)) + entry
+    header = struct.pack(">BHI", 2, 1, len(payload)) + payload + b"\xce"
+    method = method_by_pika(pika.spec.Basic.Deliver("c", 1, False, "", "echo"))
+    return method + header
+
+
+# --- how it arrives
+
+
+FOREIGN = [
+    pytest.param(method_by_pika(pika.spec.Channel.OpenOk()), id="Channel.OpenOk"),
+    pytest.param(method_by_pika(pika.spec.Basic.Ack(1)), id="Basic.Ack"),
+    pytest.param(method_by_pika(pika.spec.Basic.Cancel("c")), id="Basic.Cancel"),
+    pytest.param(method_by_pika(pika.spec.Connection.Close(320, "bye", 0, 0), 0), id="Close"),
+    pytest.param(bytes(pika.frame.Heartbeat().marshal()), id="heartbeat"),
+    pytest.param(
+        method_by_pika(pika.spec.Basic.Return(312, "NO_ROUTE", "", "nobody"), 3)
+        + bytes(pika.frame.Header(3, 2, pika.BasicProperties(correlation_id="c")).marshal())
+        + bytes(pika.frame.Body(3, b"{}").marshal()),
+        id="Basic.Return",
+    ),
+    pytest.param(
+        method_by_pika(pika.spec.Basic.GetOk(1, False, "", "q", 0), 3)
+        + bytes(pika.frame.Header(3, 1, pika.BasicProperties()).marshal())
+        + bytes(pika.frame.Body(3, b"x").marshal()),
+        id="Basic.GetOk",
+    ),
+]
+
+
+@pytest.mark.parametrize("frames", FOREIGN)
+def test_what_is_no_delivery_is_handed_on_byte_for_byte(frames: bytes) -> None:
+    items = FrameReader().feed(frames)
+
+    assert all(isinstance(item, bytes) for item in items)
+    assert b"".join(item for item in items if isinstance(item, bytes)) == frames
+
+
+def test_a_protocol_header_is_handed_on() -> None:
+    """A broker that speaks another version says so with its own header, and hangs up."""
+    assert FrameReader().feed(b"AMQP\x00\x01\x00\x00") == [b"AMQP\x00\x01\x00\x00"]
+
+
+def conversation() -> bytes:
+    """Several deliveries, foreign frames between their frames, and two channels at once."""
+    first = delivery_by_pika(b"a" * 5000, channel=1, tag=1)
+    second = delivery_by_pika(b"b" * 300, channel=2, tag=9)
+    heartbeat = bytes(pika.frame.Heartbeat().marshal())
+    ack = method_by_pika(pika.spec.Basic.Ack(4), channel=3)
+    pieces_1, pieces_2 = cut_frames(first), cut_frames(second)
+    mixed = [
+        heartbeat,
+        pieces_1[0],
+        pieces_2[0],
+        ack,
+        pieces_1[1],
+        heartbeat,
+        pieces_2[1],
+        pieces_1[2],
+        pieces_2[2],
+        pieces_1[3],
+        delivery_by_pika(b"", channel=1, tag=2),
+    ]
+    return b"".join(mixed)
+
+
+def cut_frames(data: bytes) -> list[bytes]:
+    frames = []
+    while data:
+        size, _ = pika.frame.decode_frame(data)
+        frames.append(data[:size])
+        data = data[size:]
+    return frames
+
+
+def summary(items: list[Delivery | bytes]) -> list[object]:
+    return [
+        (item.channel, item.delivery_tag, item.body) if isinstance(item, Delivery) else item
+        for item in items
+    ]
+
+
+def test_deliveries_interleaved_with_other_frames_and_channels_are_kept_apart() -> None:
+    items = summary(FrameReader().feed(conversation()))
+
+    assert [item for item in items if isinstance(item, tuple)] == [
+        (2, 9, b"b" * 300),
+        (1, 1, b"a" * 5000),
+        (1, 2, b""),
+    ]
+    assert len([item for item in items if isinstance(item, bytes)]) == 3
+
+
+def test_a_cut_at_any_byte_changes_nothing() -> None:
+    data = conversation()
+    whole = summary(FrameReader().feed(data))
+
+    for cut in range(len(data) + 1):
+        reader = FrameReader()
+        assert summary(reader.feed(data[:cut]) + reader.feed(data[cut:])) == whole, cut
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 8, 4095])
+def test_small_pieces_change_nothing(step: int) -> None:
+    data = conversation()
+    reader = FrameReader()
+    items: list[Delivery | bytes] = []
+
+    for start in range(0, len(data), step):
+        items += reader.feed(data[start : start + step])
+
+    assert summary(items) == summary(FrameReader().feed(data))
+
+
+def test_a_body_that_comes_in_many_small_frames_is_whole() -> None:
+    body = random.Random(3).randbytes(1000)
+
+    (got,) = FrameReader().feed(delivery_by_pika(body, piece=1))
+
+    assert isinstance(got, Delivery)
+    assert got.body == body
+
+
+def test_a_publish_of_ours_comes_back_as_the_same_delivery() -> None:
+    """What the broker does: our publish's header and body frames behind a Basic.Deliver."""
+    properties = Properties(headers={"X-Lambda-Frames": 1, "a": "b"}, correlation_id="c")
+    sent = encode_publish(1, "q", properties, b"x" * 9999, frame_max=FRAME_MAX)
+    method = method_by_pika(pika.spec.Basic.Deliver("c", 1, False, "", "q"))
+
+    (got,) = FrameReader().feed(method + b"".join(cut_frames(sent)[1:]))
+
+    assert isinstance(got, Delivery)
+    assert (got.properties, got.body) == (properties, b"x" * 9999)

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from lambda_protocol.http1 import (
+    MAX_HEAD_BYTES,
+    BadRequestError,
+    Request,
+    RequestReader,
+    limit_stalls,
+)
+
+
+class Wire:
+    """A socket pair: what is sent at one end is read as requests at the other."""
+
+    def __init__(self) -> None:
+        self.peer, self._ours = socket.socketpair()
+        self.peer.settimeout(5)
+        limit_stalls(self._ours, 5)
+        self.reader = RequestReader(self._ours, max_body_bytes=1000)
+
+    def stall_at_once(self) -> None:
+        self._ours.setblocking(False)
+
+    def read(self) -> Request | None:
+        request = self.reader.read_head(waits_forever=False)
+        if request is not None:
+            self.reader.read_body(request)
+        return request
+
+    def close(self) -> None:
+        self.peer.close()
+        self._ours.close()
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    wire = Wire()
+    yield wire
+    wire.close()
+
+
+REQUESTS = (
+    b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+    b"PUT /d HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: 1\r\n\r\n"
+    b"\r\nGET /e HTTP/1.0\r\n\r\n"
+)
+
+
+def summary(request: Request) -> object:
+    return (request.method, request.path, request.query, request.body, request.is_last)
+
+
+class Pieces:
+    """Stands in for a socket: each ``recv`` returns one piece, the last one the end."""
+
+    def __init__(self, data: bytes, step: int) -> None:
+        self._pieces = [data[at : at + step] for at in range(0, len(data), step)]
+
+    def recv(self, size: int) -> bytes:
+        if not self._pieces:
+            return b""
+        piece = self._pieces[0]
+        self._pieces[0] = piece[size:]
+        if not self._pieces[0]:
+            del self._pieces[0]
+        return piece[:size]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 64, 1000])
+def test_pieces_of_any_size_are_the_same_requests(step: int) -> None:
+    reader = RequestReader(cast("socket.socket", Pieces(REQUESTS, step)), max_body_bytes=1000)
+    requests = []
+    while (request := reader.read_head(waits_forever=False)) is not None:
+        reader.read_body(request)
+        requests.append(summary(request))
+
+    assert requests == [
+        ("POST", "/a", "b=c", b"hello", False),
+        ("PUT", "/d", "", b"abcde", False),
+        ("GET", "/e", "", b"", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("version", "connection", "is_last"),
+    [
+        ("HTTP/1.1", None, False),
+        ("HTTP/1.1", "keep-alive", False),
+        ("HTTP/1.1", "Close", True),
+        ("HTTP/1.1", "TE, close", True),
+        ("HTTP/1.0", None, True),
+        ("HTTP/1.0", "keep-alive", False),
+        ("HTTP/1.0", "close", True),
+    ],
+)
+def test_who_wants_the_connection_closed(
+    wire: Wire, version: str, connection: str | None, is_last: bool
+) -> None:
+    header = f"Connection: {connection}\r\n" if connection else ""
+    wire.peer.sendall(f"GET / {version}\r\n{header}\r\n".encode())
+
+    request = wire.read()
+
+    assert request is not None
+    assert request.is_last is is_last
+
+
+def test_the_size_of_a_body_is_known_even_if_it_is_not_kept(wire: Wire) -> None:
+    wire.peer.sendall(b"POST / HTTP/1.1\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1001)
+
+    request = wire.read()
+
+    assert request is not None
+    assert (request.is_oversize, request.body, request.body_size) == (True, b"", 1001)
+
+
+def test_a_silent_connection_is_taken_for_closed_where_nobody_waits_forever(wire: Wire) -> None:
+    wire.stall_at_once()
+
+    assert wire.read() is None
+
+
+@pytest.mark.parametrize(
+    "half", [b"GET / HT", b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhe"], ids=["head", "body"]
+)
+def test_a_request_that_stalls_is_a_408(wire: Wire, half: bytes) -> None:
+    wire.peer.sendall(half)
+    wire.stall_at_once()
+
+    with pytest.raises(BadRequestError) as caught:
+        wire.read()
+    assert caught.value.status == 408
+
+
+def test_a_peer_that_closes_in_its_head_sends_no_request(wire: Wire) -> None:
+    wire.peer.sendall(b"GET / HTTP/1.1\r\nHost")
+    wire.peer.close()
+
+    assert wire.read() is None
+
+
+def test_a_closed_peer_is_noticed_without_reading(wire: Wire) -> None:
+    assert wire.reader.is_peer_gone() is False
+    wire.peer.sendall(b"x")
+    assert wire.reader.is_peer_gone() is False
+    wire.peer.shutdown(socket.SHUT_WR)
+    wire.reader.discard(1)
+
+    assert wire.reader.is_peer_gone() is True
+
+
+def test_one_requests_headers_are_not_the_next_ones(wire: Wire) -> None:
+    wire.peer.sendall(b"GET / HTTP/1.1\r\nX-A: 1\r\n\r\nGET / HTTP/1.1\r\nX-B: 1\r\n\r\n")
+
+    first, second = wire.read(), wire.read()
+
+    assert first is not None
+    assert second is not None
+    assert (dict(first.headers), dict(second.headers)) == ({"x-a": "1"}, {"x-b": "1"})
+
+
+def test_a_head_without_an_end_is_refused_at_its_limit(wire: Wire) -> None:
+    wire.peer.settimeout(None)
+    sent = 0
+    status = 0
+    wire.stall_at_once()
+    while not status and sent < 2 * MAX_HEAD_BYTES:
+        sent += wire.peer.send(b"x" * 65_536, socket.MSG_DONTWAIT)
+        try:
+            wire.read()
+        except BadRequestError as error:
+            status = error.status if error.status != 408 else 0
+
+    assert (status, sent > MAX_HEAD_BYTES) == (431, True)

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import base64
+import time
+from typing import Any
+
+import pytest
+
+from lambda_protocol.amqp_frames import Delivery, Properties
+from lambda_protocol.errors import (
+    InvalidRequestContentException,
+    LambdaApiError,
+    ServiceException,
+    TooManyRequestsException,
+)
+from lambda_protocol.function_name import FunctionRef
+from lambda_protocol.invocation import Invocation, InvocationType, Outcome
+from lambda_protocol.invoke_amqp import (
+    DIRECT_REPLY_TO,
+    IncomingCall,
+    Started,
+    decode_call,
+    decode_reply,
+    encode_call,
+    encode_error,
+    encode_outcome,
+    encode_started,
+)
+from tests.support import make_invocation
+
+FUNCTION = FunctionRef(name="echo", region="eu-west-1", account_id="111122223333")
+CONTEXT = base64.b64encode(b'{"custom":{}}').decode()
+
+
+def delivered(properties: Properties, body: bytes = b"{}", **changes: Any) -> Delivery:
+    return Delivery(
+        **{
+            "channel": 1,
+            "delivery_tag": 1,
+            "redelivered": False,
+            "routing_key": "echo",
+            "properties": properties,
+            "body": body,
+            **changes,
+        }
+    )
+
+
+def relayed(invocation: Invocation) -> IncomingCall:
+    properties = encode_call(invocation, queue_timeout_s=30)
+    return decode_call(delivered(properties, invocation.payload), FUNCTION)
+
+
+# --- calls
+
+
+@pytest.mark.parametrize(
+    "invocation",
+    [
+        pytest.param(make_invocation(function=FUNCTION), id="plain"),
+        pytest.param(make_invocation(function=FUNCTION, wants_log_tail=True), id="tail"),
+        pytest.param(make_invocation(function=FUNCTION, client_context=CONTEXT), id="context"),
+        pytest.param(make_invocation(function=FUNCTION, tenant_id="a b"), id="tenant"),
+        pytest.param(make_invocation(function=FUNCTION, type=InvocationType.EVENT), id="event"),
+        pytest.param(
+            make_invocation(
+                function=FunctionRef(
+                    name="echo", qualifier="v1", region="eu-west-1", account_id="111122223333"
+                )
+            ),
+            id="qualifier",
+        ),
+    ],
+)
+def test_an_invocation_survives_the_broker(invocation: Invocation) -> None:
+    assert relayed(invocation).invocation == invocation
+
+
+def test_a_call_asks_for_its_reply_directly() -> None:
+    properties = encode_call(make_invocation(request_id="rid"), queue_timeout_s=1.5)
+
+    assert properties.reply_to == DIRECT_REPLY_TO
+    assert properties.correlation_id == "rid"
+    assert properties.expiration == "1500"
+    assert properties.content_type == "application/json"
+    assert properties.delivery_mode is None
+
+
+def test_a_call_carries_the_time_it_was_made() -> None:
+    before = int(time.time())
+
+    timestamp = encode_call(make_invocation(), queue_timeout_s=1).timestamp
+
+    assert timestamp is not None
+    assert before <= timestamp <= time.time()
+
+
+def test_a_header_without_a_value_is_absent() -> None:
+    headers = encode_call(make_invocation(), queue_timeout_s=1).headers
+
+    assert set(headers) == {"X-Amzn-Trace-Id", "X-Lambda-Frames"}
+
+
+def test_an_event_is_persistent_and_wants_no_reply() -> None:
+    properties = encode_call(make_invocation(type=InvocationType.EVENT), queue_timeout_s=1)
+
+    assert (properties.delivery_mode, properties.reply_to) == (2, None)
+
+
+def test_a_plain_client_needs_only_reply_to_and_correlation_id() -> None:
+    properties = Properties(correlation_id="not-a-uuid", reply_to="my.queue")
+
+    call = decode_call(delivered(properties, b""), FUNCTION)
+
+    assert (call.reply_to, call.correlation_id) == ("my.queue", "not-a-uuid")
+    assert call.understands_frames is False
+    assert call.invocation.payload == b"{}"
+    assert call.invocation.function == FUNCTION
+    assert call.invocation.type is InvocationType.REQUEST_RESPONSE
+
+
+def test_the_correlation_id_of_a_plain_client_is_not_our_request_id() -> None:
+    """It repeats when the client tries again; ours never does."""
+    correlation_id = "01234567-89ab-cdef-0123-456789abcdef"
+
+    call = decode_call(delivered(Properties(correlation_id=correlation_id)), FUNCTION)
+
+    assert call.invocation.request_id != correlation_id
+
+
+def test_the_correlation_id_of_a_lambda_server_is_the_request_id() -> None:
+    invocation = make_invocation()
+
+    assert relayed(invocation).invocation.request_id == invocation.request_id
+
+
+def test_a_client_context_that_is_no_json_object_is_refused() -> None:
+    properties = Properties(headers={"X-Amz-Client-Context": "e30"})
+
+    with pytest.raises(InvalidRequestContentException):
+        decode_call(delivered(properties), FUNCTION)
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "é", "", 7], ids=repr)
+def test_an_unusable_trace_id_gives_way_to_a_fresh_one(value: str | int) -> None:
+    properties = Properties(headers={"X-Amzn-Trace-Id": value})
+
+    call = decode_call(delivered(properties), FUNCTION)
+
+    assert call.invocation.trace_id.startswith("Root=1-")
+
+
+@pytest.mark.parametrize("name", ["X-Amz-Tenant-Id", "X-Amz-Function-Qualifier"])
+@pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "snow\u2603man", "x" * 300], ids=ascii)
+def test_what_cannot_stand_in_a_header_of_next_is_refused(name: str, value: str) -> None:
+    with pytest.raises(LambdaApiError) as caught:
+        decode_call(delivered(Properties(headers={name: value})), FUNCTION)
+    assert caught.value.status == 400
+
+
+# --- replies
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        pytest.param(Outcome(payload=b"1"), id="plain"),
+        pytest.param(Outcome(payload=b"", executed_version="3"), id="empty"),
+        pytest.param(Outcome(payload=b"{}", function_error="Unhandled"), id="failure"),
+        pytest.param(Outcome(payload=b"{}", log_tail=b"\x00\xff\n"), id="tail"),
+        pytest.param(Outcome(payload=b"{}", log_tail=b""), id="empty-tail"),
+    ],
+)
+def test_an_outcome_survives_the_broker(outcome: Outcome) -> None:
+    properties = encode_outcome("cid", outcome)
+
+    assert properties.correlation_id == "cid"
+    assert decode_reply(delivered(properties, outcome.payload)) == outcome
+
+
+def test_an_error_survives_the_broker() -> None:
+    error = TooManyRequestsException("Slow down.")
+
+    with pytest.raises(TooManyRequestsException) as caught:
+        decode_reply(delivered(encode_error("cid", error), error.body()))
+    assert caught.value.body() == error.body()
+
+
+def test_an_errors_headers_tell_status_and_class() -> None:
+    headers = encode_error("cid", ServiceException("x")).headers
+
+    assert headers == {"X-Lambda-Status": 500, "X-Lambda-Error-Type": "ServiceException"}
+
+
+def test_a_started_frame_survives_the_broker() -> None:
+    properties = encode_started("cid", 1_795_000_000_123)
+
+    assert decode_reply(delivered(properties, b"")) == Started(1_795_000_000_123)
+
+
+def test_the_reply_of_a_foreign_worker_is_an_outcome() -> None:
+    """A worker that knows nothing of our headers answers with a payload alone."""
+    assert decode_reply(delivered(Properties(), b'"hi"')) == Outcome(payload=b'"hi"')

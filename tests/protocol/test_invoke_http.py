@@ -1,0 +1,465 @@
+from __future__ import annotations
+
+import base64
+import json
+import urllib.parse
+import uuid
+from collections.abc import Mapping
+
+import pytest
+
+from lambda_protocol.errors import (
+    InvalidParameterValueException,
+    InvalidRequestContentException,
+    LambdaApiError,
+    RequestEntityTooLargeException,
+    ServiceException,
+    TooManyRequestsException,
+    ValidationException,
+)
+from lambda_protocol.function_name import FunctionRef
+from lambda_protocol.invocation import Invocation, InvocationType, Outcome, relayed_request_id
+from lambda_protocol.invoke_http import (
+    HeaderLookup,
+    InvokePath,
+    decode_client_context,
+    decode_request,
+    decode_response,
+    encode_error,
+    encode_outcome,
+    encode_request,
+    parse_invoke_path,
+    payload_limit,
+    payload_too_large,
+    require_json,
+)
+from lambda_protocol.limits import (
+    CLIENT_CONTEXT_BYTES,
+    EVENT_PAYLOAD_BYTES,
+    SYNC_PAYLOAD_BYTES,
+)
+from tests.support import make_invocation
+
+CONTEXT = base64.b64encode(b'{"custom":{"k":"v"}}').decode()
+NOT_JSON = "Could not parse request body into json: Could not parse payload into json: "
+
+
+def lookup(headers: Mapping[str, str]) -> HeaderLookup:
+    lower = {name.lower(): value for name, value in headers.items()}
+    return lower.get
+
+
+def decode(body: bytes = b"{}", is_async: bool = False, **headers: str) -> Invocation:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return decode_request(
+        lookup(named),
+        body,
+        request_id="rid",
+        function=FunctionRef(name="f"),
+        is_async=is_async,
+    )
+
+
+# --- the request line
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "expected"),
+    [
+        ("/2015-03-31/functions/f/invocations", "", InvokePath("f", None, False)),
+        ("/2015-03-31/functions/a/b/invocations", "", InvokePath("a/b", None, False)),
+        ("/2015-03-31/functions/f/invocations/", "", InvokePath("f", None, False)),
+        ("/2015-03-31/functions/f:v1/invocations", "", InvokePath("f:v1", None, False)),
+        ("/2015-03-31/functions/f:$LATEST/invocations", "", InvokePath("f:$LATEST", None, False)),
+        ("/2015-03-31/functions/f/invocations", "Qualifier=v1", InvokePath("f", "v1", False)),
+        ("/2015-03-31/functions/f/invocations", "Qualifier=%24LATEST", InvokePath("f", "$LATEST", False)),
+        ("/2015-03-31/functions/f/invocations", "a=1&Qualifier=v1", InvokePath("f", "v1", False)),
+        ("/2015-03-31/functions/f/invocations", "Qualifier=", InvokePath("f", "", False)),
+        ("/2015-03-31/functions/f/invocations", "other", InvokePath("f", None, False)),
+        ("/2014-11-13/functions/f/invoke-async", "", InvokePath("f", None, True)),
+        ("/2014-11-13/functions/f/invoke-async/", "", InvokePath("f", None, True)),
+        ("/2014-11-13/functions/f:x/invoke-async/", "", InvokePath("f:x", None, True)),
+    ],
+)  # fmt: skip
+def test_a_path_of_the_api_names_its_function(path: str, query: str, expected: InvokePath) -> None:
+    assert parse_invoke_path(path, query) == expected
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/2015-03-31/functions",
+        "/2015-03-31/functions//invocations",
+        "/2015-03-31/functions/f",
+        "/2015-03-31/functions/f/invocations/x",
+        "/2015-03-31/functions/f/invoke-async",
+        "/2014-11-13/functions/f/invocations",
+        "//2015-03-31/functions/f/invocations",
+        "/2015-03-31/functions/f/invocations\n",
+    ],
+)
+def test_any_other_path_is_none_of_the_api(path: str) -> None:
+    assert parse_invoke_path(path) is None
+
+
+# --- request to invocation
+
+
+def test_a_bare_request_is_a_synchronous_invocation() -> None:
+    invocation = decode(b'{"a": 1}')
+
+    assert invocation == Invocation(
+        request_id="rid",
+        function=FunctionRef(name="f"),
+        payload=b'{"a": 1}',
+        type=InvocationType.REQUEST_RESPONSE,
+        wants_log_tail=False,
+        client_context=None,
+        trace_id=invocation.trace_id,
+        tenant_id=None,
+    )
+
+
+def test_an_empty_payload_becomes_an_empty_object() -> None:
+    assert decode(b"").payload == b"{}"
+
+
+@pytest.mark.parametrize("body", [b"1", b'"x"', b"null", b"true", b" [1]\n", b"-0.5e3", b"[[]]"])
+def test_any_json_value_is_a_payload(body: bytes) -> None:
+    assert decode(body).payload == body
+
+
+def test_a_number_of_many_digits_is_a_payload() -> None:
+    assert decode(b"9" * 10_000).payload == b"9" * 10_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"hello", id="word"),
+        pytest.param(b"{", id="half"),
+        pytest.param(b"{} {}", id="two"),
+        pytest.param(b"NaN", id="NaN"),
+        pytest.param(b"[Infinity]", id="Infinity"),
+        pytest.param(b"-Infinity", id="-Infinity"),
+        pytest.param(b'"\xff"', id="not-utf-8"),
+        pytest.param('"x"'.encode("utf-16"), id="utf-16"),
+        pytest.param(b"{'a': 1}", id="single-quotes"),
+        pytest.param(b"[" * 200_000, id="deep"),
+        pytest.param(b"   ", id="blank"),
+        pytest.param(b'"a\nb"', id="control-character"),
+    ],
+)
+def test_a_payload_that_is_no_json_is_refused_with_the_documented_text(body: bytes) -> None:
+    with pytest.raises(InvalidRequestContentException) as caught:
+        require_json(body)
+
+    assert caught.value.message.startswith(NOT_JSON)
+
+
+def test_a_payload_is_taken_unchecked_where_the_check_is_off() -> None:
+    invocation = decode_request(
+        lookup({}), b"hello", request_id="r", function=FunctionRef(name="f"), check_payload=False
+    )
+
+    assert invocation.payload == b"hello"
+
+
+@pytest.mark.parametrize("kind", list(InvocationType))
+def test_each_invocation_type_is_understood(kind: InvocationType) -> None:
+    assert decode(X_Amz_Invocation_Type=kind.value).type is kind
+
+
+def test_invoke_async_is_an_event_whatever_the_header_says() -> None:
+    assert decode(is_async=True, X_Amz_Invocation_Type="DryRun").type is InvocationType.EVENT
+
+
+@pytest.mark.parametrize("value", ["", "event", "Bogus", "RequestResponse "])
+def test_an_unknown_invocation_type_is_refused(value: str) -> None:
+    with pytest.raises(InvalidParameterValueException) as caught:
+        decode(X_Amz_Invocation_Type=value)
+
+    assert "[RequestResponse, Event, DryRun]" in caught.value.message
+
+
+@pytest.mark.parametrize("value", ["", "tail", "All"])
+def test_an_unknown_log_type_is_refused(value: str) -> None:
+    with pytest.raises(InvalidParameterValueException):
+        decode(X_Amz_Log_Type=value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "log_type", "wants"),
+    [
+        ("RequestResponse", "Tail", True),
+        ("RequestResponse", "None", False),
+        ("Event", "Tail", False),
+        ("DryRun", "Tail", False),
+    ],
+)
+def test_a_log_tail_is_for_synchronous_calls_only(kind: str, log_type: str, wants: bool) -> None:
+    invocation = decode(X_Amz_Invocation_Type=kind, X_Amz_Log_Type=log_type)
+
+    assert invocation.wants_log_tail is wants
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"),
+    [("RequestResponse", SYNC_PAYLOAD_BYTES), ("Event", EVENT_PAYLOAD_BYTES)],
+)
+def test_a_payload_of_exactly_the_limit_passes(kind: str, limit: int) -> None:
+    body = b'"' + b"x" * (limit - 2) + b'"'
+
+    assert len(decode(body, X_Amz_Invocation_Type=kind).payload) == limit
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "message"),
+    [
+        (
+            "RequestResponse",
+            SYNC_PAYLOAD_BYTES,
+            "Request must be smaller than 6291456 bytes for the InvokeFunction operation",
+        ),
+        (
+            "Event",
+            EVENT_PAYLOAD_BYTES,
+            "1048577 byte payload is too large for the Event invocation type (limit 1048576 bytes)",
+        ),
+    ],
+)
+def test_a_payload_of_a_byte_more_is_refused(kind: str, limit: int, message: str) -> None:
+    with pytest.raises(RequestEntityTooLargeException) as caught:
+        decode(b"x" * (limit + 1), X_Amz_Invocation_Type=kind)
+
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_async", "limit"),
+    [
+        ({}, False, SYNC_PAYLOAD_BYTES),
+        ({"X-Amz-Invocation-Type": "Event"}, False, EVENT_PAYLOAD_BYTES),
+        ({}, True, EVENT_PAYLOAD_BYTES),
+    ],
+    ids=["sync", "event", "invoke-async"],
+)
+def test_the_limit_is_known_before_the_body_is_read(
+    headers: dict[str, str], is_async: bool, limit: int
+) -> None:
+    assert payload_limit(lookup(headers), is_async=is_async) == limit
+
+
+def test_the_event_limit_is_told_with_the_size() -> None:
+    assert "2000000 byte payload" in payload_too_large(2_000_000, EVENT_PAYLOAD_BYTES).message
+
+
+def test_a_client_context_is_kept_as_it_came() -> None:
+    assert decode(X_Amz_Client_Context=CONTEXT).client_context == CONTEXT
+
+
+def test_an_empty_client_context_is_none() -> None:
+    assert decode(X_Amz_Client_Context="").client_context is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("{}", id="not-base64"),
+        pytest.param(CONTEXT + "!", id="foreign-character"),
+        pytest.param(CONTEXT[:-1], id="wrong-padding"),
+        pytest.param("é", id="no-ascii"),
+        pytest.param(base64.b64encode(b"[1]").decode(), id="not-an-object"),
+        pytest.param(base64.b64encode(b"x").decode(), id="not-json"),
+        pytest.param(base64.b64encode(b'{"a":' * 9_999).decode(), id="too-deep-or-too-long"),
+        pytest.param(
+            base64.b64encode(json.dumps({"a": "x" * CLIENT_CONTEXT_BYTES}).encode()).decode(),
+            id="too-long",
+        ),
+    ],
+)
+def test_a_client_context_that_is_no_base64_json_object_is_refused(value: str) -> None:
+    with pytest.raises(InvalidRequestContentException) as caught:
+        decode(X_Amz_Client_Context=value)
+
+    assert caught.value.message == "Client context must be a valid Base64-encoded JSON object."
+
+
+def test_a_client_context_decodes_to_its_object() -> None:
+    assert decode_client_context(CONTEXT) == {"custom": {"k": "v"}}
+
+
+def test_a_trace_id_passes_verbatim() -> None:
+    assert decode(X_Amzn_Trace_Id="Root=1-5;weird=~").trace_id == "Root=1-5;weird=~"
+
+
+@pytest.mark.parametrize("value", [None, "", "a\r\nb", "é", "x" * 8193, "\x00"], ids=repr)
+def test_a_trace_id_that_cannot_stand_in_a_header_is_replaced(value: str | None) -> None:
+    headers = {} if value is None else {"X_Amzn_Trace_Id": value}
+
+    assert decode(**headers).trace_id.startswith("Root=1-")
+
+
+def test_fresh_trace_ids_differ() -> None:
+    assert decode().trace_id != decode().trace_id
+
+
+def test_a_tenant_passes() -> None:
+    assert decode(X_Amz_Tenant_Id="a.b:/=+-@ 9_").tenant_id == "a.b:/=+-@ 9_"
+
+
+@pytest.mark.parametrize("value", ["", "a\r\nb", "é", "x" * 257, "a;b"], ids=repr)
+def test_a_malformed_tenant_is_refused(value: str) -> None:
+    with pytest.raises(ValidationException, match="tenantId"):
+        decode(X_Amz_Tenant_Id=value)
+
+
+# --- outcome to response
+
+
+def test_a_result_is_a_200_with_awss_headers() -> None:
+    invocation = make_invocation(request_id="rid", trace_id="t")
+
+    response = encode_outcome(invocation, Outcome(payload=b"1", executed_version="7"))
+
+    assert response.status == 200
+    assert response.headers == [
+        ("x-amzn-RequestId", "rid"),
+        ("X-Amzn-Trace-Id", "t"),
+        ("Content-Type", "application/json"),
+        ("X-Amz-Executed-Version", "7"),
+    ]
+    assert response.body == b"1"
+
+
+def test_a_functions_failure_is_a_200_that_says_unhandled() -> None:
+    response = encode_outcome(make_invocation(), Outcome(function_error="Unhandled"))
+
+    assert response.status == 200
+    assert ("X-Amz-Function-Error", "Unhandled") in response.headers
+
+
+def test_a_log_tail_is_sent_in_base64() -> None:
+    response = encode_outcome(make_invocation(), Outcome(log_tail=b"\xffline\n"))
+
+    assert dict(response.headers)["X-Amz-Log-Result"] == base64.b64encode(b"\xffline\n").decode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [(InvocationType.EVENT, 202), (InvocationType.DRY_RUN, 204)]
+)
+def test_what_was_not_run_has_no_body_and_no_version(kind: InvocationType, status: int) -> None:
+    response = encode_outcome(make_invocation(type=kind), Outcome(payload=b"x"))
+
+    assert (response.status, response.body) == (status, b"")
+    assert [name for name, _ in response.headers] == ["x-amzn-RequestId", "X-Amzn-Trace-Id"]
+
+
+def test_an_error_carries_its_class_and_request_id() -> None:
+    response = encode_error(TooManyRequestsException(), "rid")
+
+    assert response.status == 429
+    assert response.headers == [
+        ("Content-Type", "application/json"),
+        ("x-amzn-ErrorType", "TooManyRequestsException"),
+        ("x-amzn-RequestId", "rid"),
+    ]
+
+
+# --- the way between the programs
+
+
+@pytest.mark.parametrize(
+    "invocation",
+    [
+        pytest.param(make_invocation(), id="plain"),
+        pytest.param(make_invocation(type=InvocationType.EVENT), id="event"),
+        pytest.param(make_invocation(type=InvocationType.DRY_RUN), id="dry-run"),
+        pytest.param(make_invocation(wants_log_tail=True), id="tail"),
+        pytest.param(make_invocation(client_context=CONTEXT), id="client-context"),
+        pytest.param(make_invocation(tenant_id="a b"), id="tenant"),
+        pytest.param(
+            make_invocation(function=FunctionRef(name="a.b", qualifier="$LATEST")), id="qualifier"
+        ),
+    ],
+)
+def test_an_invocation_survives_the_way_to_a_rapid(invocation: Invocation) -> None:
+    target, headers = encode_request(invocation)
+    path, _, query = target.partition("?")
+    parsed = parse_invoke_path(urllib.parse.unquote(path), query)
+    assert parsed is not None
+    request_id = relayed_request_id(lookup(headers)("x-lambda-request-id"))
+
+    received = decode_request(
+        lookup(headers),
+        invocation.payload,
+        request_id=request_id,
+        function=FunctionRef(name=parsed.function_name, qualifier=parsed.qualifier),
+    )
+
+    assert received == invocation
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        pytest.param(Outcome(payload=b"1"), id="plain"),
+        pytest.param(Outcome(payload=b"{}", function_error="Unhandled"), id="failure"),
+        pytest.param(Outcome(payload=b"{}", log_tail=b"\x00\xff"), id="tail"),
+        pytest.param(Outcome(payload=b"{}", log_tail=b""), id="empty-tail"),
+        pytest.param(Outcome(payload=b"{}", executed_version="12"), id="version"),
+    ],
+)
+def test_an_outcome_survives_the_way_back(outcome: Outcome) -> None:
+    response = encode_outcome(make_invocation(), outcome)
+
+    assert decode_response(response.status, lookup(dict(response.headers)), response.body) == outcome
+
+
+def test_an_error_survives_the_way_back() -> None:
+    response = encode_error(TooManyRequestsException("Slow down."), "rid")
+
+    with pytest.raises(TooManyRequestsException) as caught:
+        decode_response(response.status, lookup(dict(response.headers)), response.body)
+    assert caught.value.body() == response.body
+
+
+@pytest.mark.parametrize("status", [301, 404, 500, 503])
+def test_a_status_without_an_error_type_is_a_service_exception(status: int) -> None:
+    with pytest.raises(ServiceException, match=f"HTTP {status}"):
+        decode_response(status, lookup({}), b"<html>")
+
+
+@pytest.mark.parametrize(
+    ("received", "is_kept"),
+    [
+        ("01234567-89ab-cdef-0123-456789abcdef", True),
+        (None, False),
+        ("", False),
+        ("x", False),
+        ("01234567-89AB-cdef-0123-456789abcdef", False),
+        ("01234567-89ab-cdef-0123-456789abcdef\r\nX: y", False),
+    ],
+)
+def test_a_relayed_request_id_is_kept_only_if_it_is_one(
+    received: str | None, is_kept: bool
+) -> None:
+    request_id = relayed_request_id(received)
+
+    assert (request_id == received) is is_kept
+    assert str(uuid.UUID(request_id)) == request_id
+
+
+def test_every_header_value_can_be_refused_without_a_fault_of_ours() -> None:
+    names = ["Invocation-Type", "Log-Type", "Client-Context", "Tenant-Id"]
+    for name in names:
+        for value in ("\x00", "é", "\ud800", "x" * 100_000, "\r\n"):
+            with pytest.raises(LambdaApiError) as caught:
+                decode_request(
+                    lookup({f"X-Amz-{name}": value}),
+                    b"{}",
+                    request_id="r",
+                    function=FunctionRef(name="f"),
+                )
+            assert caught.value.body()

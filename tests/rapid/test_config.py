@@ -1,0 +1,446 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lambda_protocol.environ import ConfigError
+from rapid.config import BOOTSTRAPS, USAGE, Config
+
+
+def config(*argv: str, root: Path = Path("/nonexistent"), **variables: str) -> Config:
+    return Config.from_environ(argv, variables, root=root)
+
+
+# --- flags
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "field", "expected"),
+    [
+        ("--log-level", "debug", "log_level", "DEBUG"),
+        ("--runtime-api-address", "127.0.0.1:9005", "runtime_api", ("127.0.0.1", 9005)),
+        ("--runtime-api-address", ":9005", "runtime_api", ("0.0.0.0", 9005)),
+        ("--runtime-api-address", "[::1]:9005", "runtime_api", ("::1", 9005)),
+        ("--runtime-interface-emulator-address", "0.0.0.0:80", "invoke_api", ("0.0.0.0", 80)),
+    ],
+)
+@pytest.mark.parametrize("form", ["=", " "], ids=["equals", "space"])
+def test_a_flag_is_taken_in_both_forms(
+    flag: str, value: str, field: str, expected: object, form: str
+) -> None:
+    words = [f"{flag}={value}"] if form == "=" else [flag, value]
+
+    made = config(*words, "python", "app.handler")
+
+    assert getattr(made, field) == expected
+    assert made.handler == "app.handler"
+
+
+def test_flags_stand_in_any_order_and_number() -> None:
+    made = config(
+        "--enable-init-caching",
+        "--log-level",
+        "error",
+        "--runtime-api-address=127.0.0.1:1",
+        "/bin/true",
+    )
+
+    assert (made.log_level, made.runtime_api) == ("ERROR", ("127.0.0.1", 1))
+    assert made.command.argv == ("/bin/true",)
+
+
+def test_a_flag_after_the_command_is_the_commands() -> None:
+    made = config("/bin/echo", "--log-level", "error")
+
+    assert made.command.argv == ("/bin/echo", "--log-level", "error")
+    assert made.log_level == "INFO"
+
+
+def test_the_value_of_log_level_is_not_the_command() -> None:
+    """SAM passes it so; it was once taken for the program to run."""
+    assert config("--log-level", "error", "/bin/true").command.argv == ("/bin/true",)
+
+
+def test_an_unknown_flag_starts_the_command() -> None:
+    assert config("--unknown", "x").command.argv == ("--unknown", "x")
+
+
+def test_a_flag_wins_over_its_variable() -> None:
+    made = config("--log-level", "error", "--runtime-api-address", "h:1", LOG_LEVEL="DEBUG",
+                  RUNTIME_API_HOST="other", RUNTIME_API_PORT="2")  # fmt: skip
+
+    assert (made.log_level, made.runtime_api) == ("ERROR", ("h", 1))
+
+
+# --- the command
+
+
+@pytest.mark.parametrize("present", range(3))
+def test_without_a_command_the_first_bootstrap_runs(tmp_path: Path, present: int) -> None:
+    for candidate in BOOTSTRAPS[present:]:
+        path = tmp_path / candidate
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o755)
+
+    made = config(root=tmp_path)
+
+    assert made.command.argv == (str(tmp_path / BOOTSTRAPS[present]),)
+    assert made.command.cwd == str(tmp_path / "var/task")
+
+
+def test_bootstraps_are_looked_for_where_aws_lambda_rie_does() -> None:
+    assert BOOTSTRAPS == ("var/task/bootstrap", "opt/bootstrap", "var/runtime/bootstrap")
+
+
+def test_without_a_bootstrap_the_command_is_empty_and_says_where_it_looked(tmp_path: Path) -> None:
+    command = config(root=tmp_path).command
+
+    assert command.argv == ()
+    assert command.searched == (f"{tmp_path}/var/task/bootstrap", f"{tmp_path}/opt/bootstrap")
+
+
+def test_a_folder_is_no_bootstrap(tmp_path: Path) -> None:
+    (tmp_path / BOOTSTRAPS[0]).mkdir(parents=True)
+
+    assert config(root=tmp_path).command.argv == ()
+
+
+def test_one_word_is_the_program_and_the_handler_comes_from_the_environment() -> None:
+    made = config("/bin/true", _HANDLER="app.handler")
+
+    assert made.command.argv == ("/bin/true",)
+    assert made.handler == "app.handler"
+    assert made.command.cwd is None
+
+
+def test_of_more_words_the_last_is_the_handler_too() -> None:
+    made = config("/bin/echo", "-m", "awslambdaric", "app.handler", _HANDLER="other.handler")
+
+    assert made.command.argv == ("/bin/echo", "-m", "awslambdaric", "app.handler")
+    assert made.handler == "app.handler"
+
+
+def test_the_function_handler_variable_wins() -> None:
+    made = config("/bin/echo", "app.handler", AWS_LAMBDA_FUNCTION_HANDLER="mine.handler")
+
+    assert (made.handler, made.environ["_HANDLER"]) == ("mine.handler", "mine.handler")
+
+
+def test_a_bare_program_is_looked_up_in_path() -> None:
+    assert Path(config("sh").command.argv[0]).is_absolute()
+
+
+def test_a_program_that_is_nowhere_is_kept_for_the_error() -> None:
+    assert config("no-such-program").command.argv == ("no-such-program",)
+
+
+# --- settings
+
+DEFAULTS: dict[str, Any] = {
+    "version": "$LATEST",
+    "memory_mb": 3008,
+    "timeout_s": 300.0,
+    "idle_timeout_s": 1800.0,
+    "init_timeout_s": 10.0,
+    "queue_timeout_s": 30.0,
+    "drain_timeout_s": 300.0,
+    "max_concurrency": 1,
+    "runtime_concurrency": 1,
+    "is_multi_concurrency": False,
+    "has_eager_init": True,
+    "accepts_any_name": True,
+    "checks_payload": True,
+    "prints_reports": False,
+    "logs_json": False,
+    "has_openfaas": False,
+    "is_snap_start": False,
+    "invoke_api": ("0.0.0.0", 8080),
+    "runtime_api": ("127.0.0.1", 9001),
+    "extensions_dir": Path("/opt/extensions"),
+    "broker": None,
+    "queue_type": "classic",
+    "queue_expires_s": 1800.0,
+    "reruns_redelivered": False,
+    "log_level": "INFO",
+    "logs_structured": False,
+}
+
+
+@pytest.mark.parametrize("field", DEFAULTS)
+def test_a_setting_has_its_default(field: str) -> None:
+    assert getattr(config(), field) == DEFAULTS[field]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "field", "expected"),
+    [
+        ("AWS_LAMBDA_FUNCTION_VERSION", "7", "version", "7"),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128", "memory_mb", 128),
+        ("AWS_LAMBDA_FUNCTION_TIMEOUT", "1.5", "timeout_s", 1.5),
+        ("AWS_LAMBDA_FUNCTION_TIMEOUT", "7", "drain_timeout_s", 7.0),
+        ("AWS_LAMBDA_FUNCTION_IDLETIMEOUT", "60", "idle_timeout_s", 60.0),
+        ("INIT_TIMEOUT", "2", "init_timeout_s", 2.0),
+        ("INVOKE_QUEUE_TIMEOUT", "0", "queue_timeout_s", 0.0),
+        ("DRAIN_TIMEOUT", "5", "drain_timeout_s", 5.0),
+        ("MAX_CONCURRENCY", "64", "max_concurrency", 64),
+        ("AWS_LAMBDA_MAX_CONCURRENCY", "1", "is_multi_concurrency", True),
+        ("AWS_LAMBDA_MAX_CONCURRENCY", "8", "runtime_concurrency", 8),
+        ("EAGER_INIT", "false", "has_eager_init", False),
+        ("ANY_FUNCTION_NAME", "FALSE", "accepts_any_name", False),
+        ("CHECK_PAYLOAD", "0", "checks_payload", False),
+        ("PRINT_REPORTS", "TRUE", "prints_reports", True),
+        ("AWS_LAMBDA_LOG_FORMAT", "JSON", "logs_json", True),
+        ("ENABLE_OPENFAAS", "true", "has_openfaas", True),
+        ("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start", "is_snap_start", True),
+        ("INVOKE_API_HOST", "127.0.0.1", "invoke_api", ("127.0.0.1", 8080)),
+        ("PORT", "80", "invoke_api", ("0.0.0.0", 80)),
+        ("RUNTIME_API_HOST", "0.0.0.0", "runtime_api", ("0.0.0.0", 9001)),
+        ("RUNTIME_API_PORT", "0", "runtime_api", ("127.0.0.1", 0)),
+        ("EXTENSIONS_DIR", "/ext", "extensions_dir", Path("/ext")),
+        ("AMQP_QUEUE_TYPE", "quorum", "queue_type", "quorum"),
+        ("AMQP_QUEUE_EXPIRES", "60", "queue_expires_s", 60.0),
+        ("AMQP_QUEUE_EXPIRES", "auto-delete", "queue_expires_s", None),
+        ("SYNC_REDELIVERY", "retry", "reruns_redelivered", True),
+        ("LOG_LEVEL", "warn", "log_level", "WARN"),
+        ("USE_STRUCTURED_LOGGING", "true", "logs_structured", True),
+    ],
+)
+def test_a_variable_sets_its_setting(
+    variable: str, value: str, field: str, expected: object
+) -> None:
+    assert getattr(config(**{variable: value}), field) == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "variables", "start"),
+    [
+        pytest.param(["--log-level"], {}, "--log-level needs a value", id="flag-without-value"),
+        pytest.param(["--log-level", "loud"], {}, "--log-level is 'loud'", id="--log-level"),
+        pytest.param(["--runtime-api-address", "9001"], {}, "--runtime-api-address is", id="port"),
+        pytest.param(["--runtime-api-address=h:x"], {}, "--runtime-api-address is", id="no-number"),
+        pytest.param(["--runtime-api-address=h:70000"], {}, "--runtime-api-address is", id="70000"),
+        pytest.param(["--runtime-api-address=h:²"], {}, "--runtime-api-address is", id="no-ascii"),
+        *(
+            pytest.param([], {name: value}, name, id=f"{name}={value}")
+            for name, value in [
+                ("AWS_LAMBDA_FUNCTION_TIMEOUT", "0"),
+                ("AWS_LAMBDA_FUNCTION_TIMEOUT", "901"),
+                ("AWS_LAMBDA_FUNCTION_TIMEOUT", "3s"),
+                ("AWS_LAMBDA_FUNCTION_IDLETIMEOUT", "0"),
+                ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1GB"),
+                ("AWS_LAMBDA_MAX_CONCURRENCY", "0"),
+                ("AWS_LAMBDA_MAX_CONCURRENCY", "1601"),
+                ("AWS_LAMBDA_LOG_FORMAT", "XML"),
+                ("AWS_LAMBDA_FUNCTION_NAME", "a b"),
+                ("AWS_LAMBDA_FUNCTION_NAME", "f:v1"),
+                ("AWS_LAMBDA_FUNCTION_NAME", "f.events"),
+                ("AWS_LAMBDA_FUNCTION_NAME", "arn:aws:lambda:us-east-1:123456789012:function:f"),
+                ("INIT_TIMEOUT", "never"),
+                ("INVOKE_QUEUE_TIMEOUT", "-1"),
+                ("DRAIN_TIMEOUT", "nan"),
+                ("MAX_CONCURRENCY", "0"),
+                ("MAX_CONCURRENCY", "many"),
+                ("EAGER_INIT", "perhaps"),
+                ("ANY_FUNCTION_NAME", "perhaps"),
+                ("CHECK_PAYLOAD", "perhaps"),
+                ("PRINT_REPORTS", "perhaps"),
+                ("ENABLE_OPENFAAS", "perhaps"),
+                ("DUMMY_CREDENTIALS", "perhaps"),
+                ("USE_STRUCTURED_LOGGING", "perhaps"),
+                ("PORT", "http"),
+                ("PORT", "65536"),
+                ("RUNTIME_API_PORT", "-1"),
+                ("LOG_LEVEL", "loud"),
+                ("AMQP_URI", "http://h"),
+                ("AMQP_QUEUE_TYPE", "stream"),
+                ("AMQP_QUEUE_EXPIRES", "soon"),
+                ("AMQP_QUEUE_EXPIRES", "0"),
+                ("SYNC_REDELIVERY", "perhaps"),
+            ]
+        ),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_its_name(
+    argv: list[str], variables: dict[str, str], start: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(*argv, **variables)
+
+    assert str(caught.value).startswith(start)
+    assert "\n" not in str(caught.value)
+
+
+def test_slots_are_runtimes_times_what_each_takes() -> None:
+    assert config(MAX_CONCURRENCY="3", AWS_LAMBDA_MAX_CONCURRENCY="4").slots == 12
+
+
+# --- the function's name
+
+
+@pytest.mark.parametrize(
+    ("argv", "variables", "name"),
+    [
+        ([], {"AWS_LAMBDA_FUNCTION_NAME": "mine"}, "mine"),
+        (["/bin/echo", "app.handler"], {}, "app"),
+        (["/bin/echo", "app.handler"], {"AWS_LAMBDA_FUNCTION_NAME": "mine"}, "mine"),
+        (["/bin/true"], {"_HANDLER": "index.handler"}, "index"),
+        ([], {}, "function"),
+    ],
+    ids=["given", "from-the-handler", "given-wins", "from-_HANDLER", "neither"],
+)
+def test_the_function_has_a_name(argv: list[str], variables: dict[str, str], name: str) -> None:
+    assert config(*argv, **variables).function.name == name
+
+
+@pytest.mark.parametrize(
+    "handler", ["src/app.handler", "com.example.Handler::handleRequest", "Assembly::Type::Method"]
+)
+def test_a_handler_that_is_no_function_name_is_no_reason_not_to_start(handler: str) -> None:
+    """Java, .NET and code in a folder have such handlers."""
+    config("/bin/echo", handler)
+
+
+def test_region_and_account_are_those_of_the_environment() -> None:
+    function = config(AWS_REGION="eu-west-1", AWS_ACCOUNT_ID="111122223333").function
+
+    assert function.arn == "arn:aws:lambda:eu-west-1:111122223333:function:function"
+
+
+# --- what the function sees
+
+
+def test_the_containers_variables_pass() -> None:
+    made = config(MY_SETTING="x", _MINE="y", EMPTY="", PYTHONPATH="/p")
+
+    environ = made.runtime_environ(0, "h:1")
+    assert (environ["MY_SETTING"], environ["_MINE"], environ["EMPTY"]) == ("x", "y", "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AMQP_URI",
+        "AMQP_USERNAME",
+        "AMQP_PASSWORD",
+        "PWD",
+        "OLDPWD",
+        "TERM",
+        "SHLVL",
+        "_",
+        "_X_AMZN_TRACE_ID",
+    ],
+)
+def test_what_describes_us_is_hidden_from_the_function(name: str) -> None:
+    value = "amqp://u:p@h" if name == "AMQP_URI" else "x"
+
+    assert name not in config(**{name: value}).runtime_environ(0, "h:1")
+
+
+def test_the_reserved_variables_are_set() -> None:
+    made = config(
+        "/bin/echo",
+        "app.handler",
+        AWS_LAMBDA_FUNCTION_NAME="mine",
+        AWS_REGION="eu-west-1",
+        AWS_LAMBDA_FUNCTION_MEMORY_SIZE="128",
+    )
+
+    environ = made.runtime_environ(2, "127.0.0.1:9001")
+
+    assert {
+        "_HANDLER": "app.handler",
+        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_LAMBDA_FUNCTION_NAME": "mine",
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128",
+        "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/mine",
+        "AWS_LAMBDA_LOG_STREAM_NAME": made.log_stream,
+        "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9001",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "LAMBDA_TASK_ROOT": "/var/task",
+        "LAMBDA_RUNTIME_DIR": "/var/runtime",
+        "TZ": ":UTC",
+        "_INSTANCE": "2",
+    }.items() <= environ.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PATH", "/my/bin"), ("TZ", "Europe/Berlin"), ("LAMBDA_TASK_ROOT", "/code"), ("LANG", "C")],
+)
+def test_what_the_image_says_is_kept(name: str, value: str) -> None:
+    assert config(**{name: value}).runtime_environ(0, "h:1")[name] == value
+
+
+@pytest.mark.parametrize("name", ["AWS_LAMBDA_RUNTIME_API", "_INSTANCE"])
+def test_what_the_platform_says_wins_over_the_container(name: str) -> None:
+    """An image whose entrypoint was wrapped has AWS_LAMBDA_RUNTIME_API preset."""
+    assert config(**{name: "preset"}).runtime_environ(0, "h:1")[name] != "preset"
+
+
+def test_without_a_handler_there_is_no_handler_variable() -> None:
+    assert "_HANDLER" not in config("/bin/true").runtime_environ(0, "h:1")
+
+
+def test_dummy_credentials_are_given_only_when_asked_for() -> None:
+    plain = config().environ
+    asked = config(DUMMY_CREDENTIALS="true").environ
+    own = config(DUMMY_CREDENTIALS="true", AWS_ACCESS_KEY_ID="mine").environ
+
+    assert "AWS_ACCESS_KEY_ID" not in plain
+    assert asked["AWS_SECRET_ACCESS_KEY"] == "dummy"
+    assert own["AWS_ACCESS_KEY_ID"] == "mine"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_XRAY_CONTEXT_MISSING",
+        "AWS_XRAY_DAEMON_ADDRESS",
+        "LAMBDA_RUNTIME_DIR",
+        "LAMBDA_TASK_ROOT",
+        "_HANDLER",
+        "_AWS_XRAY_DAEMON_PORT",
+        "_ANYTHING",
+        "AMQP_PASSWORD",
+    ],
+)
+def test_what_is_not_for_extensions_is_hidden_from_them(name: str) -> None:
+    assert name not in config("/bin/echo", "h", **{name: "x"}).extension_environ(0, "h:1")
+
+
+def test_extensions_see_the_rest() -> None:
+    environ = config(MY_SETTING="x").extension_environ(0, "h:1")
+
+    assert (environ["MY_SETTING"], environ["AWS_LAMBDA_RUNTIME_API"]) == ("x", "h:1")
+
+
+# --- the help
+
+
+def test_the_help_names_every_flag() -> None:
+    for flag in (
+        "--log-level",
+        "--runtime-api-address",
+        "--runtime-interface-emulator-address",
+        "--enable-init-caching",
+        "--help",
+        "--version",
+    ):
+        assert flag in USAGE
+
+
+def test_reading_the_settings_does_not_change_the_environment() -> None:
+    variables = {"AMQP_URI": "amqp://u:p@h", "PATH": sys.prefix}
+    before = dict(variables)
+
+    Config.from_environ(["/bin/true"], variables)
+
+    assert variables == before

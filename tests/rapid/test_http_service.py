@@ -1,0 +1,602 @@
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pytest
+
+from rapid.http_service import JSON, Exchange, Handler, Headers, HttpService
+from tests.support import Client, RawConnection, wait_until
+
+MIB = 1_048_576
+LIMIT = 100_000
+
+
+def render_error(status: int, message: str) -> tuple[Headers, bytes]:
+    return JSON, json.dumps({"status": status, "message": message}).encode()
+
+
+def describe(exchange: Exchange) -> None:
+    """Answer what was understood of the request."""
+    request = exchange.request
+    told = {
+        "method": request.method,
+        "path": request.path,
+        "query": request.query,
+        "headers": request.headers,
+        "size": len(request.body),
+        "body": request.body[:100].decode("latin-1"),
+        "oversize": request.is_oversize,
+        "truncated": request.is_truncated,
+    }
+    exchange.answer(200, JSON, json.dumps(told).encode())
+
+
+@dataclass
+class Parked:
+    """A handler that keeps every exchange, for the test to answer."""
+
+    exchanges: list[Exchange] = field(default_factory=list)
+    gone: list[Exchange] = field(default_factory=list)
+
+    def __call__(self, exchange: Exchange) -> None:
+        exchange.on_disconnect = lambda: self.gone.append(exchange)
+        self.exchanges.append(exchange)
+
+    def wait(self, count: int) -> list[Exchange]:
+        wait_until(lambda: len(self.exchanges) >= count, f"{count} requests")
+        return self.exchanges
+
+
+class Serve(Protocol):
+    """Starts a service for the length of the test."""
+
+    def __call__(self, handler: Handler, max_connections: int = 2048) -> HttpService: ...
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    services: list[HttpService] = []
+
+    def start(handler: Handler, max_connections: int = 2048) -> HttpService:
+        service = HttpService(
+            ("127.0.0.1", 0),
+            handler,
+            name="test",
+            max_body_bytes=LIMIT,
+            max_connections=max_connections,
+            render_error=render_error,
+        )
+        services.append(service)
+        service.start()
+        return service
+
+    yield start
+    for service in services:
+        service.stop()
+
+
+@pytest.fixture
+def raw(serve: Serve) -> Iterator[RawConnection]:
+    """Give a raw connection to a service that answers what it understood."""
+    with RawConnection(serve(describe).port) as connection:
+        yield connection
+
+
+# --- requests
+
+
+def test_a_connection_is_kept_for_many_requests(serve: Serve) -> None:
+    with Client(serve(describe).port) as client:
+        client.get("/")
+        port = client.local_port
+
+        for _ in range(20):
+            assert client.post("/x", b"body").status == 200
+
+        assert client.local_port == port
+
+
+def test_method_path_query_headers_and_body_are_told_apart(serve: Serve) -> None:
+    with Client(serve(describe).port) as client:
+        told = client.request("PUT", "/a%20b?c=%64&e", b"body", {"X-Thing": "Värde"}).json()
+
+    assert told["method"] == "PUT"
+    assert (told["path"], told["query"]) == ("/a%20b", "c=%64&e")
+    assert told["headers"]["x-thing"] == "Värde"
+    assert told["body"] == "body"
+
+
+def test_pipelined_requests_are_answered_in_their_order(raw: RawConnection) -> None:
+    raw.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(50)))
+
+    paths = [raw.read_answer().json()["path"] for _ in range(50)]
+
+    assert paths == [f"/{number}" for number in range(50)]
+
+
+def test_pipelined_bodies_are_kept_apart(raw: RawConnection) -> None:
+    raw.send(
+        b"POST /1 HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"
+        b"POST /2 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nde\r\n0\r\n\r\n"
+        b"GET /3 HTTP/1.1\r\n\r\n"
+    )
+
+    told = [raw.read_answer().json() for _ in range(3)]
+
+    assert [(one["path"], one["body"]) for one in told] == [("/1", "abc"), ("/2", "de"), ("/3", "")]
+
+
+def test_a_pipelined_request_waits_for_the_answer_before_it(serve: Serve) -> None:
+    parked = Parked()
+    with RawConnection(serve(parked).port) as raw:
+        raw.send(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n")
+        (first,) = parked.wait(1)
+
+        first.answer(200, (), b"first")
+        second = parked.wait(2)[1]
+        second.answer(200, (), b"second")
+
+        assert [raw.read_answer().body, raw.read_answer().body] == [b"first", b"second"]
+
+
+def test_a_request_may_come_byte_by_byte(raw: RawConnection) -> None:
+    for byte in b"POST /slow HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi":
+        raw.send(bytes((byte,)))
+
+    assert raw.read_answer().json()["body"] == "hi"
+
+
+def test_an_empty_line_before_a_request_is_passed_over(raw: RawConnection) -> None:
+    raw.send(b"\r\nGET /x HTTP/1.1\r\n\r\n")
+
+    assert raw.read_answer().json()["path"] == "/x"
+
+
+def test_the_same_header_twice_is_joined(raw: RawConnection) -> None:
+    raw.send(b"GET / HTTP/1.1\r\nX-A: 1\r\nx-a: 2\r\n\r\n")
+
+    assert raw.read_answer().json()["headers"]["x-a"] == "1, 2"
+
+
+def test_a_header_of_1_mib_is_taken(raw: RawConnection) -> None:
+    raw.send(b"GET / HTTP/1.1\r\nX-Cause: " + b"c" * MIB + b"\r\n\r\n")
+
+    assert len(raw.read_answer().json()["headers"]["x-cause"]) == MIB
+
+
+def test_chunked_bodies_are_joined_and_their_trailers_read(raw: RawConnection) -> None:
+    raw.send(
+        b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n"
+        b"4;ext=1\r\nwiki\r\n05\r\npedia\r\nA\r\n0123456789\r\n0\r\nX-T: after\r\n\r\n"
+        b"GET /next HTTP/1.1\r\n\r\n"
+    )
+
+    assert raw.read_answer().json()["body"] == "wikipedia0123456789"
+    assert raw.read_answer().json()["path"] == "/next"
+
+
+def test_expect_100_continue_is_answered_before_the_body(raw: RawConnection) -> None:
+    raw.send(b"POST / HTTP/1.1\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+    interim = raw.read_answer(has_body=False)
+    raw.send(b"body")
+
+    assert interim.status == 100
+    assert raw.read_answer().json()["body"] == "body"
+
+
+def test_expect_100_continue_with_the_body_already_here_needs_no_interim_answer(
+    raw: RawConnection,
+) -> None:
+    raw.send(b"POST / HTTP/1.1\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\nbody")
+
+    assert raw.read_answer().status == 200
+
+
+@pytest.mark.parametrize("size", [0, 1, LIMIT - 1, LIMIT])
+def test_a_body_up_to_the_limit_is_whole(serve: Serve, size: int) -> None:
+    with Client(serve(describe).port) as client:
+        told = client.post("/", b"x" * size).json()
+
+    assert (told["size"], told["oversize"]) == (size, False)
+
+
+@pytest.mark.parametrize("size", [LIMIT + 1, 5 * MIB])
+def test_an_oversize_body_is_thrown_away_and_the_connection_kept(serve: Serve, size: int) -> None:
+    with Client(serve(describe).port) as client:
+        told = client.post("/", b"x" * size).json()
+        port = client.local_port
+
+        assert (told["size"], told["oversize"]) == (0, True)
+        assert client.get("/after").json()["path"] == "/after"
+        assert client.local_port == port
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        pytest.param(b"POST / HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", id="sized"),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n7fffffff\r\n", id="chunked"
+        ),
+    ],
+)
+def test_a_body_not_worth_throwing_away_is_oversize_and_the_connection_closed(
+    raw: RawConnection, request_bytes: bytes
+) -> None:
+    raw.send(request_bytes)
+
+    answer = raw.read_answer()
+
+    assert answer.json()["oversize"] is True
+    assert answer.headers["Connection"] == "close"
+
+
+def test_an_oversize_chunked_body_is_thrown_away_and_the_connection_kept(
+    raw: RawConnection,
+) -> None:
+    chunk = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
+    raw.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 4 + b"0\r\n\r\n")
+    told = raw.read_answer().json()
+    raw.send(b"GET /after HTTP/1.1\r\n\r\n")
+
+    assert told["oversize"] is True
+    assert raw.read_answer().json()["path"] == "/after"
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        pytest.param(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nhalf", id="sized"),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nha", id="in-a-chunk"
+        ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nha\r\n", id="between-chunks"
+        ),
+    ],
+)
+def test_a_body_that_ends_early_is_truncated(raw: RawConnection, request_bytes: bytes) -> None:
+    raw.send(request_bytes)
+    raw.close_sending()
+
+    answer = raw.read_answer()
+
+    assert answer.json()["truncated"] is True
+    assert answer.headers["Connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        pytest.param(b"xyz\r\n", id="no-size"),
+        pytest.param(b"\r\n", id="empty-size"),
+        pytest.param(b"-1\r\n", id="negative"),
+        pytest.param(b"0x2\r\nab\r\n", id="python-size"),
+        pytest.param(b"111111111\r\n", id="endless"),
+        pytest.param(b"2\r\nabcd\r\n", id="longer-than-its-size"),
+    ],
+)
+def test_a_body_whose_chunks_are_broken_is_truncated(raw: RawConnection, chunks: bytes) -> None:
+    """The handler has to hear of it: a runtime's broken answer ends its invocation."""
+    raw.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+
+    answer = raw.read_answer()
+
+    assert answer.json()["truncated"] is True
+    assert answer.headers["Connection"] == "close"
+
+
+# --- what is no request
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        pytest.param(b"HELO world\r\n\r\n", 400, id="no-http"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, id="tls"),
+        pytest.param(b"GET /\r\n\r\n", 400, id="no-version"),
+        pytest.param(b"GET  / HTTP/1.1\r\n\r\n", 400, id="two-spaces"),
+        pytest.param(b"GE(T / HTTP/1.1\r\n\r\n", 400, id="no-method"),
+        pytest.param(b"GET / HTTP/2.0\r\n\r\n", 505, id="http-2"),
+        pytest.param(b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400, id="no-colon"),
+        pytest.param(b"GET / HTTP/1.1\r\n: x\r\n\r\n", 400, id="no-name"),
+        pytest.param(b"GET / HTTP/1.1\r\nX : y\r\n\r\n", 400, id="space-before-colon"),
+        pytest.param(b"GET / HTTP/1.1\r\nX: y\r\n folded\r\n\r\n", 400, id="folded"),
+        pytest.param(b"GET / HTTP/1.1\r\nX: a\nY: b\r\n\r\n", 400, id="bare-line-feed"),
+        pytest.param(b"GET / HTTP/1.1\r\nX: a\rb\r\n\r\n", 400, id="bare-carriage-return"),
+        pytest.param(b"GET / HTTP/1.1\r\nX: a\x00b\r\n\r\n", 400, id="null"),
+        pytest.param(b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400, id="negative-length"),
+        pytest.param(b"POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\na", 400, id="plus-length"),
+        pytest.param(b"POST / HTTP/1.1\r\nContent-Length: 1_0\r\n\r\na", 400, id="python-length"),
+        pytest.param(
+            "POST / HTTP/1.1\r\nContent-Length: \xb2\r\n\r\na".encode("latin-1"),
+            400,
+            id="superscript-length",
+        ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+            413,
+            id="endless-length",
+        ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na",
+            400,
+            id="two-lengths",
+        ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\na",
+            400,
+            id="length-and-chunked",
+        ),
+        pytest.param(b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 400, id="gzip"),
+        pytest.param(
+            b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: 1\r\n" % n for n in range(600)) + b"\r\n",
+            431,
+            id="600-headers",
+        ),
+        pytest.param(b"GET / HTTP/1.1\r\nX: " + b"x" * 3 * MIB, 431, id="3-mib-header"),
+    ],
+)
+def test_bytes_that_are_no_request_are_refused_and_the_connection_closed(
+    raw: RawConnection, request_bytes: bytes, status: int
+) -> None:
+    raw.send(request_bytes)
+
+    answer = raw.read_answer()
+
+    assert (answer.status, answer.json()["status"]) == (status, status)
+    assert answer.headers["Connection"] == "close"
+    raw.close_sending()
+    assert raw.read_to_end() == b""
+
+
+def test_the_service_goes_on_after_a_bad_connection(serve: Serve) -> None:
+    service = serve(describe)
+    with RawConnection(service.port) as bad:
+        bad.send(b"\x00\xff\r\n\r\n")
+        bad.read_answer()
+
+    with Client(service.port) as good:
+        assert good.get("/").status == 200
+
+
+def test_a_handler_that_fails_is_a_500_and_the_connection_is_kept(serve: Serve) -> None:
+    def fail(exchange: Exchange) -> None:
+        if exchange.request.path == "/fail":
+            raise ZeroDivisionError
+        describe(exchange)
+
+    with Client(serve(fail).port) as client:
+        assert client.get("/fail").status == 500
+        assert client.get("/").status == 200
+
+
+# --- answers
+
+
+def test_head_is_answered_without_a_body(raw: RawConnection) -> None:
+    """A body there would be taken for the next answer."""
+    raw.send(b"HEAD / HTTP/1.1\r\n\r\n")
+    head = raw.read_answer(has_body=False)
+    raw.send(b"GET /after HTTP/1.1\r\n\r\n")
+
+    assert head.status == 200
+    assert raw.read_answer().json()["path"] == "/after"
+
+
+def test_a_204_has_neither_body_nor_length(serve: Serve) -> None:
+    with RawConnection(serve(lambda exchange: _ignore(exchange.answer(204))).port) as raw:
+        raw.send(b"GET / HTTP/1.1\r\n\r\n")
+
+        assert raw.read_until(b"\r\n\r\n") == b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+def _ignore(_result: object) -> None:
+    """Drop a result that a handler has no use for."""
+
+
+def test_header_names_go_out_as_they_were_written(serve: Serve) -> None:
+    def answer(exchange: Exchange) -> None:
+        exchange.answer(200, [("x-amzn-RequestId", "1"), ("Lambda-Runtime-Trace-Id", "2")])
+
+    with RawConnection(serve(answer).port) as raw:
+        raw.send(b"GET / HTTP/1.1\r\n\r\n")
+        head = raw.read_until(b"\r\n\r\n")
+
+    assert b"\r\nx-amzn-RequestId: 1\r\nLambda-Runtime-Trace-Id: 2\r\n" in head
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        pytest.param(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", id="close"),
+        pytest.param(b"GET / HTTP/1.1\r\nconnection: Close\r\n\r\n", id="any-case"),
+        pytest.param(b"GET / HTTP/1.0\r\n\r\n", id="http-1.0"),
+    ],
+)
+def test_a_client_that_wants_it_closed_gets_the_answer_and_the_end(
+    raw: RawConnection, request_bytes: bytes
+) -> None:
+    raw.send(request_bytes)
+
+    assert raw.read_answer().status == 200
+    assert raw.read_to_end() == b""
+
+
+def test_another_thread_may_answer(serve: Serve) -> None:
+    parked = Parked()
+    with Client(serve(parked).port) as client:
+        thread = threading.Thread(
+            target=lambda: parked.wait(1)[0].answer(200, (), b"from elsewhere")
+        )
+        thread.start()
+
+        assert client.get("/").body == b"from elsewhere"
+        thread.join()
+
+
+@pytest.mark.usefixtures("switching")
+def test_of_many_answers_the_first_one_counts(serve: Serve) -> None:
+    parked = Parked()
+    with RawConnection(serve(parked).port) as raw:
+        for count in range(1, 51):
+            raw.send(b"GET / HTTP/1.1\r\n\r\n")
+            exchange = parked.wait(count)[-1]
+
+            with ThreadPoolExecutor(4) as pool:
+                answers = [pool.submit(exchange.answer, 200, (), b"x") for _ in range(4)]
+            raw.read_answer()
+
+            assert sorted(answer.result() for answer in answers) == [False, False, False, True]
+
+
+def test_a_slow_reader_does_not_hold_up_whoever_answers(serve: Serve) -> None:
+    parked = Parked()
+    body = b"x" * (24 * MIB)  # more than both sockets' buffers take
+    with RawConnection(serve(parked).port) as raw:
+        raw.send(b"GET / HTTP/1.1\r\n\r\n")
+        (exchange,) = parked.wait(1)
+
+        started = time.monotonic()
+        exchange.answer(200, (), body)
+        took_s = time.monotonic() - started
+
+        assert took_s < 1
+        assert raw.read_answer().body == body
+
+
+def test_a_slow_readers_next_request_is_served_after_the_whole_answer(serve: Serve) -> None:
+    body = b"x" * (16 * MIB)
+
+    def answer(exchange: Exchange) -> None:
+        exchange.answer(200, (), body if exchange.request.path == "/big" else b"small")
+
+    with RawConnection(serve(answer).port) as raw:
+        raw.send(b"GET /big HTTP/1.1\r\n\r\nGET /small HTTP/1.1\r\n\r\n")
+
+        assert raw.read_answer().body == body
+        assert raw.read_answer().body == b"small"
+
+
+@pytest.mark.parametrize("is_reset", [False, True], ids=["closed", "reset"])
+def test_a_peer_that_leaves_while_parked_is_noticed(serve: Serve, is_reset: bool) -> None:
+    parked = Parked()
+    raw = RawConnection(serve(parked).port)
+    raw.send(b"GET / HTTP/1.1\r\n\r\n")
+    (exchange,) = parked.wait(1)
+
+    if is_reset:
+        linger = (1).to_bytes(4, "little") + (0).to_bytes(4, "little")
+        raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    raw.close()
+
+    wait_until(lambda: parked.gone == [exchange], "the disconnect to be told")
+
+
+def test_a_peer_that_leaves_after_its_answer_is_nobodys_business(serve: Serve) -> None:
+    parked = Parked()
+    with RawConnection(serve(parked).port) as raw:
+        raw.send(b"GET / HTTP/1.1\r\n\r\n")
+        parked.wait(1)[0].answer(200)
+        raw.read_answer()
+
+    wait_until(lambda: not connection_threads(), "the connection's thread to end")
+    assert parked.gone == []
+
+
+def test_an_answer_to_a_peer_that_is_gone_is_false(serve: Serve) -> None:
+    parked = Parked()
+    with RawConnection(serve(parked).port) as raw:
+        raw.send(b"GET / HTTP/1.1\r\n\r\n")
+        (exchange,) = parked.wait(1)
+    wait_until(lambda: parked.gone, "the disconnect to be told")
+    wait_until(lambda: not connection_threads(), "the connection's thread to end")
+
+    assert exchange.answer(200, (), b"too late") is False
+
+
+def connection_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if "process_request" in thread.name]
+
+
+# --- the listener
+
+
+def test_a_connection_too_many_is_closed(serve: Serve) -> None:
+    service = serve(describe, max_connections=2)
+    with RawConnection(service.port) as one, RawConnection(service.port) as two:
+        for connection in (one, two):
+            connection.send(b"GET / HTTP/1.1\r\n\r\n")
+            connection.read_answer()
+
+        with RawConnection(service.port) as third:
+            assert third.read_to_end() == b""
+
+
+def test_a_connections_place_is_free_again_after_it(serve: Serve) -> None:
+    service = serve(describe, max_connections=1)
+    for _ in range(5):
+        with RawConnection(service.port) as connection:
+            connection.send(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+            assert connection.read_answer().status == 200
+            connection.read_to_end()
+        wait_until(lambda: not connection_threads(), "the connection's thread to end")
+
+
+def test_a_port_that_is_taken_raises(serve: Serve) -> None:
+    service = serve(describe)
+
+    with pytest.raises(OSError, match="in use"):
+        HttpService(
+            ("127.0.0.1", service.port),
+            describe,
+            name="second",
+            max_body_bytes=1,
+            render_error=render_error,
+        )
+
+
+def test_a_stop_is_prompt(serve: Serve) -> None:
+    service = serve(describe)
+    started = time.monotonic()
+
+    service.stop()
+
+    assert time.monotonic() - started < 0.3
+
+
+def test_a_stopped_service_takes_no_connection_and_keeps_those_it_has(serve: Serve) -> None:
+    service = serve(describe)
+    with RawConnection(service.port) as raw:
+        raw.send(b"GET /1 HTTP/1.1\r\n\r\n")
+        raw.read_answer()
+
+        service.stop()
+        service.stop()
+
+        raw.send(b"GET /2 HTTP/1.1\r\n\r\n")
+        assert raw.read_answer().json()["path"] == "/2"
+        with pytest.raises(ConnectionRefusedError):
+            RawConnection(service.port)
+
+
+def test_requests_of_many_connections_are_served_at_once(serve: Serve) -> None:
+    parked = Parked()
+    service = serve(parked)
+    connections = [RawConnection(service.port) for _ in range(64)]
+    for connection in connections:
+        connection.send(b"GET / HTTP/1.1\r\n\r\n")
+
+    for exchange in list(parked.wait(64)):
+        exchange.answer(200, (), b"x")
+
+    assert [connection.read_answer().body for connection in connections] == [b"x"] * 64
+    for connection in connections:
+        connection.close()

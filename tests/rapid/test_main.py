@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+
+import pytest
+
+from rapid.config import USAGE
+from tests.conftest import StartRapid
+from tests.support import ECHO, Rapid, run_rapid
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_is_printed_and_nothing_runs(flag: str) -> None:
+    done = run_rapid(flag)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, USAGE, "")
+
+
+def test_the_version_is_printed() -> None:
+    done = run_rapid("--version")
+
+    assert done.returncode == 0
+    assert done.stdout.startswith("rapid ")
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "start"),
+    [
+        (["--log-level", "loud"], {}, "rapid: --log-level is 'loud'; expected one of "),
+        ([], {"PORT": "http"}, "rapid: PORT is 'http'; expected "),
+        ([], {"AMQP_URI": "http://u:secret@h"}, "rapid: AMQP_URI has scheme 'http'"),
+        ([], {"AMQP_URI": "amqp://h?heartbeat=x"}, "rapid: AMQP_URI has a wrong option"),
+    ],
+    ids=["flag", "variable", "uri", "uri-option"],
+)
+def test_a_wrong_setting_is_one_line_and_code_2(
+    argv: list[str], environ: dict[str, str], start: str
+) -> None:
+    done = run_rapid(*argv, **{"PORT": "0", "RUNTIME_API_PORT": "0", **environ})
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(start)
+    assert done.stderr.count("\n") == 1
+    assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["PORT", "RUNTIME_API_PORT"])
+def test_a_taken_port_is_one_line_and_code_1(name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = {"PORT": "0", "RUNTIME_API_PORT": "0", name: str(taken.getsockname()[1])}
+
+        done = run_rapid(INVOKE_API_HOST="127.0.0.1", **ports)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("rapid: cannot listen: Address already in use")
+    assert done.stderr.count("\n") == 1
+
+
+def test_log_lines_are_json_when_asked_for(start_rapid: StartRapid) -> None:
+    rapid = start_rapid(ECHO, USE_STRUCTURED_LOGGING="true")
+
+    lines = [json.loads(line) for line in rapid.stderr.splitlines()]
+
+    assert any(line["message"] == "environment ready" for line in lines)
+    assert {line["program"] for line in lines} == {"rapid"}
+
+
+def test_a_quiet_level_leaves_standard_error_empty(start_rapid: StartRapid) -> None:
+    rapid = start_rapid(ECHO, LOG_LEVEL="error")
+    rapid.invoke()
+
+    assert rapid.stop() == 0
+    assert rapid.stderr == b""
+
+
+def test_a_payload_is_not_logged_at_any_level(start_rapid: StartRapid) -> None:
+    rapid = start_rapid(ECHO, LOG_LEVEL="trace")
+    rapid.invoke(b'"a secret"', X_Amz_Client_Context="eyJzIjoiYSBzZWNyZXQifQ==")
+
+    rapid.stop()
+
+    assert b"secret" not in rapid.stderr
+    assert b"eyJz" not in rapid.stderr
+
+
+def test_a_signal_during_the_start_is_a_stop() -> None:
+    for _ in range(5):
+        with Rapid(ECHO, ready=False) as rapid:
+            rapid.signal(signal.SIGTERM)
+
+            assert rapid.wait_exit() == 0
+            assert rapid.descendants() == []
+
+
+def test_a_stop_does_not_wait_for_idle_connections(start_rapid: StartRapid) -> None:
+    rapid = start_rapid(ECHO)
+    with rapid.client() as client:
+        client.post(rapid.path, b"{}")
+        started = time.monotonic()
+
+        code = rapid.stop()
+
+    assert code == 0
+    assert time.monotonic() - started < 2

@@ -1,0 +1,804 @@
+"""The scheduler over fake environments and a fake clock: every step is the test's own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from lambda_protocol.errors import (
+    LambdaApiError,
+    ServiceException,
+    TooManyRequestsException,
+)
+from lambda_protocol.invocation import InvocationType, Outcome
+from rapid.call import Call, Failure
+from rapid.environment import ExecutionEnvironment
+from rapid.http_service import Exchange
+from rapid.metrics import Metrics
+from rapid.scheduler import MAX_WAITING, PATIENCE_S, Scheduler
+from tests.support import make_invocation, wait_until
+
+FAILED_INIT = Failure("Runtime.ExitError", "Runtime exited with error: exit status 1")
+TIMEOUT_S = 3.0
+QUEUE_TIMEOUT_S = 30.0
+
+
+class FakeEnvironment:
+    """An execution environment whose runtime is the test."""
+
+    def __init__(self, world: World, scheduler: Scheduler, index: int, limit_s: float | None):
+        self.index = index
+        self.init_limit_s = limit_s
+        self.is_started = False
+        self.is_retired = False
+        self.taken: list[Call] = []  # every call ever delivered
+        self._world = world
+        self._scheduler = scheduler
+        self._state = "init"
+        self._running: list[Call] = []
+        self._answered_at = 0.0
+
+    # what the test does
+
+    def init_done(self) -> FakeEnvironment:
+        with self._scheduler.lock:
+            self._scheduler.on_init_done_locked(cast(ExecutionEnvironment, self), 0.1)
+        self.next()
+        return self
+
+    def init_failed(self) -> None:
+        with self._scheduler.lock:
+            self._state = "gone"
+            ended = self._scheduler.on_init_failed_locked(self._world.now)
+        for call in ended:
+            outcome = FAILED_INIT.outcome(call.invocation.request_id, "$LATEST")
+            self._scheduler.finish(call, outcome, "failure")
+        self.gone()
+
+    def next(self) -> None:
+        """The runtime asks for its next event."""
+        with self._scheduler.lock:
+            self._state = "idle"
+            self._scheduler.on_available_locked(cast(ExecutionEnvironment, self))
+        self._scheduler.settle()
+
+    def available(self) -> None:
+        """As ``next``, caught between the note and the hand-out."""
+        with self._scheduler.lock:
+            self._state = "idle"
+            self._scheduler.on_available_locked(cast(ExecutionEnvironment, self))
+
+    def answer(self) -> None:
+        """The runtime answers; it has not asked for the next event yet."""
+        with self._scheduler.lock:
+            call = self._running.pop()
+            self._answered_at = self._world.now
+            self._state = "between"
+        self._scheduler.finish(call, Outcome(payload=call.invocation.payload), "success")
+
+    def undelivered(self) -> None:
+        """The call could not be sent: its runtime is gone."""
+        with self._scheduler.lock:
+            self._scheduler.requeue_locked(self._running.pop())
+            self._state = "gone"
+        self.gone()
+
+    def gone(self) -> None:
+        with self._scheduler.lock:
+            self._scheduler.on_gone_locked(cast(ExecutionEnvironment, self))
+        self._scheduler.settle()
+
+    # what the scheduler asks
+
+    def start(self) -> None:
+        self.is_started = True
+
+    @property
+    def can_take_locked(self) -> bool:
+        return self._state == "idle"
+
+    def coming_slots_locked(self, now: float, patience_s: float) -> int:
+        if self._state == "between":
+            return int(now - self._answered_at < patience_s)
+        return int(self._state == "init")
+
+    def assign_locked(self, call: Call, now: float) -> Exchange:
+        assert self._state == "idle"
+        self._state = "busy"
+        self._running.append(call)
+        call.started_at = now
+        call.deadline = now + TIMEOUT_S
+        return cast(Exchange, None)
+
+    def deliver(self, call: Call, exchange: Exchange) -> None:
+        self.taken.append(call)
+
+    def due_locked(self, now: float) -> Callable[[], None] | None:
+        return self._world.due.pop(self.index, None)
+
+    def next_deadline_locked(self) -> float:
+        return self._world.now + 100
+
+    def running_locked(self) -> list[Call]:
+        return list(self._running)
+
+    def retire(self) -> None:
+        self.is_retired = True
+        self.gone()
+
+
+class World:
+    """A scheduler, its environments and the time."""
+
+    def __init__(self, max_concurrency: int = 1, queue_timeout_s: float = QUEUE_TIMEOUT_S) -> None:
+        self.now = 1000.0
+        self.environments: list[FakeEnvironment] = []  # in the order they were made
+        self.due: dict[int, Callable[[], None]] = {}
+        self.metrics = Metrics("f")
+        self.scheduler = Scheduler(
+            max_concurrency=max_concurrency,
+            queue_timeout_s=queue_timeout_s,
+            timeout_s=TIMEOUT_S,
+            make_environment=self._make,
+            metrics=self.metrics,
+            clock=lambda: self.now,
+        )
+
+    def _make(
+        self, scheduler: Scheduler, index: int, *, init_limit_s: float | None
+    ) -> ExecutionEnvironment:
+        environment = FakeEnvironment(self, scheduler, index, init_limit_s)
+        self.environments.append(environment)
+        return cast(ExecutionEnvironment, environment)
+
+    def submit(self, name: str = "call", **changes: Any) -> Waiter:
+        waiter = Waiter(name)
+        invocation = make_invocation(payload=name.encode(), **changes)
+        self.scheduler.submit(Call(invocation, waiter.on_outcome, waiter.on_started))
+        return waiter
+
+    def advance(self, seconds: float) -> None:
+        """Let the time pass, and the clock look at it once."""
+        self.now += seconds
+        with self.scheduler.lock:
+            self.scheduler._on_tick_locked(self.now)
+
+    def ready(self, count: int = 1) -> list[FakeEnvironment]:
+        """Start ``count`` environments and leave them idle, the first one idle last."""
+        waiters = [self.submit(f"warm-up {number}") for number in range(count)]
+        for environment in list(self.environments):
+            environment.init_done()
+        assert len(self.environments) == count
+        for environment in reversed(self.environments):
+            environment.answer()
+            environment.next()
+            environment.taken.clear()
+        assert all(waiter.outcome for waiter in waiters)
+        return self.environments
+
+    def taken(self) -> list[str]:
+        return [
+            call.invocation.payload.decode()
+            for environment in self.environments
+            for call in environment.taken
+        ]
+
+
+class Waiter:
+    """A caller."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.outcomes: list[Outcome | LambdaApiError] = []
+        self.started: list[float] = []
+
+    def on_outcome(self, outcome: Outcome | LambdaApiError) -> None:
+        self.outcomes.append(outcome)
+
+    def on_started(self, answered_by: float) -> None:
+        self.started.append(answered_by)
+
+    @property
+    def outcome(self) -> Outcome | LambdaApiError | None:
+        assert len(self.outcomes) <= 1, f"{self.name} was answered twice"
+        return self.outcomes[0] if self.outcomes else None
+
+
+# --- who gets what
+
+
+def test_calls_are_handed_out_in_the_order_they_came() -> None:
+    world = World()
+    for name in ("a", "b", "c"):
+        world.submit(name)
+    (environment,) = world.environments
+    environment.init_done()
+
+    for _ in range(2):
+        environment.answer()
+        environment.next()
+
+    assert world.taken() == ["a", "b", "c"]
+
+
+def test_each_caller_gets_its_own_outcome() -> None:
+    world = World(max_concurrency=3)
+    environments = world.ready(3)
+    waiters = [world.submit(name) for name in ("a", "b", "c")]
+
+    for environment in reversed(environments):
+        environment.answer()
+
+    payloads = [cast(Outcome, waiter.outcome).payload for waiter in waiters]
+    assert payloads == [b"a", b"b", b"c"]
+
+
+def test_an_idle_environment_is_used_before_another_is_started() -> None:
+    world = World(max_concurrency=5)
+    world.ready(1)
+
+    world.submit("a")
+
+    assert len(world.environments) == 1
+    assert world.taken() == ["a"]
+
+
+def test_the_environment_that_became_idle_last_is_used_first() -> None:
+    """So that the others stay idle, and surplus ones retire."""
+    world = World(max_concurrency=3)
+    first, *others = world.ready(3)
+
+    for count in range(5):
+        world.submit(str(count))
+        first.answer()
+        first.next()
+
+    assert len(first.taken) == 5
+    assert not any(environment.taken for environment in others)
+
+
+def test_an_environment_is_started_for_each_call_that_would_wait() -> None:
+    world = World(max_concurrency=5)
+
+    for name in ("a", "b", "c"):
+        world.submit(name)
+
+    assert [environment.index for environment in world.environments] == [0, 1, 2]
+    assert all(environment.is_started for environment in world.environments)
+
+
+def test_no_more_environments_are_started_than_allowed() -> None:
+    world = World(max_concurrency=2)
+
+    for count in range(10):
+        world.submit(str(count))
+    world.advance(1)
+
+    assert len(world.environments) == 2
+
+
+def test_a_starting_environment_counts_for_the_call_it_is_for() -> None:
+    world = World(max_concurrency=5)
+    world.submit("a")
+
+    world.scheduler.settle()
+    world.advance(0.01)
+
+    assert len(world.environments) == 1
+
+
+def test_an_environment_between_two_calls_is_trusted_to_come_back() -> None:
+    world = World(max_concurrency=2)
+    (environment,) = world.ready(1)
+    world.submit("a")
+    environment.answer()
+
+    world.submit("b")
+    started_at_once = len(world.environments) - 1
+    environment.next()
+
+    assert started_at_once == 0
+    assert world.taken() == ["a", "b"]
+
+
+def test_an_environment_that_does_not_come_back_is_not_waited_for() -> None:
+    world = World(max_concurrency=2)
+    (environment,) = world.ready(1)
+    world.submit("a")
+    environment.answer()
+    world.submit("b")
+
+    world.advance(PATIENCE_S + 0.001)
+
+    assert len(world.environments) == 2
+
+
+def test_a_number_that_became_free_is_given_again() -> None:
+    world = World(max_concurrency=2)
+    first, second = world.ready(2)
+    first.gone()
+
+    world.submit("a")
+    world.submit("b")
+
+    assert second.taken
+    assert [environment.index for environment in world.environments] == [0, 1, 0]
+
+
+def test_a_call_that_was_never_delivered_is_first_in_line_again() -> None:
+    world = World()
+    (environment,) = world.ready(1)
+    waiter = world.submit("a")
+    world.submit("b")
+
+    environment.undelivered()
+    world.environments[-1].init_done()
+
+    assert world.environments[-1].taken[0].invocation.payload == b"a"
+    assert waiter.outcome is None
+
+
+def test_a_withdrawn_call_is_not_run_and_not_answered() -> None:
+    world = World()
+    (environment,) = world.ready(1)
+    world.submit("running")
+    waiter = world.submit("wanted")
+    world.submit("other")
+
+    taken = world.scheduler.withdraw(lambda call: call.invocation.payload == b"wanted")
+    environment.answer()
+    environment.next()
+
+    assert [call.invocation.payload for call in taken] == [b"wanted"]
+    assert world.taken() == ["running", "other"]
+    assert waiter.outcome is None
+
+
+def test_a_running_call_cannot_be_withdrawn() -> None:
+    world = World()
+    world.ready(1)
+    world.submit("running")
+
+    assert world.scheduler.withdraw(lambda call: True) == []
+
+
+# --- who waits too long
+
+
+def test_a_call_that_waited_too_long_is_throttled() -> None:
+    world = World()
+    world.ready(1)
+    world.submit("running")
+    waiter = world.submit("waiting")
+
+    world.advance(QUEUE_TIMEOUT_S - 0.001)
+    before = waiter.outcome
+    world.advance(0.001)
+
+    assert before is None
+    assert isinstance(waiter.outcome, TooManyRequestsException)
+    assert waiter.outcome.reason == "ConcurrentInvocationLimitExceeded"
+
+
+def test_a_throttled_call_is_not_run_later() -> None:
+    world = World()
+    (environment,) = world.ready(1)
+    world.submit("running")
+    world.submit("waiting")
+    world.advance(QUEUE_TIMEOUT_S)
+
+    environment.answer()
+    environment.next()
+
+    assert world.taken() == ["running"]
+
+
+def test_an_event_waits_longer_than_a_call() -> None:
+    world = World()
+    world.ready(1)
+    world.submit("running")
+    event = world.submit("event", type=InvocationType.EVENT)
+
+    world.advance(QUEUE_TIMEOUT_S + 1)
+
+    assert event.outcome is None
+
+
+def test_without_a_queue_a_busy_function_refuses_at_once() -> None:
+    world = World(queue_timeout_s=0)
+    world.environments = []
+    waiter = world.submit("cold")
+    world.environments[0].init_done()
+    assert world.taken() == ["cold"]
+
+    with pytest.raises(TooManyRequestsException):
+        world.submit("second")
+
+    assert waiter.outcome is None
+    assert world.taken() == ["cold"]
+
+
+def test_without_a_queue_a_call_still_waits_for_the_init_started_for_it() -> None:
+    world = World(queue_timeout_s=0)
+    waiter = world.submit("cold")
+
+    world.advance(0.5)
+    world.environments[0].init_done()
+
+    assert waiter.outcome is None
+    assert world.taken() == ["cold"]
+
+
+def test_a_refusal_does_not_lose_what_was_matched_with_it() -> None:
+    """An event waits, its environment is just noted as free, and a call arrives in between."""
+    world = World(queue_timeout_s=0)
+    world.submit("event 1", type=InvocationType.EVENT)
+    environment = world.environments[0].init_done()
+    world.submit("event 2", type=InvocationType.EVENT)
+    environment.answer()
+    environment.available()
+
+    with pytest.raises(TooManyRequestsException):
+        world.submit("call")
+
+    assert world.taken() == ["event 1", "event 2"]
+
+
+def test_a_full_queue_refuses_at_once() -> None:
+    world = World()
+    world.ready(1)
+    world.submit("running")
+    for _ in range(MAX_WAITING):
+        world.submit("waiting")
+
+    with pytest.raises(TooManyRequestsException):
+        world.submit("one too many")
+
+
+# --- who hears that it takes long
+
+
+def test_a_call_that_takes_long_is_announced_once_with_its_deadline() -> None:
+    world = World()
+    world.ready(1)
+    waiter = world.submit("slow")
+    deadline = world.now + TIMEOUT_S
+
+    world.advance(0.999)
+    before = list(waiter.started)
+    world.advance(0.001)
+    world.advance(0.5)
+
+    assert before == []
+    assert waiter.started == [deadline]
+
+
+def test_a_waiting_call_is_announced_with_the_latest_time_it_can_be_answered() -> None:
+    world = World()
+    world.ready(1)
+    world.submit("running")
+    waiter = world.submit("waiting")
+    latest = world.now + QUEUE_TIMEOUT_S + TIMEOUT_S
+
+    world.advance(1)
+
+    assert waiter.started == [latest]
+
+
+def test_a_fast_call_is_not_announced() -> None:
+    world = World()
+    (environment,) = world.ready(1)
+    waiter = world.submit("fast")
+    environment.answer()
+
+    world.advance(5)
+
+    assert waiter.started == []
+
+
+# --- what is due
+
+
+def test_what_an_environment_has_due_is_done_without_the_lock() -> None:
+    world = World()
+    world.ready(1)
+    was_locked: list[bool] = []
+    world.due[0] = lambda: was_locked.append(world.scheduler.lock.locked())
+
+    world.advance(1)
+
+    assert was_locked == [False]
+
+
+def test_a_due_action_that_fails_does_not_stop_the_clock() -> None:
+    world = World()
+    world.ready(1)
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    world.due[0] = fail
+    world.advance(1)
+    waiter = world.submit("a")
+
+    world.advance(0)
+    world.environments[0].answer()
+
+    assert waiter.outcome is not None
+
+
+# --- failed inits
+
+
+def test_the_first_failed_init_is_done_again_under_the_functions_timeout() -> None:
+    world = World()
+    waiter = world.submit("a")
+    first = world.environments[0]
+
+    first.init_failed()
+    second = world.environments[1]
+
+    assert waiter.outcome is None
+    assert (first.init_limit_s, second.init_limit_s) == (None, TIMEOUT_S)
+    second.init_done()
+    assert second.taken
+
+
+def test_the_second_failed_init_is_charged_to_the_call() -> None:
+    world = World()
+    waiter = world.submit("a")
+
+    world.environments[0].init_failed()
+    world.environments[1].init_failed()
+
+    outcome = waiter.outcome
+    assert isinstance(outcome, Outcome)
+    assert outcome.function_error == "Unhandled"
+    assert b"exit status 1" in outcome.payload
+    assert len(world.environments) == 2
+
+
+def test_a_broken_image_does_not_spin() -> None:
+    world = World()
+    with world.scheduler.lock:
+        environment = world.scheduler._start_locked()
+    cast(FakeEnvironment, environment).init_failed()
+
+    world.advance(60)
+
+    assert len(world.environments) == 1
+
+
+def test_a_call_after_failed_inits_has_one_init_to_fail() -> None:
+    world = World()
+    world.submit("a")
+    world.environments[0].init_failed()
+    world.environments[1].init_failed()
+
+    waiter = world.submit("b")
+    world.environments[2].init_failed()
+
+    assert isinstance(waiter.outcome, Outcome)
+
+
+def test_an_init_that_succeeds_forgets_the_failed_ones() -> None:
+    world = World()
+    world.submit("a")
+    world.environments[0].init_failed()
+    environment = world.environments[1].init_done()
+    environment.answer()
+    environment.gone()
+
+    waiter = world.submit("b")
+    world.environments[2].init_failed()
+
+    assert waiter.outcome is None
+
+
+def test_readiness_is_the_first_init_that_succeeded() -> None:
+    world = World()
+    before = world.scheduler.is_ready
+    world.ready(1)
+
+    assert (before, world.scheduler.is_ready) == (False, True)
+
+
+# --- stop
+
+
+def stop_in_background(world: World, drain_s: float) -> threading.Thread:
+    thread = threading.Thread(target=world.scheduler.stop, args=(drain_s, 5.0))
+    thread.start()
+    wait_until(lambda: _refuses(world), "the stop to begin")
+    return thread
+
+
+def _refuses(world: World) -> bool:
+    with world.scheduler.lock:
+        return world.scheduler._is_stopping
+
+
+def test_a_stop_lets_what_is_in_hand_end() -> None:
+    world = World()
+    (environment,) = world.ready(1)
+    running, waiting = world.submit("running"), world.submit("waiting")
+
+    thread = stop_in_background(world, 20)
+    environment.answer()
+    environment.next()
+    still_there = not environment.is_retired
+    environment.answer()
+    thread.join(5)
+
+    assert still_there
+    assert isinstance(running.outcome, Outcome)
+    assert isinstance(waiting.outcome, Outcome)
+    assert environment.is_retired
+    assert not thread.is_alive()
+
+
+def test_a_stop_refuses_newcomers() -> None:
+    world = World()
+    (environment,) = world.ready(1)
+    world.submit("running")
+    thread = stop_in_background(world, 20)
+
+    with pytest.raises(ServiceException):
+        world.submit("late")
+
+    environment.answer()
+    thread.join(5)
+
+
+def test_a_stop_that_runs_out_of_time_refuses_what_has_not_started() -> None:
+    world = World()
+    (environment,) = world.ready(1)
+    running, waiting = world.submit("running"), world.submit("waiting")
+
+    world.scheduler.stop(0.01, 5)
+
+    assert environment.is_retired
+    assert isinstance(waiting.outcome, ServiceException)
+    assert running.outcome is None  # the environment's own shutdown answers it
+
+
+def test_a_stop_does_not_wait_for_calls_that_are_throttled_meanwhile() -> None:
+    world = World()
+    waiter = world.submit("waits for an init that hangs")
+    thread = stop_in_background(world, 20)
+
+    world.advance(QUEUE_TIMEOUT_S)
+    thread.join(2)
+
+    assert isinstance(waiter.outcome, TooManyRequestsException)
+    assert not thread.is_alive()
+
+
+def test_a_stop_with_nothing_in_hand_is_prompt() -> None:
+    world = World(max_concurrency=3)
+    environments = world.ready(3)
+
+    world.scheduler.stop(20, 5)
+
+    assert all(environment.is_retired for environment in environments)
+
+
+# --- the port
+
+
+def test_invoke_returns_the_outcome() -> None:
+    world = World()
+    (environment,) = world.ready(1)
+    threading.Thread(
+        target=lambda: (wait_until(lambda: environment.taken, "the call"), environment.answer())
+    ).start()
+
+    assert world.scheduler.invoke(make_invocation(payload=b"7")).payload == b"7"
+
+
+def test_invoke_raises_what_a_call_was_refused_with() -> None:
+    world = World()
+    world.ready(1)
+    world.submit("running")
+    threading.Thread(
+        target=lambda: (
+            wait_until(lambda: "waiting=1" in repr(world.scheduler), "the call"),
+            world.advance(QUEUE_TIMEOUT_S),
+        )
+    ).start()
+
+    with pytest.raises(TooManyRequestsException):
+        world.scheduler.invoke(make_invocation())
+
+
+def test_the_real_clock_ends_a_wait() -> None:
+    scheduler = Scheduler(
+        max_concurrency=1,
+        queue_timeout_s=0.05,
+        timeout_s=TIMEOUT_S,
+        make_environment=World()._make,
+        metrics=Metrics("f"),
+    )
+    scheduler.start(eager=False)
+
+    with pytest.raises(TooManyRequestsException):
+        scheduler.invoke(make_invocation())
+
+
+# --- counts and races
+
+
+def test_what_became_of_calls_is_counted() -> None:
+    world = World()
+    (environment,) = world.ready(1)
+    world.submit("a")
+    world.submit("b")
+    world.advance(QUEUE_TIMEOUT_S)
+    environment.answer()
+
+    text = world.metrics.render()[1].decode()
+
+    assert 'lambda_invocations_total{function_name="f",outcome="success"} 2.0' in text
+    assert 'lambda_invocations_total{function_name="f",outcome="throttled"} 1.0' in text
+
+
+def test_running_is_what_was_delivered_and_not_answered() -> None:
+    world = World(max_concurrency=2)
+    first, _ = world.ready(2)
+    world.submit("a")
+    world.submit("b")
+    both = world.scheduler.running
+
+    first.answer()
+
+    assert (both, world.scheduler.running) == (2, 1)
+
+
+@pytest.mark.usefixtures("switching")
+def test_every_call_of_many_threads_is_answered_once() -> None:
+    """Runtimes in threads of their own answer, or vanish undelivered now and then."""
+    world = World(max_concurrency=4)
+    waiters: list[Waiter] = []
+    is_over = threading.Event()
+
+    def be_the_runtimes(number: int) -> None:
+        served = 0
+        while not is_over.is_set():
+            for environment in list(world.environments):
+                if environment.index != number or not environment.is_started:
+                    continue
+                if environment._state == "init":
+                    environment.init_done()
+                elif environment._state == "busy" and environment.taken:
+                    if environment.taken[-1] is not (environment.running_locked() or [None])[-1]:
+                        continue  # assigned, not yet delivered
+                    served += 1
+                    if served % 7 == 0:
+                        environment.undelivered()
+                    else:
+                        environment.answer()
+                        environment.next()
+
+    def be_a_caller(number: int) -> None:
+        for count in range(50):
+            waiters.append(world.submit(f"{number}.{count}"))
+
+    runtimes = [threading.Thread(target=be_the_runtimes, args=(n,)) for n in range(4)]
+    callers = [threading.Thread(target=be_a_caller, args=(n,)) for n in range(6)]
+    for thread in (*runtimes, *callers):
+        thread.start()
+    for thread in callers:
+        thread.join()
+    wait_until(lambda: all(waiter.outcomes for waiter in waiters), "every outcome")
+    is_over.set()
+    for thread in runtimes:
+        thread.join()
+
+    assert len(waiters) == 300
+    assert all(
+        cast(Outcome, waiter.outcome).payload == waiter.name.encode() for waiter in waiters
+    )
+    assert world.scheduler.running == 0

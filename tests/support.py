@@ -1,0 +1,541 @@
+"""What tests of every kind share: our programs as real processes, a small HTTP client, waiting.
+
+Every wait has a limit and polls a condition. A process started here is known to the hook in
+``conftest.py`` that shows its output when the test fails, and carries a mark in its environment
+by which its last descendant is found and killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from lambda_protocol.function_name import FunctionRef
+from lambda_protocol.invocation import Invocation
+from scripts.ports import LOOPBACK, free_ports
+
+T = TypeVar("T")
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+FUNCTIONS: Final = ROOT / "tests" / "functions"
+
+#: The test functions: executables, each says on top what it does.
+ECHO: Final = str(FUNCTIONS / "echo")
+MISBEHAVE: Final = str(FUNCTIONS / "misbehave")
+BASH_ECHO: Final = str(FUNCTIONS / "bash-echo")
+MULTI: Final = str(FUNCTIONS / "multi")
+RECORDER_EXTENSION: Final = FUNCTIONS / "recorder-extension"
+#: A command line that runs ``tests/functions/handlers.py``; its last word is the handler.
+AWSLAMBDARIC: Final = (sys.executable, "-m", "awslambdaric")
+
+#: How long a process may take to start or stop, an answer to come, a line to be logged, seconds.
+LIMIT_S: Final = 20.0
+_POLL_S: Final = 0.005
+_GRACE_S: Final = 3.0
+_MARK: Final = "TEST_PROCESS_MARK"
+_PASSED: Final = ("HOME", "PATH", "LANG", "TMPDIR", "COVERAGE_")
+
+#: Every program started since the running test began; the failure report shows their output.
+started: list[Program] = []
+
+
+# --- waiting
+
+
+def wait_until(is_true: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:
+    """Return once ``is_true()`` holds; the failure says that ``what`` did not come."""
+    wait_for(lambda: is_true() or None, what, limit_s)
+
+
+def wait_for(find: Callable[[], T | None], what: str, limit_s: float = LIMIT_S) -> T:
+    """Return the first result of ``find()`` that is not None."""
+    deadline = time.monotonic() + limit_s
+    while (found := find()) is None:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {limit_s:g} s for {what}")
+        time.sleep(_POLL_S)
+    return found
+
+
+def unique_name(prefix: str = "f") -> str:
+    """Return a function (and queue) name that nobody else uses."""
+    return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
+def make_invocation(**changes: Any) -> Invocation:
+    """Return a plain synchronous invocation with some fields changed."""
+    plain = Invocation(
+        request_id=str(uuid.uuid4()),
+        function=FunctionRef(name="echo"),
+        payload=b'{"x": 1}',
+        trace_id="Root=1-6746f0a1-0123456789abcdef01234567;Parent=0123456789abcdef;Sampled=0",
+    )
+    return replace(plain, **changes)
+
+
+# --- HTTP
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP response, whole."""
+
+    status: int
+    headers: http.client.HTTPMessage  #: looked up without regard to case, as sent when listed
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def error_type(self) -> Any:
+        """Return ``errorType`` of a failed function's payload."""
+        return self.json()["errorType"]
+
+
+class Client:
+    """One keep-alive connection to a local port; opened on use. One thread at a time."""
+
+    def __init__(self, port: int, timeout_s: float = LIMIT_S) -> None:
+        self._connection = http.client.HTTPConnection(LOOPBACK, port, timeout=timeout_s)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send one request and return its response."""
+        self._connection.request(method, path, body, dict(headers or {}))
+        response = self._connection.getresponse()
+        return Answer(response.status, response.headers, response.read())
+
+    def get(self, path: str, **headers: str) -> Answer:
+        """GET ``path``; header names with ``_`` for ``-``."""
+        return self.request("GET", path, headers=_header_names(headers))
+
+    def post(self, path: str, body: bytes = b"", **headers: str) -> Answer:
+        """POST ``body``; header names with ``_`` for ``-``."""
+        return self.request("POST", path, body, _header_names(headers))
+
+    @property
+    def local_port(self) -> int | None:
+        """Our end's port, None while there is no connection: tells whether it was kept."""
+        sock = self._connection.sock
+        return None if sock is None else int(sock.getsockname()[1])
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class RawConnection:
+    """A socket for what no HTTP library would send. One thread at a time."""
+
+    def __init__(self, port: int, timeout_s: float = LIMIT_S) -> None:
+        self.socket = socket.create_connection((LOOPBACK, port), timeout_s)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._buffer = b""
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self.socket.sendall(data)
+
+    def read_answer(self, *, has_body: bool = True) -> Answer:
+        """Return the next response; ``has_body`` is False for answers to HEAD and interim ones."""
+        head = self.read_until(b"\r\n\r\n")
+        status_line, _, header_text = head.partition(b"\r\n")
+        headers = http.client.HTTPMessage()
+        for line in header_text.rstrip(b"\r\n").split(b"\r\n") if header_text.strip() else []:
+            name, _, value = line.decode("latin-1").partition(":")
+            headers[name] = value.strip()
+        length = int(headers.get("Content-Length", "0")) if has_body else 0
+        while len(self._buffer) < length:
+            self._receive()
+        body, self._buffer = self._buffer[:length], self._buffer[length:]
+        return Answer(int(status_line.split(b" ")[1]), headers, body)
+
+    def read_until(self, mark: bytes) -> bytes:
+        """Return the bytes up to and including ``mark``."""
+        while mark not in self._buffer:
+            self._receive()
+        head, _, self._buffer = self._buffer.partition(mark)
+        return head + mark
+
+    def read_to_end(self) -> bytes:
+        """Return what comes until the peer closes; a reset counts as a close."""
+        with contextlib.suppress(ConnectionError):
+            while True:
+                self._receive()
+        data, self._buffer = self._buffer, b""
+        return data
+
+    def close_sending(self) -> None:
+        """Send no more, and go on reading."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.socket.close()
+
+    def _receive(self) -> None:
+        data = self.socket.recv(65_536)
+        if not data:
+            raise ConnectionResetError(f"the peer closed after {self._buffer[:200]!r}")
+        self._buffer += data
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _header_names(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+# --- processes
+
+
+class Program:
+    """A program of ours running in a session of its own, with its output kept in files.
+
+    As a context manager it starts, and on the way out leaves no process: neither itself nor
+    anything that was started from it, however far that moved away.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str]) -> None:
+        self.name = name
+        self._command = list(command)
+        self._mark = uuid.uuid4().hex
+        self._environ = {**base_environ(), **environ, _MARK: self._mark}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._out = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._err = tempfile.TemporaryFile()  # noqa: SIM115
+        self._kept: tuple[bytes, bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process; :meth:`is_up` tells when it serves."""
+        self._process = subprocess.Popen(
+            self._command,
+            env=self._environ,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=self._out,
+            stderr=self._err,
+            start_new_session=True,
+        )
+        started.append(self)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        assert self._process is not None
+        return self._process.poll()
+
+    @property
+    def stdout(self) -> bytes:
+        """What it printed so far on standard output."""
+        return self._kept[0] if self._kept else _contents(self._out.fileno())
+
+    @property
+    def stderr(self) -> bytes:
+        """What it printed so far on standard error."""
+        return self._kept[1] if self._kept else _contents(self._err.fileno())
+
+    @property
+    def log(self) -> list[str]:
+        """Every line printed so far: first standard output's, then standard error's."""
+        return (self.stdout + self.stderr).decode("utf-8", "replace").splitlines()
+
+    def wait_for_log(self, text: str, *, count: int = 1, limit_s: float = LIMIT_S) -> str:
+        """Return the line that contains ``text``, or the ``count``-th of them."""
+
+        def find() -> str | None:
+            lines = [line for line in self.log if text in line]
+            return lines[count - 1] if len(lines) >= count else None
+
+        return wait_for(find, f"{text!r} in the log of {self.name}", limit_s)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process alone."""
+        os.kill(self.pid, number)
+
+    def wait_exit(self, limit_s: float = LIMIT_S) -> int:
+        """Wait for the end of the process and return its exit code."""
+        assert self._process is not None
+        try:
+            return self._process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} did not exit within {limit_s:g} s") from None
+
+    def stop(self, limit_s: float = LIMIT_S) -> int:
+        """Send SIGTERM, and return the exit code. Idempotent."""
+        if self.exit_code is None:
+            self.signal(signal.SIGTERM)
+        return self.wait_exit(limit_s)
+
+    def descendants(self) -> list[int]:
+        """Return the processes that stem from this one and live, itself left out."""
+        return [pid for pid in marked_pids(self._mark) if pid != self.pid]
+
+    def close(self) -> None:
+        """Kill what is left of it and keep its output in memory."""
+        if self._process is not None:
+            if "COVERAGE_PROCESS_START" in self._environ and self.exit_code is None:
+                self.signal(signal.SIGTERM)  # only a process that ends by itself saves its data
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_GRACE_S)
+            wait_until(self._kill_all, f"the end of every process of {self.name}")
+            self._process.wait(LIMIT_S)
+        self._kept = (self.stdout, self.stderr)
+        self._out.close()
+        self._err.close()
+
+    def _kill_all(self) -> bool:
+        pids = marked_pids(self._mark)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert self._process is not None
+        return self._process.poll() is not None and not pids
+
+    def _start_until(self, is_up: Callable[[], bool], what: str) -> None:
+        def is_up_or_dead() -> bool:
+            return self.exit_code is not None or is_up()
+
+        wait_until(is_up_or_dead, what)
+        if self.exit_code is not None:
+            raise AssertionError(
+                f"{self.name} ended with {self.exit_code} instead of {what}:\n"
+                + "\n".join(self.log[-20:])
+            )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class WebProgram(Program):
+    """A program that serves HTTP on ``port`` and tells at ``/readyz`` when it can work."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        *,
+        port: int,
+        ready: bool,
+    ) -> None:
+        super().__init__(name, command, environ)
+        self.port = port
+        self._waits_ready = ready
+
+    def get(self, path: str) -> Answer:
+        """GET a path on a new connection."""
+        with self.client() as client:
+            return client.get(path)
+
+    def client(self) -> Client:
+        """Return a keep-alive client."""
+        return Client(self.port)
+
+    def raw(self) -> RawConnection:
+        """Return a raw connection."""
+        return RawConnection(self.port)
+
+    def wait_ready(self, limit_s: float = LIMIT_S) -> None:
+        """Wait until ``/readyz`` answers 200."""
+        wait_until(lambda: _is_ok(self.port, "/readyz"), f"{self.name} to be ready", limit_s)
+
+    def __enter__(self) -> Self:
+        self.start()
+        try:
+            if self._waits_ready:
+                self._start_until(lambda: _is_ok(self.port, "/readyz"), "ready")
+            else:
+                self._start_until(lambda: _is_listening(self.port), "listening")
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+
+class Rapid(WebProgram):
+    """``python -m rapid``, on free loopback ports, for one test function.
+
+    ``command`` is the runtime's command line (``ECHO``, ``MISBEHAVE``, …); keywords are environment
+    variables. Entering waits until it accepts connections and, unless ``ready=False``, until
+    ``/readyz`` says 200: a runtime is initialised, and the broker, if any, consumed from.
+    """
+
+    def __init__(
+        self,
+        *command: str,
+        flags: Sequence[str] = (),
+        ready: bool = True,
+        **environ: str,
+    ) -> None:
+        port, runtime_api_port = free_ports(2)
+        port = int(environ.setdefault("PORT", str(port)))
+        self.runtime_api_port = int(environ.setdefault("RUNTIME_API_PORT", str(runtime_api_port)))
+        self.function_name = environ.setdefault("AWS_LAMBDA_FUNCTION_NAME", unique_name())
+        super().__init__(
+            f"rapid {self.function_name}",
+            [sys.executable, "-m", "rapid", *flags, *command],
+            {"INVOKE_API_HOST": LOOPBACK, "EXTENSIONS_DIR": "/nonexistent", **environ},
+            port=port,
+            ready=ready,
+        )
+
+    @property
+    def path(self) -> str:
+        """The path that invokes the function."""
+        return f"/2015-03-31/functions/{self.function_name}/invocations"
+
+    def invoke(self, payload: bytes | str = b"{}", **headers: str) -> Answer:
+        """Invoke the function on a new connection; header names with ``_`` for ``-``."""
+        with self.client() as client:
+            return client.post(self.path, _as_bytes(payload), **headers)
+
+    def do(self, **event: Any) -> Answer:
+        """Invoke with ``event`` as a JSON object, as ``misbehave`` reads it."""
+        return self.invoke(json.dumps(event))
+
+    def runtime_api(self) -> Client:
+        """Return a client of the Runtime API of environment 0."""
+        return Client(self.runtime_api_port)
+
+
+class Server(WebProgram):
+    """``gunicorn lambda_server.wsgi`` from the checkout, on a free loopback port.
+
+    Keywords are environment variables: ``AMQP_URI`` or ``LAMBDA_ENDPOINTS``. Entering waits for
+    ``/readyz``, or with ``ready=False`` for the port.
+    """
+
+    def __init__(self, *arguments: str, ready: bool = True, **environ: str) -> None:
+        port = int(environ.setdefault("PORT", str(free_ports(1)[0])))
+        super().__init__(
+            f"server :{port}",
+            [sys.executable, "-m", "gunicorn", *arguments, "lambda_server.wsgi"],
+            {"INVOKE_API_HOST": LOOPBACK, **environ},
+            port=port,
+            ready=ready,
+        )
+
+    def invoke(self, function_name: str, payload: bytes | str = b"{}", **headers: str) -> Answer:
+        """Invoke a function on a new connection; header names with ``_`` for ``-``."""
+        with self.client() as client:
+            path = f"/2015-03-31/functions/{function_name}/invocations"
+            return client.post(path, _as_bytes(payload), **headers)
+
+    @property
+    def url(self) -> str:
+        """The endpoint URL for an SDK."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+
+def run_rapid(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run rapid to its end, for what it refuses or prints."""
+    return subprocess.run(
+        [sys.executable, "-m", "rapid", *argv],
+        env={**base_environ(), **environ},
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+def base_environ() -> dict[str, str]:
+    """Return what every program gets: nothing of the developer's own settings."""
+    environ = {name: value for name, value in os.environ.items() if name.startswith(_PASSED)}
+    environ["PATH"] = f"{Path(sys.executable).parent}:{environ.get('PATH', os.defpath)}"
+    environ["PYTHONPATH"] = f"{ROOT}:{FUNCTIONS}"
+    return environ
+
+
+def marked_pids(mark: str) -> list[int]:
+    """Return every live process whose environment carries ``mark``; a zombie has none."""
+    needle = f"{_MARK}={mark}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if needle in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether ``pid`` runs; a zombie does not."""
+    with contextlib.suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state not in "ZX"
+    return False
+
+
+def _as_bytes(payload: bytes | str) -> bytes:
+    return payload if isinstance(payload, bytes) else payload.encode()
+
+
+def _contents(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def _is_listening(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 1):
+        return True
+    return False
+
+
+def _is_ok(port: int, path: str) -> bool:
+    with contextlib.suppress(OSError, http.client.HTTPException), Client(port, 5) as client:
+        return client.get(path).status == 200
+    return False

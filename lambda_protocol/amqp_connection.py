@@ -3,7 +3,7 @@
 ``pika.connection.Connection`` leaves the transport to an adapter; this one is a plain blocking
 socket. So pika does the handshake, channels, heartbeats, returns, cancels and close, while the
 messages of the call path are written and read by ``amqp_frames`` on the same socket, from any
-thread. The only module of the project that imports pika; importers import it late.
+thread. Importing it imports pika, which is a third of a small program: import it late.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from lambda_protocol.errors import (
     ResourceNotFoundException,
     ValidationException,
 )
-from lambda_protocol.limits import FUNCTION_NAME_CHARS, QUALIFIER_CHARS
+from lambda_protocol.limits import FUNCTION_NAME_CHARS, QUALIFIER_CHARS, QUEUE_NAME_BYTES
 
 #: Source: API_Invoke, FunctionName; the text is part of the error message.
 NAME_PATTERN = (
@@ -99,7 +99,7 @@ def parse_function_name(
         region=region,
         account_id=account_id,
     )
-    if _SYSTEM_QUEUE.fullmatch(ref.name):
+    if _SYSTEM_QUEUE.fullmatch(ref.name) or len(ref.name) > QUEUE_NAME_BYTES:
         raise function_not_found(ref)
     return ref
 

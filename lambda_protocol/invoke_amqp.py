@@ -27,6 +27,7 @@ from lambda_protocol.invoke_http import (
     require_tenant_id,
     usable_trace_id,
 )
+from lambda_protocol.limits import EVENT_AGE_MAX_S
 
 #: RabbitMQ's pseudo-queue: replies come back on the channel that published the call.
 #: Source: RabbitMQ documentation, "Direct Reply-to".
@@ -71,7 +72,8 @@ class Started:
 def encode_call(invocation: Invocation, *, queue_timeout_s: float) -> Properties:
     """Return the properties of a call; ``queue_timeout_s`` is how long it may wait unstarted.
 
-    An Event has no ``reply_to``: it is run once, in the background.
+    An Event has no ``reply_to``, and may wait for as long as AWS keeps one: it is run once, in
+    the background.
     """
     headers: dict[str, str | int] = {_TRACE_ID: invocation.trace_id, _FRAMES: 1}
     if invocation.client_context is not None:
@@ -91,7 +93,7 @@ def encode_call(invocation: Invocation, *, queue_timeout_s: float) -> Properties
         delivery_mode=2 if is_event else None,
         correlation_id=invocation.request_id,
         reply_to=None if is_event else DIRECT_REPLY_TO,
-        expiration=str(int(queue_timeout_s * 1000)),
+        expiration=str(int((EVENT_AGE_MAX_S if is_event else queue_timeout_s) * 1000)),
         timestamp=int(time.time()),
     )
 

@@ -19,6 +19,8 @@ CLIENT_CONTEXT_BYTES: Final = 3_583
 LOG_TAIL_BYTES: Final = 4_096
 #: Longest function name in any of its forms, characters. Source: API_Invoke, FunctionName.
 FUNCTION_NAME_CHARS: Final = 256
+#: Longest name of a queue, bytes. Source: AMQP 0-9-1 specification, short strings.
+QUEUE_NAME_BYTES: Final = 255
 #: Longest qualifier, characters. Source: API_Invoke, Qualifier.
 QUALIFIER_CHARS: Final = 128
 

@@ -41,7 +41,13 @@ def serve() -> None:
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
-@click.option("--port", default=8080, show_default=True, help="Port to serve on.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=8080,
+    show_default=True,
+    help="Port to serve on.",
+)
 def dev(file: Path, host: str, port: int) -> None:
     """Run the functions that FILE (TOML) declares, without a broker, until Ctrl-C."""
     from lambda_server.dev import DevError, read_functions, run
@@ -106,11 +112,15 @@ def invoke(
 
 
 def _connect(endpoint_url: str) -> HTTPConnection:
-    parts = urlsplit(endpoint_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    kinds = {"http": HTTPConnection, "https": HTTPSConnection}
+    try:
+        parts = urlsplit(endpoint_url)
+        kind, host, port = kinds.get(parts.scheme), parts.hostname, parts.port
+    except ValueError:
+        kind = host = port = None
+    if kind is None or not host:
         raise click.UsageError(f"--endpoint-url is {endpoint_url!r}; expected http://HOST:PORT")
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    return kind(parts.hostname, parts.port, timeout=FUNCTION_TIMEOUT_MAX_S + 60)
+    return kind(host, port, timeout=FUNCTION_TIMEOUT_MAX_S + 60)
 
 
 def _read_payload(text: str) -> bytes:

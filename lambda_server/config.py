@@ -11,6 +11,9 @@ from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
 from lambda_protocol.limits import FUNCTION_TIMEOUT_MAX_S, INVOKE_QUEUE_TIMEOUT_S
 from lambda_protocol.log_format import LEVEL_NAMES
 
+#: RabbitMQ takes an expiration of 32 bits of milliseconds; no caller waits for a day.
+_QUEUE_TIMEOUT_MAX_S = 86_400
+
 _NAME = re.compile(r"[a-zA-Z0-9_.-]+")
 
 
@@ -50,7 +53,9 @@ class Config:
             endpoints=endpoints,
             region=env.text("AWS_REGION") or env.text("AWS_DEFAULT_REGION", "us-east-1"),
             account_id=env.text("AWS_ACCOUNT_ID", "123456789012"),
-            queue_timeout_s=env.seconds("INVOKE_QUEUE_TIMEOUT", INVOKE_QUEUE_TIMEOUT_S),
+            queue_timeout_s=env.seconds(
+                "INVOKE_QUEUE_TIMEOUT", INVOKE_QUEUE_TIMEOUT_S, most=_QUEUE_TIMEOUT_MAX_S
+            ),
             invoke_timeout_s=env.seconds(
                 "AWS_LAMBDA_FUNCTION_TIMEOUT", float(FUNCTION_TIMEOUT_MAX_S), least=0.01
             ),
@@ -67,11 +72,19 @@ def _endpoints(text: str) -> dict[str, str]:
     """Return ``echo=http://127.0.0.1:8081,…`` as a mapping."""
     endpoints: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, url = item.partition("=")
-        parts = urlsplit(url)
-        if not equals or not _NAME.fullmatch(name) or parts.scheme != "http" or not parts.hostname:
+        name, _, url = item.partition("=")
+        if not _NAME.fullmatch(name) or not _is_base_url(url):
             raise ConfigError(
                 f"LAMBDA_ENDPOINTS has {item!r}; expected NAME=http://HOST:PORT, comma-separated"
             )
         endpoints[name] = url.rstrip("/")
     return endpoints
+
+
+def _is_base_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme == "http" and bool(parts.hostname) and parts.path in ("", "/")

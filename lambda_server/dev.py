@@ -202,6 +202,9 @@ def _function(path: Path, name: str, table: Any) -> Function:
     command = table.get("command")
     if not isinstance(command, list) or not command or not all(map(_is_text, command)):
         raise ConfigError(f"{where}: command is {command!r}; expected a list of strings")
+    cwd = table.get("cwd", ".")
+    if not _is_text(cwd):
+        raise ConfigError(f"{where}: cwd is {cwd!r}; expected a folder")
     environment = table.get("environment", {})
     if not isinstance(environment, dict) or not all(map(_is_text, environment.values())):
         raise ConfigError(f"{where}: environment is no table of strings")
@@ -218,7 +221,7 @@ def _function(path: Path, name: str, table: Any) -> Function:
     return Function(
         name=name,
         command=tuple(command),
-        cwd=(path.parent / table.get("cwd", ".")).resolve(),
+        cwd=(path.parent / cwd).resolve(),
         environment={**environment, **settings},
     )
 

@@ -18,6 +18,10 @@ from lambda_server.config import Config
 try:
     _config = Config.from_environ(os.environ)
     workers = Environ(os.environ).integer("WEB_CONCURRENCY", 1, least=1, most=1024)
+    if _config.broker is not None:
+        from lambda_protocol.amqp_connection import connection_parameters
+
+        connection_parameters(_config.broker, name="lambda-server")  # a wrong option shows here
 except ConfigError as error:
     sys.stderr.write(f"lambda-server: {error}\n")
     sys.exit(2)
@@ -34,7 +38,7 @@ graceful_timeout = 930
 limit_request_line = 0
 limit_request_fields = 512
 limit_request_field_size = 1_048_576
-loglevel = "warning"
+loglevel = "info"
 proc_name = "lambda-server"
 # Its socket would be a file in the home folder, of no use here.
 control_socket_disable = True

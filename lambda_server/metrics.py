@@ -12,6 +12,7 @@ from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMet
 from lambda_protocol.errors import (
     LambdaApiError,
     ResourceNotFoundException,
+    ServiceException,
     TooManyRequestsException,
 )
 from lambda_protocol.invocation import Invocation, Invoker, Outcome
@@ -51,6 +52,10 @@ class MeteredInvoker:
             raise
         except TooManyRequestsException:
             _invocations.labels(name, "throttled").inc()
+            raise
+        except ServiceException:
+            # With the broker away nobody knows which names are made up.
+            _invocations.labels("", "failure").inc()
             raise
         except LambdaApiError:
             _invocations.labels(name, "failure").inc()

@@ -143,7 +143,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
             request.is_last = True
         response = _Response(connection.sock, request)
         response.send(self.wsgi(self._environ(connection, request), response.start))
-        if request.is_oversize and request.is_last:
+        if request.is_last and (request.is_oversize or request.is_truncated):
             reader.discard()
         self._busy[connection] = False
         return not request.is_last
@@ -174,9 +174,10 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
             environ["SERVER_PORT"] = str(connection.server[1])
         for name, value in request.headers.items():
             environ[_wsgi_name(name)] = value
-        # The body is here, decoded: its length is known, however it came.
+        # The body is here, decoded: its length is known, however it came. One that broke off is
+        # announced, and is not here: so the application sees that it is short.
         environ.pop("HTTP_TRANSFER_ENCODING", None)
-        environ["CONTENT_LENGTH"] = str(request.body_size)
+        environ["CONTENT_LENGTH"] = str(max(request.body_size, int(request.is_truncated)))
         return environ
 
     def _finish(self) -> None:

@@ -286,9 +286,14 @@ class _Link:
     def reply(
         self, delivery: Delivery, reply_to: str | None, properties: Properties, body: bytes
     ) -> None:
-        """Send a reply, if somebody waits for one, and acknowledge the call. Thread-safe."""
-        frames = encode_ack(self._number, delivery.delivery_tag)
-        self._send(self._reply_frames(reply_to, properties, body) + frames)
+        """Send a reply, if somebody waits for one, and acknowledge the call. Thread-safe.
+
+        A redelivered call is acknowledged first: its reply may be what made the broker close the
+        connection (a malformed direct reply-to address does), and would do so again for ever.
+        """
+        ack = encode_ack(self._number, delivery.delivery_tag)
+        frames = self._reply_frames(reply_to, properties, body)
+        self._send(ack + frames if delivery.redelivered else frames + ack)
 
     def send_started(self, reply_to: str | None, properties: Properties) -> None:
         """Send the frame that says the call takes long. Thread-safe."""

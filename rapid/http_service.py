@@ -129,7 +129,11 @@ class HttpService(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind without asking DNS for our name: that waits 5 s where there is no /etc/hosts."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
+        try:
+            self.socket.bind(self.server_address)
+        except OSError as error:
+            host, port = self.server_address[:2]
+            raise OSError(error.errno, f"{host!s}:{port}: {error.strerror}") from error
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), self.port
 

@@ -1,0 +1,302 @@
+"""What the documents say is what the code does: settings, errors, metrics, flags, paths, shell."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from lambda_protocol import limits
+from lambda_protocol.amqp_connection import connection_parameters
+from lambda_protocol.environ import BrokerAddress
+from lambda_protocol.errors import ErrorType, LambdaApiError
+from lambda_server.__main__ import main as lambda_server
+from lambda_server.dev import read_functions
+from rapid.config import USAGE
+from tests.support import ECHO, ROOT, Rapid, Server, WebProgram, unique_name
+
+README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("examples/*/README.md")),
+]
+PACKAGES = ("lambda_protocol", "lambda_server", "rapid")
+
+#: Methods that read a variable by its name: a mapping's, and those of ``Environ``.
+READERS = {"get", "getenv", "text", "flag", "integer", "seconds", "choice"}
+
+
+def table_rows(document: str, heading: str) -> list[list[str]]:
+    """Return the cells of the table whose first column has this heading."""
+    _, _, rest = document.partition(f"\n| {heading} |")
+    assert rest, f"no table with the first column {heading!r}"
+    rows = []
+    for line in rest.splitlines()[2:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    assert rows
+    return rows
+
+
+def code_words(text: str) -> list[str]:
+    """Return what stands in backquotes."""
+    return re.findall(r"`([^`]+)`", text)
+
+
+def code_blocks(document: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+
+
+# --- settings
+
+
+def variables_read(path: Path) -> Iterator[tuple[str, object]]:
+    """Yield every environment variable that a module reads, with the default if it shows one."""
+    tree = ast.parse(path.read_text())
+    constants = {
+        target.id: node.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+    def name_of(node: ast.expr) -> str | None:
+        value = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(node, ast.Name):
+            value = constants.get(node.id)
+        is_variable = isinstance(value, str) and re.fullmatch(r"_?[A-Z][A-Z0-9_]+", value)
+        return str(value) if is_variable else None
+
+    for node in ast.walk(tree):
+        name, default = None, None
+        if isinstance(node, ast.Call):
+            keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+            if "envvar" in keywords:
+                name = name_of(keywords["envvar"])
+            elif isinstance(node.func, ast.Attribute) and node.func.attr in READERS and node.args:
+                name = name_of(node.args[0])
+            default = keywords.get("default") or (node.args[1] if len(node.args) > 1 else None)
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ":
+            name = name_of(node.slice) if isinstance(node.ctx, ast.Load) else None
+        if name is not None:
+            yield name, None if default is None else evaluated(default)
+
+
+def evaluated(default: ast.expr) -> object:
+    """Return the value of a default made of literals and limits; None for anything else."""
+    names = {**vars(builtins), **vars(limits)}
+    if any(isinstance(node, ast.Name) and node.id not in names for node in ast.walk(default)):
+        return None
+    return eval(compile(ast.Expression(default), "default", "eval"), names)
+
+
+def is_about_the_process(path: Path) -> bool:
+    """Return whether a module sees environment variables; WSGI calls something else environ."""
+    text = path.read_text()
+    return re.search(r"^import os$|\bEnviron\b|^import click$", text, re.MULTILINE) is not None
+
+
+def settings_in_code() -> dict[str, dict[str, set[object]]]:
+    """Return, by variable, the programs that read it and the defaults they give it."""
+    found: dict[str, dict[str, set[object]]] = {}
+    for package in PACKAGES:
+        for path in filter(is_about_the_process, sorted((ROOT / package).glob("*.py"))):
+            for name, default in variables_read(path):
+                programs = {"lambda_server": ["server"], "rapid": ["rapid"]}
+                for program in programs.get(package, ["rapid", "server"]):
+                    is_invoke = path.name == "__main__.py" and program == "server"
+                    key = "invoke" if is_invoke else program
+                    found.setdefault(name, {}).setdefault(key, set()).add(default)
+    return found
+
+
+IN_CODE = settings_in_code()
+IN_README = {code_words(row[0])[0]: row for row in table_rows(README, "name")}
+
+
+def test_readme_names_the_settings_that_the_code_reads() -> None:
+    assert sorted(IN_README) == sorted(IN_CODE)
+
+
+def test_readme_sorts_the_settings_it_names() -> None:
+    names = [name for name in IN_README if name not in ("AMQP_URI", "AMQP_USERNAME")]
+    assert names == sorted(names)
+
+
+@pytest.mark.parametrize("name", sorted(IN_README))
+def test_readme_names_the_programs_that_read(name: str) -> None:
+    programs = sorted(IN_CODE.get(name, {}))
+
+    assert IN_README[name][2] == (
+        "both" if programs == ["rapid", "server"] else ", ".join(programs)
+    )
+
+
+@pytest.mark.parametrize("name", sorted(IN_README))
+def test_readme_states_the_default_of(name: str) -> None:
+    stated = code_words(IN_README[name][1])
+    defaults = {default for each in IN_CODE.get(name, {}).values() for default in each}
+
+    for default in defaults:
+        if isinstance(default, bool):
+            assert str(default).upper() in stated
+        elif isinstance(default, int | float) and default:
+            assert f"{default:g}" in stated
+        elif isinstance(default, str) and default:
+            assert default in stated
+
+
+def test_readme_names_the_flags_of_rapid() -> None:
+    rows = [row for row in table_rows(README, "flag") if row[1] in ("rapid", "all")]
+    named = {word.split()[0] for row in rows for word in code_words(row[0])}
+
+    assert named == set(re.findall(r"--[a-z-]+", USAGE.partition("Example:")[0]))
+
+
+@pytest.mark.parametrize("command", ["dev", "invoke"])
+def test_readme_names_the_options_of_lambda_server(command: str) -> None:
+    rows = [row for row in table_rows(README, "flag") if row[1] == command]
+    named = {word for row in rows for word in code_words(row[0])}
+    options = [
+        option
+        for parameter in lambda_server.commands[command].params
+        if isinstance(parameter, click.Option)
+        for option in parameter.opts
+    ]
+
+    assert named == {option for option in options if option.startswith("--")}
+
+
+def test_the_broker_takes_the_options_that_readme_names() -> None:
+    paragraph = README.partition("\nOptions of the broker's URI")[2].partition("\n\n")[0]
+    options = [word for word in code_words(paragraph) if re.fullmatch(r"[a-z_]+", word)]
+    options = [option for option in options if option != "verify_none"]
+    assert {"heartbeat", "cacertfile"} <= set(options)
+
+    for option in options:
+        uri = f"amqp://127.0.0.1/?{option}=5000"
+        connection_parameters(BrokerAddress(uri=uri), name="test")
+
+
+# --- errors
+
+
+def test_readme_names_the_codes_of_the_invoke_api() -> None:
+    named = {(code_words(row[0])[0], int(row[1])) for row in table_rows(README, "code")}
+
+    assert named == {(error.code, error.status) for error in LambdaApiError.__subclasses__()}
+
+
+def test_readme_names_the_error_types_of_the_platform() -> None:
+    named = [word for row in table_rows(README, "errorType") for word in code_words(row[0])]
+
+    assert sorted(named) == sorted(ErrorType)
+
+
+# --- metrics
+
+
+def scraped(program: WebProgram) -> dict[str, str]:
+    """Return the type of each metric family of ours, by name."""
+    text = program.get("/metrics").body.decode()
+    families = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    return {
+        name: kind
+        for name, kind in families.items()
+        if not name.startswith(("python_", "process_")) and not name.endswith("_created")
+    }
+
+
+def test_readme_names_the_metrics_that_are_scraped() -> None:
+    name = unique_name()
+    with Rapid(ECHO, AWS_LAMBDA_FUNCTION_NAME=name) as rapid:
+        endpoint = f"{name}=http://127.0.0.1:{rapid.port}"
+        with Server(LAMBDA_ENDPOINTS=endpoint) as server:
+            assert server.invoke(name).status == 200
+            assert server.get("/nowhere").status == 404  # what the exporter counts
+            of_rapid, of_server = scraped(rapid), scraped(server)
+
+    rows = table_rows(README, "metric")
+    for program, families in (("rapid", of_rapid), ("server", of_server)):
+        named = {code_words(row[0])[0]: row[1] for row in rows if row[2] in ("both", program)}
+        assert named == families
+
+
+# --- commands, paths, examples
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text())
+    missing = [
+        target
+        for target in targets
+        if "://" not in target and not (document.parent / target).exists()
+    ]
+
+    assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_make_has_the_targets_that_are_named(document: Path) -> None:
+    targets = set(re.findall(r"^\.PHONY: ([a-z-]+)$", (ROOT / "Makefile").read_text(), re.M))
+    text = document.read_text()
+    named = re.findall(r"`make ([a-z-]+)[^`]*`", text)
+    named += [
+        target
+        for block in code_blocks(text, "sh")
+        for target in re.findall(r"^make ([a-z-]+)", block, re.MULTILINE)
+    ]
+
+    assert set(named) <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_shell_blocks_are_shell(document: Path) -> None:
+    for block in code_blocks(document.read_text(), "sh"):
+        done = subprocess.run(
+            ["bash", "-n"], input=block, capture_output=True, text=True, check=False
+        )
+        assert not done.stderr, block
+
+
+def test_python_blocks_are_python() -> None:
+    blocks = code_blocks(README, "python")
+
+    assert len(blocks) >= 2
+    for block in blocks:
+        ast.parse(block)
+
+
+def test_contributing_lists_every_module() -> None:
+    listed = {
+        f"{package}/{word}"
+        for package in PACKAGES
+        for row in table_rows(CONTRIBUTING, f"`{package}/`")
+        for word in code_words(row[0])
+    }
+    files = {
+        f"{package}/{path.name}"
+        for package in PACKAGES
+        for path in (ROOT / package).glob("*.py")
+        if path.name != "__init__.py"
+    }
+
+    assert listed == files
+
+
+def test_the_functions_of_the_example_can_be_run() -> None:
+    functions = read_functions(ROOT / "examples" / "functions.toml")
+
+    assert [function.name for function in functions] == ["echo-lambda", "hello"]
+    assert all((function.cwd / function.command[0]).is_file() for function in functions)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 
 from flask import Flask
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 from prometheus_flask_exporter import PrometheusMetrics
 from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
 
@@ -22,6 +23,9 @@ MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
 _invocations = Counter(
     "lambda_invocations", "Invocations by what became of them.", ["function_name", "outcome"]
+)
+_duration = Histogram(
+    "lambda_duration_seconds", "From the request to the answer.", ["function_name"]
 )
 
 
@@ -44,6 +48,7 @@ class MeteredInvoker:
     def invoke(self, invocation: Invocation) -> Outcome:
         """Run ``invocation`` and count it; see ``Invoker``."""
         name = invocation.function.name
+        started = time.monotonic()
         try:
             outcome = self._invoker.invoke(invocation)
         except ResourceNotFoundException:
@@ -61,4 +66,5 @@ class MeteredInvoker:
             _invocations.labels(name, "failure").inc()
             raise
         _invocations.labels(name, "error" if outcome.function_error else "success").inc()
+        _duration.labels(name).observe(time.monotonic() - started)
         return outcome

@@ -25,7 +25,7 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Any, Final
 
-from lambda_protocol.amqp_frames import Delivery, FrameReader, Properties
+from lambda_protocol.amqp_frames import Delivery, FrameReader
 from lambda_protocol.environ import BrokerAddress, ConfigError
 
 # pika's adapters package imports asyncio for an adapter nobody here uses: a fifth of the start
@@ -51,6 +51,10 @@ _READ_SIZE: Final = 64 * 1024
 
 #: What every use of a connection can raise: the broker is away, or was lost just now.
 BrokerLost = (OSError, pika.exceptions.AMQPError)
+
+
+class NotSentError(ConnectionError):
+    """The connection was gone before the first byte was written."""
 
 
 def connection_parameters(address: BrokerAddress, *, name: str) -> pika.connection.URLParameters:
@@ -144,7 +148,10 @@ class AmqpConnection(pika.connection.Connection):
     def open_channel(self) -> pika.channel.Channel:
         """Open a channel and wait until it is open."""
         opened: list[pika.channel.Channel] = []
-        channel = self.channel(on_open_callback=opened.append)
+        try:
+            channel = self.channel(on_open_callback=opened.append)
+        except KeyError as error:  # pika's, when it finds the peer gone as it asks
+            raise pika.exceptions.StreamLostError("the connection was lost") from error
         self._wait(lambda: bool(opened) or channel.is_closed, self._step_timeout_s)
         if not opened:
             raise pika.exceptions.ChannelClosed(504, "the channel closed while it opened")
@@ -174,7 +181,7 @@ class AmqpConnection(pika.connection.Connection):
         closed: list[Exception] = []
         channel.add_on_close_callback(lambda _channel, reason: closed.append(reason))
         tag = channel.basic_consume(
-            queue, self._on_pika_message, auto_ack=auto_ack, callback=started.append
+            queue, _never_called, auto_ack=auto_ack, callback=started.append
         )
         self._wait(lambda: bool(started or closed), self._step_timeout_s)
         if closed:
@@ -200,11 +207,19 @@ class AmqpConnection(pika.connection.Connection):
     # --- for any thread
 
     def send(self, frames: bytes) -> None:
-        """Write whole frames; raises ``OSError`` when the connection is gone. Thread-safe."""
+        """Write whole frames; raises ``OSError`` when the connection is gone. Thread-safe.
+
+        It is a ``NotSentError`` when none of them can have reached the broker.
+        """
         with self._send_lock:
             if self._socket is None:
-                raise ConnectionResetError("the broker connection is closed")
-            self._socket.sendall(frames)
+                raise NotSentError("the broker connection is closed")
+            try:
+                sent = self._socket.send(frames)
+            except OSError as error:
+                raise NotSentError(str(error)) from error
+            if sent < len(frames):
+                self._socket.sendall(memoryview(frames)[sent:])
 
     # --- what pika asks of an adapter, and gives it; the stubs leave the second half out
 
@@ -318,31 +333,9 @@ class AmqpConnection(pika.connection.Connection):
             reason if isinstance(reason, Exception) else pika.exceptions.AMQPConnectionError(reason)
         )
 
-    def _on_pika_message(
-        self,
-        channel: pika.channel.Channel,
-        method: pika.spec.Basic.Deliver,
-        properties: pika.spec.BasicProperties,
-        body: bytes,
-    ) -> None:
-        """Take a delivery whose properties only pika reads: headers of other types are dropped."""
-        headers = properties.headers or {}
-        self._on_delivery(
-            Delivery(
-                channel=channel.channel_number,
-                delivery_tag=method.delivery_tag or 0,
-                redelivered=bool(method.redelivered),
-                routing_key=method.routing_key or "",
-                properties=Properties(
-                    content_type=properties.content_type,
-                    headers={k: v for k, v in headers.items() if isinstance(v, str | int)},
-                    correlation_id=properties.correlation_id,
-                    reply_to=properties.reply_to,
-                    expiration=properties.expiration,
-                ),
-                body=body,
-            )
-        )
+
+def _never_called(*_delivery: object) -> None:
+    """Stand where pika wants a consumer: it never sees a delivery."""
 
 
 _TLS_KEYS: Final = ("cacertfile", "certfile", "keyfile", "verify")

@@ -8,6 +8,7 @@ Source: AMQP 0-9-1 specification, sections 4.2 (wire format) and 1.8 (basic clas
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,10 +63,6 @@ class Delivery:
     body: bytes
 
 
-class UnknownFrameError(ValueError):
-    """Bytes that this codec does not read; pika's does."""
-
-
 def encode_publish(
     channel: int,
     routing_key: str,
@@ -109,8 +106,7 @@ class FrameReader:
     def feed(self, data: bytes) -> list[Delivery | bytes]:
         """Take the next bytes; return what they complete, in order.
 
-        ``bytes`` items are whole frames that are not a delivery, or a delivery whose properties
-        this codec does not read.
+        ``bytes`` items are whole frames of anything but a delivery.
         """
         buffer = self._rest + data if self._rest else data
         found: list[Delivery | bytes] = []
@@ -144,38 +140,36 @@ class FrameReader:
 
 
 class _PartialDelivery:
-    """The frames of a delivery that has not fully arrived."""
+    """A delivery that has not fully arrived."""
 
-    __slots__ = ("_bodies", "_frames", "missing")
+    __slots__ = ("_bodies", "_header", "_method", "missing")
 
     def __init__(self, method: bytes) -> None:
-        self._frames = [method]
+        self._method = method
+        self._header = b""
         self._bodies: list[bytes] = []
         self.missing = 1  # body bytes to come; at least the header is
 
     def add(self, kind: int, frame: bytes) -> None:
-        self._frames.append(frame)
         if kind == _CONTENT_HEADER:
+            self._header = frame
             self.missing = _HEADER.unpack_from(frame, 7)[2]
         else:
             self._bodies.append(frame[7:-1])
             self.missing -= len(frame) - _FRAME_OVERHEAD
 
-    def decode(self, channel: int) -> Delivery | bytes:
-        method, header = self._frames[:2]
-        try:
-            at = 12 + method[11]  # past the consumer tag
-            routing_key_at = at + 10 + method[at + 9]  # past the exchange
-            return Delivery(
-                channel=channel,
-                delivery_tag=_U64.unpack_from(method, at)[0],
-                redelivered=method[at + 8] & 1 == 1,
-                routing_key=_short_string(method, routing_key_at)[0],
-                properties=_decode_properties(header),
-                body=self._bodies[0] if len(self._bodies) == 1 else b"".join(self._bodies),
-            )
-        except (UnknownFrameError, struct.error, IndexError, UnicodeDecodeError):
-            return b"".join(self._frames)
+    def decode(self, channel: int) -> Delivery:
+        method = self._method
+        at = 12 + method[11]  # past the consumer tag
+        routing_key_at = at + 10 + method[at + 9]  # past the exchange
+        return Delivery(
+            channel=channel,
+            delivery_tag=_U64.unpack_from(method, at)[0],
+            redelivered=method[at + 8] & 1 == 1,
+            routing_key=_short_string(method, routing_key_at)[0],
+            properties=_decode_properties(self._header),
+            body=self._bodies[0] if len(self._bodies) == 1 else b"".join(self._bodies),
+        )
 
 
 _FRAME_TYPES_MAX = 8
@@ -225,7 +219,7 @@ def _encode_content_header(properties: Properties, body_size: int) -> bytes:
 
 
 def _encode_short(text: str) -> bytes:
-    data = text.encode()
+    data = text.encode(errors="surrogateescape")
     return bytes((len(data),)) + data
 
 
@@ -243,9 +237,12 @@ def _encode_table(table: Mapping[str, HeaderValue]) -> bytes:
 
 
 def _decode_properties(frame: bytes) -> Properties:
-    _, _, _, flags = _HEADER.unpack_from(frame, 7)
-    if flags & 1:  # more flag words follow; nobody sends them
-        raise UnknownFrameError(f"property flags {flags:#x}")
+    """Return what a content header says; what makes no sense is left out, never an error.
+
+    The broker passes on whatever a client sent, and a message that cannot be read would come
+    back for ever.
+    """
+    flags = _HEADER.unpack_from(frame, 7)[3]
     properties = Properties()
     at = 7 + _HEADER.size
     if flags & _CONTENT_TYPE:
@@ -253,7 +250,9 @@ def _decode_properties(frame: bytes) -> Properties:
     if flags & _CONTENT_ENCODING:
         _, at = _short_string(frame, at)
     if flags & _HEADERS:
-        properties.headers, at = _decode_table(frame, at)
+        end = at + 4 + _U32.unpack_from(frame, at)[0]
+        properties.headers = _decode_table(frame, at + 4, end)
+        at = end
     if flags & _DELIVERY_MODE:
         properties.delivery_mode = frame[at]
         at += 1
@@ -273,40 +272,51 @@ def _decode_properties(frame: bytes) -> Properties:
 
 
 def _short_string(frame: bytes, at: int) -> tuple[str, int]:
+    # Ids are given back byte for byte, whatever they are.
     end = at + 1 + frame[at]
-    return frame[at + 1 : end].decode(), end
+    return frame[at + 1 : end].decode(errors="surrogateescape"), end
 
 
-def _decode_table(frame: bytes, at: int) -> tuple[dict[str, HeaderValue], int]:
-    end = at + 4 + _U32.unpack_from(frame, at)[0]
-    at += 4
+def _decode_table(frame: bytes, at: int, end: int) -> dict[str, HeaderValue]:
+    """Return the text and integers of a field table; other types are skipped by their size."""
     table: dict[str, HeaderValue] = {}
     while at < end:
         name, at = _short_string(frame, at)
-        kind = frame[at : at + 1]
+        kind = frame[at]
         at += 1
-        if kind == b"S":
-            size = _U32.unpack_from(frame, at)[0]
-            table[name] = frame[at + 4 : at + 4 + size].decode()
-            at += 4 + size
-        elif kind in _INTEGERS:
+        if kind in _INTEGERS:
             width, signed = _INTEGERS[kind]
             table[name] = int.from_bytes(frame[at : at + width], "big", signed=signed)
             at += width
+        elif kind in _SIZED:
+            size = _U32.unpack_from(frame, at)[0]
+            at += 4
+            if kind == _TEXT:
+                with contextlib.suppress(UnicodeDecodeError):
+                    table[name] = frame[at : at + size].decode()
+            at += size
+        elif kind in _SKIPPED:
+            at += _SKIPPED[kind]
         else:
-            raise UnknownFrameError(f"header {name!r} of type {kind!r}")
-    return table, end
+            break  # what follows cannot be found
+    return table
 
 
-#: Integer types of a field table as RabbitMQ writes them: width in bytes, signed.
+#: Field types as RabbitMQ writes them. Source: RabbitMQ documentation, "AMQP 0-9-1 Errata".
+#: Integers: width in bytes, signed.
 _INTEGERS: Final = {
-    b"t": (1, False),
-    b"b": (1, True),
-    b"B": (1, False),
-    b"s": (2, True),
-    b"u": (2, False),
-    b"I": (4, True),
-    b"i": (4, False),
-    b"l": (8, True),
-    b"T": (8, False),
+    ord("t"): (1, False),
+    ord("b"): (1, True),
+    ord("B"): (1, False),
+    ord("s"): (2, True),
+    ord("u"): (2, False),
+    ord("I"): (4, True),
+    ord("i"): (4, False),
+    ord("l"): (8, True),
+    ord("T"): (8, False),
 }
+_TEXT: Final = ord("S")
+#: Text, arrays, tables and bytes: their size goes before them.
+_SIZED: Final = frozenset(b"SAFx")
+#: Floats, decimals and void, by width.
+_SKIPPED: Final = {ord("f"): 4, ord("d"): 8, ord("L"): 8, ord("D"): 5, ord("V"): 0}

@@ -8,6 +8,8 @@ the payload alone and everything else is in headers, so a plain AMQP-RPC client 
 from __future__ import annotations
 
 import base64
+import functools
+import re
 import time
 from dataclasses import dataclass
 
@@ -32,6 +34,9 @@ from lambda_protocol.limits import EVENT_AGE_MAX_S
 #: RabbitMQ's pseudo-queue: replies come back on the channel that published the call.
 #: Source: RabbitMQ documentation, "Direct Reply-to".
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+
+#: An Erlang process id of a node called ``reply@`` and a hash. Source: RabbitMQ, pid_recomposition.
+_REPLY_PID = re.compile(rb"\x83.{1,4}reply@[0-9]+.{9,12}", re.DOTALL)
 
 _CLIENT_CONTEXT = "X-Amz-Client-Context"
 _TRACE_ID = "X-Amzn-Trace-Id"
@@ -180,6 +185,22 @@ def decode_reply(delivery: Delivery) -> Outcome | Started:
         executed_version=_text(headers.get(_EXECUTED_VERSION)) or "$LATEST",
         log_tail=None if log_result is None else base64.b64decode(log_result),
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def is_address(reply_to: str | None) -> bool:
+    """Whether a reply can be published to ``reply_to``.
+
+    A direct reply-to address is opaque, but a made-up one makes RabbitMQ close the connection of
+    whoever publishes to it, so what is none of its own is nobody's.
+    """
+    if not reply_to or not reply_to.startswith(DIRECT_REPLY_TO):
+        return bool(reply_to)
+    pid, _, key = reply_to.removeprefix(f"{DIRECT_REPLY_TO}.").partition(".")
+    try:
+        return bool(key) and _REPLY_PID.fullmatch(base64.b64decode(pid, validate=True)) is not None
+    except ValueError:
+        return False
 
 
 def _reply(correlation_id: str | None, headers: dict[str, str | int]) -> Properties:

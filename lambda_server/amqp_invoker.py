@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lambda_protocol.amqp_connection import NotSentError
+from lambda_protocol.errors import ServiceException
 from lambda_protocol.function_name import function_not_found
 from lambda_protocol.invocation import Invocation, InvocationType, Outcome
 from lambda_server.broker import Broker
@@ -16,6 +18,20 @@ class AmqpInvoker:
 
     def invoke(self, invocation: Invocation) -> Outcome:
         """Run, accept or check ``invocation``; see ``Invoker``."""
+        try:
+            return self._invoke(invocation)
+        except NotSentError:
+            pass  # the connection had been lost since its last use: once more, on a new one
+        try:
+            return self._invoke(invocation)
+        except NotSentError as error:
+            raise ServiceException("The connection to the broker was lost.") from error
+
+    def missing(self) -> str | None:
+        """Return what keeps the server from being ready, or None."""
+        return None if self._broker.is_reachable() else "the broker is not reached"
+
+    def _invoke(self, invocation: Invocation) -> Outcome:
         with self._broker.client() as client:
             if invocation.type is InvocationType.REQUEST_RESPONSE:
                 return client.call(invocation)
@@ -24,7 +40,3 @@ class AmqpInvoker:
             elif client.consumer_count(invocation.function.queue_name) is None:
                 raise function_not_found(invocation.function)
             return Outcome()
-
-    def missing(self) -> str | None:
-        """Return what keeps the server from being ready, or None."""
-        return None if self._broker.is_reachable() else "the broker is not reached"

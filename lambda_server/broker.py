@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from lambda_protocol.amqp_connection import BrokerLost, connection_parameters
+from lambda_protocol.amqp_connection import BrokerLost, NotSentError, connection_parameters
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import ServiceException
 from lambda_server.rpc_client import RpcClient
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 #: How often idle connections are looked after, seconds: below any sensible heartbeat.
 KEEP_ALIVE_S: Final = 5.0
 #: A connection used this recently is taken to be alive, seconds.
-FRESH_S: Final = 1.0
+FRESH_S: Final = 0.05
 #: An unused connection is closed after this, seconds.
 IDLE_LIMIT_S: Final = 300.0
 
@@ -48,14 +48,18 @@ class Broker:
     def client(self) -> Iterator[RpcClient]:
         """Lend this thread's client; raises ``ServiceException`` when the broker is away.
 
-        A connection that was lost while it was idle is replaced before it is lent; one that is
-        lost in use is dropped, and the call with it: it may have run.
+        A connection that was lost while it was idle is replaced before it is lent. One that is
+        lost in use is dropped, and the call with it, which may have run; ``NotSentError`` comes
+        through, since that call has not.
         """
         slot = self._slot()
         with slot.lock:
             client = self._open(slot)
             try:
                 yield client
+            except NotSentError:
+                slot.drop()
+                raise
             except BrokerLost as error:
                 slot.drop()
                 logger.warning("broker lost during a call", extra={"error": repr(error)})

@@ -25,12 +25,12 @@ from lambda_protocol.errors import LambdaApiError, ServiceException
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Outcome
 from lambda_protocol.invoke_amqp import (
-    DIRECT_REPLY_TO,
     IncomingCall,
     decode_call,
     encode_error,
     encode_outcome,
     encode_started,
+    is_address,
 )
 from rapid.call import Call
 from rapid.scheduler import Scheduler
@@ -311,8 +311,7 @@ class _Link:
         self._send(frames + encode_ack(self._number, delivery.delivery_tag))
 
     def _reply_frames(self, reply_to: str | None, properties: Properties, body: bytes) -> bytes:
-        # The pseudo-queue's own name is nobody's address; to publish to it would close the channel.
-        if not reply_to or reply_to == DIRECT_REPLY_TO:
+        if reply_to is None or not is_address(reply_to):
             return b""
         return encode_publish(self._number, reply_to, properties, body, frame_max=self._frame_max)
 

@@ -382,10 +382,10 @@ class Scheduler:
         try:
             for call in throttled:
                 self._refuse(call, TooManyRequestsException())
+            for on_started, answered_by in announce:
+                on_started(answered_by)  # before the answer that may be due: nothing follows that
             for act in due:
                 act()
-            for on_started, answered_by in announce:
-                on_started(answered_by)
             self._act(actions)
         except Exception:
             logger.exception("clock failed")

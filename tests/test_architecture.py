@@ -140,9 +140,7 @@ def isolated(code: str) -> str:
 
 @pytest.mark.parametrize("module", ["rapid.daemon", "rapid.__main__", "lambda_protocol.environ"])
 def test_dependencies_are_imported_late(module: str) -> None:
-    loaded = isolated(
-        f"import sys, {module}; print([m for m in {LATE!r} if m in sys.modules])"
-    )
+    loaded = isolated(f"import sys, {module}; print([m for m in {LATE!r} if m in sys.modules])")
 
     assert loaded == "[]\n"
 

@@ -141,9 +141,7 @@ def test_a_message_goes_round_through_the_broker(connect: Connect) -> None:
     body = b"x" * 300_000
 
     connection.send(
-        encode_publish(
-            channel.channel_number, queue, sent, body, frame_max=connection.frame_max
-        )
+        encode_publish(channel.channel_number, queue, sent, body, frame_max=connection.frame_max)
     )
     poll_until(connection, lambda: bool(received))
 
@@ -286,4 +284,3 @@ def poll_until(connection: AmqpConnection, is_done: Callable[[], bool]) -> None:
         return is_done()
 
     wait_until(step, "what was to arrive")
-

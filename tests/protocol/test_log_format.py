@@ -39,9 +39,7 @@ def test_a_plain_line_looks_as_aws_lambda_ries() -> None:
 
     line = PlainFormatter("rapid").format(entry)
 
-    assert line == (
-        "22 Nov 2026 07:00:00,123 [INFO] (rapid) environment ready env=0 init_ms=81.2"
-    )
+    assert line == ("22 Nov 2026 07:00:00,123 [INFO] (rapid) environment ready env=0 init_ms=81.2")
 
 
 def test_a_json_line_has_message_and_extras_as_members() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pika
-import pika.adapters.blocking_connection
+import pika.exceptions
 import pytest
 
 from tests.conftest import StartRapid
@@ -40,9 +40,8 @@ class Caller:
         self.channel = self.connection.channel()
         self.replies: list[Reply] = []
         self.returned: list[str] = []
-        self.channel.add_on_return_callback(
-            lambda _channel, method, _properties, _body: self.returned.append(method.reply_text)
-        )
+        on_return = cast(Any, self._on_return)  # the stubs have its arguments wrong
+        self.channel.add_on_return_callback(on_return)
         self.channel.basic_consume(
             DIRECT,
             lambda _channel, _method, properties, body: self.replies.append(
@@ -51,14 +50,16 @@ class Caller:
             auto_ack=True,
         )
 
+    def _on_return(self, _channel: object, method: Any, _properties: object, _body: bytes) -> None:
+        self.returned.append(method.reply_text)
+
     def send(
         self,
         queue: str,
         body: bytes = b"{}",
         *,
         reply_to: str | None = DIRECT,
-        expiration: str | None = None,
-        **headers: str | int,
+        **headers: Any,
     ) -> str:
         correlation_id = str(uuid.uuid4())
         self.channel.basic_publish(
@@ -68,7 +69,6 @@ class Caller:
             pika.BasicProperties(
                 correlation_id=correlation_id,
                 reply_to=reply_to,
-                expiration=expiration,
                 headers=cast(Any, {name.replace("_", "-"): v for name, v in headers.items()}),
             ),
             mandatory=True,
@@ -77,14 +77,14 @@ class Caller:
 
     def wait(self, count: int = 1, limit_s: float = LIMIT_S) -> list[Reply]:
         def has_come() -> bool:
-            self.connection.process_data_events(0.02)
+            self.connection.process_data_events(cast(int, 0.02))
             return len(self.replies) >= count or bool(self.returned)
 
         wait_until(has_come, f"{count} replies", limit_s)
         assert not self.returned, self.returned
         return self.replies
 
-    def call(self, queue: str, body: bytes = b"{}", **headers: str | int) -> Reply:
+    def call(self, queue: str, body: bytes = b"{}", **headers: Any) -> Reply:
         correlation_id = self.send(queue, body, **headers)
         reply = self.wait(len(self.replies) + 1)[-1]
         assert reply.correlation_id == correlation_id
@@ -92,7 +92,7 @@ class Caller:
 
     def waiting(self, queue: str) -> int:
         """Return how many messages of ``queue`` are with no consumer."""
-        return self.channel.queue_declare(queue, passive=True).method.message_count
+        return self.channel.queue_declare(queue, passive=True).method.message_count or 0
 
     def close(self) -> None:
         if self.connection.is_open:
@@ -106,7 +106,7 @@ def caller(broker: str) -> Iterator[Caller]:
     caller.close()
 
 
-def start(start_rapid: StartRapid, broker: str, runtime: str = ECHO, **environ: str) -> Rapid:
+def start(start_rapid: StartRapid, broker: str, runtime: str = ECHO, **environ: Any) -> Rapid:
     return start_rapid(runtime, AMQP_URI=broker, **environ)
 
 
@@ -173,7 +173,7 @@ def test_a_reply_queue_of_the_clients_own_is_used(
     assert caller.wait()[0].body == b"7"
 
 
-@pytest.mark.parametrize("reply_to", ["no-such-queue", "", DIRECT + ".g1.nonsense", "x" * 255])
+@pytest.mark.parametrize("reply_to", ["no-such-queue", "", "x" * 255])
 def test_a_reply_that_nobody_can_get_harms_nobody(
     start_rapid: StartRapid, broker: str, caller: Caller, reply_to: str
 ) -> None:
@@ -182,6 +182,21 @@ def test_a_reply_that_nobody_can_get_harms_nobody(
     caller.send(rapid.function_name, b"1", reply_to=reply_to)
 
     assert caller.call(rapid.function_name, b"2").body == b"2"
+
+
+@pytest.mark.parametrize(
+    "made_up", ["g1.nonsense", "Zm9v.YmFy", "g2dkABByYWJiaXRAMTI3LjAuMC4x.YWJj"]
+)
+def test_a_made_up_direct_reply_address_costs_nobody_the_connection(
+    start_rapid: StartRapid, broker: str, caller: Caller, made_up: str
+) -> None:
+    """RabbitMQ closes the connection of whoever publishes to one."""
+    rapid = start(start_rapid, broker)
+
+    caller.send(rapid.function_name, b"1", reply_to=f"{DIRECT}.{made_up}")
+
+    assert caller.call(rapid.function_name, b"2").body == b"2"
+    assert sum("consuming" in line for line in rapid.log) == 1
 
 
 def test_large_payloads_pass_both_ways(
@@ -227,7 +242,7 @@ def test_a_header_that_cannot_be_passed_on_is_refused(
 ) -> None:
     rapid = start(start_rapid, broker)
 
-    reply = caller.call(rapid.function_name, **{name: value})
+    reply = caller.call(rapid.function_name, b"{}", **{name: value})
 
     assert reply.headers["X-Lambda-Status"] == 400
     assert reply.headers["X-Lambda-Error-Type"] == code
@@ -260,13 +275,12 @@ def test_a_long_call_is_announced_to_a_client_that_understands_it(
     start_rapid: StartRapid, broker: str, caller: Caller
 ) -> None:
     rapid = start(start_rapid, broker, MISBEHAVE, AWS_LAMBDA_FUNCTION_TIMEOUT="10")
-    started_ms = time.time() * 1000
 
     caller.send(rapid.function_name, do(do="sleep", s=1.3), X_Lambda_Frames=1)
     first, last = caller.wait(2)
 
     assert (first.headers["X-Lambda-Frame"], first.body) == ("started", b"")
-    assert 9_000 < first.headers["X-Lambda-Deadline-Ms"] - started_ms < 11_500
+    assert 8_000 < first.headers["X-Lambda-Answered-Within-Ms"] <= 9_500
     assert "X-Lambda-Frame" not in last.headers
     assert last.json() == {"do": "sleep", "s": 1.3}
 
@@ -346,7 +360,7 @@ def test_a_call_whose_instance_died_is_not_run_again(
 ) -> None:
     name = unique_name()
     first = start(start_rapid, broker, MISBEHAVE, AWS_LAMBDA_FUNCTION_NAME=name)
-    second = start(start_rapid, broker, MISBEHAVE, ready=True, AWS_LAMBDA_FUNCTION_NAME=name)
+    second = start(start_rapid, broker, MISBEHAVE, AWS_LAMBDA_FUNCTION_NAME=name)
     caller.send(name, do(do="sleep", s=5))
     wait_until(lambda: running(first) + running(second) == 1, "the call to run")
 
@@ -411,7 +425,8 @@ def test_a_queue_of_other_properties_is_named_in_the_log(
     rapid = start(start_rapid, broker, ready=False, AWS_LAMBDA_FUNCTION_NAME=name)
 
     rapid.wait_for_log(f"the queue '{name}' exists with other properties")
-    assert rapid.get("/readyz").json() == {"status": "the broker is not reached"}
+    not_reached = {"status": "the broker is not reached"}
+    wait_until(lambda: rapid.get("/readyz").json() == not_reached, "the broker to be missing")
 
 
 def test_a_deleted_queue_is_declared_again(

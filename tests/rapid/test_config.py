@@ -10,7 +10,9 @@ from lambda_protocol.environ import ConfigError
 from rapid.config import BOOTSTRAPS, USAGE, Config
 
 
-def config(*argv: str, root: Path = Path("/nonexistent"), **variables: str) -> Config:
+def config(*argv: str, **variables: Any) -> Config:
+    """Return what rapid makes of a command line and variables; ``root`` is where it looks."""
+    root = variables.pop("root", Path("/nonexistent"))
     return Config.from_environ(argv, variables, root=root)
 
 

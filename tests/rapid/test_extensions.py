@@ -142,9 +142,7 @@ WRONG_IDENTIFIERS = [
 
 
 @pytest.mark.parametrize(("identifier", "error_type"), WRONG_IDENTIFIERS)
-def test_a_next_with_a_wrong_identifier_is_refused(
-    identifier: str | None, error_type: str
-) -> None:
+def test_a_next_with_a_wrong_identifier_is_refused(identifier: str | None, error_type: str) -> None:
     registry = Extensions()
     registry.register("a", [])
 
@@ -211,9 +209,7 @@ def test_an_init_error_after_the_init_names_both_states() -> None:
     extension = registry.register("a", [])
     registry.park(extension.id, an_exchange())
 
-    error_type, message = refusal(
-        lambda: registry.report_error(extension.id, "X.Y", is_init=True)
-    )
+    error_type, message = refusal(lambda: registry.report_error(extension.id, "X.Y", is_init=True))
 
     assert error_type == "Extension.InvalidExtensionState"
     assert message == (

@@ -17,7 +17,7 @@ import pytest
 
 from rapid.processes import environ_of
 from tests.conftest import StartRapid
-from tests.support import Answer, Client, RawConnection, Rapid, wait_until
+from tests.support import Answer, Client, Rapid, RawConnection, wait_until
 
 PREFIX = "/2018-06-01/runtime"
 MIB = 1_048_576
@@ -83,7 +83,7 @@ def request_id_of(event: Answer) -> str:
 
 
 @contextlib.contextmanager
-def staged(start_rapid: StartRapid, **environ: str) -> Iterator[Stage]:
+def staged(start_rapid: StartRapid, **environ: Any) -> Iterator[Stage]:
     with ThreadPoolExecutor(16) as pool:
         stage = Stage(start_rapid(*IDLE_PROCESS, ready=False, **environ), pool)
         try:
@@ -113,8 +113,9 @@ def test_next_gives_the_event_with_the_documented_headers(stage: Stage) -> None:
     assert event.headers["Content-Type"] == "application/json"
     assert event.headers["Content-Length"] == "8"
     assert event.headers["Lambda-Runtime-Trace-Id"] == "Root=1-5"
-    assert event.headers["Lambda-Runtime-Aws-Request-Id"] == (
-        caller.result().headers["x-amzn-RequestId"]
+    assert (
+        event.headers["Lambda-Runtime-Aws-Request-Id"]
+        == (caller.result().headers["x-amzn-RequestId"])
     )
     assert event.headers["Lambda-Runtime-Invoked-Function-Arn"] == (
         f"arn:aws:lambda:us-east-1:123456789012:function:{stage.rapid.function_name}"

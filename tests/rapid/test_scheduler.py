@@ -692,9 +692,12 @@ def test_a_stop_with_nothing_in_hand_is_prompt() -> None:
 def test_invoke_returns_the_outcome() -> None:
     world = World()
     (environment,) = world.ready(1)
-    threading.Thread(
-        target=lambda: (wait_until(lambda: environment.taken, "the call"), environment.answer())
-    ).start()
+
+    def be_the_runtime() -> None:
+        wait_until(lambda: environment.taken, "the call")
+        environment.answer()
+
+    threading.Thread(target=be_the_runtime).start()
 
     assert world.scheduler.invoke(make_invocation(payload=b"7")).payload == b"7"
 
@@ -703,12 +706,12 @@ def test_invoke_raises_what_a_call_was_refused_with() -> None:
     world = World()
     world.ready(1)
     world.submit("running")
-    threading.Thread(
-        target=lambda: (
-            wait_until(lambda: "waiting=1" in repr(world.scheduler), "the call"),
-            world.advance(QUEUE_TIMEOUT_S),
-        )
-    ).start()
+
+    def be_the_clock() -> None:
+        wait_until(lambda: "waiting=1" in repr(world.scheduler), "the call")
+        world.advance(QUEUE_TIMEOUT_S)
+
+    threading.Thread(target=be_the_clock).start()
 
     with pytest.raises(TooManyRequestsException):
         world.scheduler.invoke(make_invocation())
@@ -773,7 +776,7 @@ def test_every_call_of_many_threads_is_answered_once() -> None:
                 if environment._state == "init":
                     environment.init_done()
                 elif environment._state == "busy" and environment.taken:
-                    if environment.taken[-1] is not (environment.running_locked() or [None])[-1]:
+                    if environment.taken[-1:] != environment.running_locked():
                         continue  # assigned, not yet delivered
                     served += 1
                     if served % 7 == 0:
@@ -798,7 +801,5 @@ def test_every_call_of_many_threads_is_answered_once() -> None:
         thread.join()
 
     assert len(waiters) == 300
-    assert all(
-        cast(Outcome, waiter.outcome).payload == waiter.name.encode() for waiter in waiters
-    )
+    assert all(cast(Outcome, waiter.outcome).payload == waiter.name.encode() for waiter in waiters)
     assert world.scheduler.running == 0

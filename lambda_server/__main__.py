@@ -112,14 +112,14 @@ def invoke(
 
 
 def _connect(endpoint_url: str) -> HTTPConnection:
-    kinds = {"http": HTTPConnection, "https": HTTPSConnection}
     try:
         parts = urlsplit(endpoint_url)
-        kind, host, port = kinds.get(parts.scheme), parts.hostname, parts.port
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
     except ValueError:
-        kind = host = port = None
-    if kind is None or not host:
+        scheme = host = port = None
+    if scheme not in ("http", "https") or not host:
         raise click.UsageError(f"--endpoint-url is {endpoint_url!r}; expected http://HOST:PORT")
+    kind = HTTPSConnection if scheme == "https" else HTTPConnection
     return kind(host, port, timeout=FUNCTION_TIMEOUT_MAX_S + 60)
 
 

@@ -139,10 +139,11 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False
-        if not self.alive or not self.cfg.keepalive:
-            request.is_last = True
         response = _Response(connection.sock, request)
-        response.send(self.wsgi(self._environ(connection, request), response.start))
+        chunks = self.wsgi(self._environ(connection, request), response.start)
+        if not self.alive or not self.cfg.keepalive:  # the stop may have begun during the call
+            request.is_last = True
+        response.send(chunks)
         if request.is_last and (request.is_oversize or request.is_truncated):
             reader.discard()
         self._busy[connection] = False

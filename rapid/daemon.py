@@ -37,6 +37,7 @@ class Daemon:
 
     def __init__(self, config: Config) -> None:
         """Bind every port; raises ``OSError`` for one that is taken, ``ConfigError`` likewise."""
+        self._signals = _catch_signals()  # before a port is open: whoever sees it may stop us
         self._config = config
         self._reaper = Reaper()
         self._reporter = Reporter(
@@ -69,10 +70,6 @@ class Daemon:
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code."""
         adopt_orphans()
-        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(writer)
-        for number in (*_STOP_SIGNALS, signal.SIGCHLD):
-            signal.signal(number, _wake_only)
         self._scheduler.start(eager=self._config.has_eager_init)
         self._invoke_api.start()
         if self._consumer is not None:
@@ -82,8 +79,8 @@ class Daemon:
             "serving",
             extra={"function": self._config.function.name, "port": self._invoke_api.port},
         )
-        self._wait_for_stop(reader)
-        return self._stop(reader)
+        self._wait_for_stop(self._signals)
+        return self._stop(self._signals)
 
     def _wait_for_stop(self, reader: int) -> None:
         while True:
@@ -167,6 +164,15 @@ class Daemon:
             is_auto_delete=config.queue_expires_s is None,
             reruns_redelivered=config.reruns_redelivered,
         )
+
+
+def _catch_signals() -> int:
+    """Catch what concerns us from now on; return the descriptor that tells which came."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(writer)
+    for number in (*_STOP_SIGNALS, signal.SIGCHLD):
+        signal.signal(number, _wake_only)
+    return reader
 
 
 def _wake_only(_number: int, _frame: object) -> None:

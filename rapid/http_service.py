@@ -64,7 +64,9 @@ class Exchange:
             body = b""
         is_last = self.request.is_last
         head.append("Connection: close\r\n\r\n" if is_last else "\r\n")
-        return self._connection.send_answer("".join(head).encode("latin-1") + body, is_last)
+        return self._connection.send_answer(
+            "".join(head).encode("latin-1", "replace") + body, is_last
+        )
 
     @property
     def is_answered(self) -> bool:

@@ -8,16 +8,18 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import pytest
 
 from lambda_protocol.invocation import Invocation
 from scripts.rabbitmq_node import RabbitmqNode, find_server
 from tests import support
-from tests.support import Program, Rapid, Server, unique_name
+from tests.support import Rapid, Server, unique_name
 
-ProgramT = TypeVar("ProgramT", bound=Program)
+#: Nodes this worker started. Another worker may be the one to stop them; forgotten before that,
+#: their processes would be warned of as still running.
+_nodes: list[RabbitmqNode] = []
 
 
 class StartRapid(Protocol):
@@ -89,6 +91,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = run / "rabbitmq"
     with _locked(folder) as users:
         node = RabbitmqNode(folder)
+        _nodes.append(node)
         node.start()
         users.write_text(str(_count(users) + 1))
     try:

@@ -123,8 +123,17 @@ class Client:
     ) -> Answer:
         """Send one request and return its response."""
         self._connection.request(method, path, body, dict(headers or {}))
-        response = self._connection.getresponse()
-        return Answer(response.status, response.headers, response.read())
+        sock = self._connection.sock
+        try:
+            response = self._connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        except BaseException:
+            # http.client leaves the socket to the garbage collector, which warns of it later.
+            self._connection.close()
+            descriptor = sock.detach()
+            if descriptor >= 0:
+                os.close(descriptor)
+            raise
 
     def get(self, path: str, **headers: str) -> Answer:
         """GET ``path``; header names with ``_`` for ``-``."""

@@ -173,7 +173,7 @@ def test_a_reply_queue_of_the_clients_own_is_used(
     assert caller.wait()[0].body == b"7"
 
 
-@pytest.mark.parametrize("reply_to", ["no-such-queue", "", "x" * 255])
+@pytest.mark.parametrize("reply_to", ["no-such-queue", "", "x" * 255, f"{DIRECT}.g1.nonsense"])
 def test_a_reply_that_nobody_can_get_harms_nobody(
     start_rapid: StartRapid, broker: str, caller: Caller, reply_to: str
 ) -> None:

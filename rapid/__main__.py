@@ -22,7 +22,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     if argv and argv[0] == "--version":
         sys.stdout.write(f"rapid {VERSION}\n")
         return 0
-    if environ.get("KUBERNETES_INIT_CONTAINER"):
+    if environ.get("KUBERNETES_INIT_CONTAINER", "").lower() not in ("", "0", "false", "no", "off"):
         return _copy_self()
     try:
         config = Config.from_environ(argv, environ)

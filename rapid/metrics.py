@@ -109,7 +109,7 @@ class Metrics:
             for outcome, count in self._outcomes.items():
                 invocations.add_metric([*label, outcome], count)
             counters = [
-                ("lambda_cold_starts", "Invocations that waited for an init.", self._cold_starts),
+                ("lambda_cold_starts", "First invocations of an environment.", self._cold_starts),
                 ("lambda_timeouts", "Invocations that timed out.", self._outcomes["timeout"]),
                 (
                     "lambda_throttles",

@@ -68,11 +68,13 @@ class Reporter:
             f"Max Memory Used: {peak_mb} MB"
         )
         if report.init_ms is not None:
-            line += f"\tInit Duration: {report.init_ms:.2f} ms\t"
+            line += f"\tInit Duration: {report.init_ms:.2f} ms"
         if report.status == "timeout":
             line += "\tStatus: timeout"
         elif report.status == "failure":
             line += f"\tStatus: error\tError Type: {report.error_type}"
+        elif report.init_ms is not None:
+            line += "\t"  # as recorded
         return f"{line}\n".encode()
 
     def init_report(

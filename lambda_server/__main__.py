@@ -112,15 +112,16 @@ def invoke(
 
 
 def _connect(endpoint_url: str) -> HTTPConnection:
+    wrong = click.UsageError(f"--endpoint-url is {endpoint_url!r}; expected http://HOST:PORT")
     try:
         parts = urlsplit(endpoint_url)
-        scheme, host, port = parts.scheme, parts.hostname, parts.port
+        port = parts.port
     except ValueError:
-        scheme = host = port = None
-    if scheme not in ("http", "https") or not host:
-        raise click.UsageError(f"--endpoint-url is {endpoint_url!r}; expected http://HOST:PORT")
-    kind = HTTPSConnection if scheme == "https" else HTTPConnection
-    return kind(host, port, timeout=FUNCTION_TIMEOUT_MAX_S + 60)
+        raise wrong from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise wrong
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    return kind(parts.hostname, port, timeout=FUNCTION_TIMEOUT_MAX_S + 60)
 
 
 def _read_payload(text: str) -> bytes:

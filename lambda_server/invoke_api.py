@@ -57,7 +57,10 @@ class InvokeApi:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request, as WSGI asks."""
-        path = parse_invoke_path(environ["PATH_INFO"], environ.get("QUERY_STRING", ""))
+        decoded = environ["PATH_INFO"]
+        if not decoded.isascii():  # WSGI gives the bytes as Latin-1
+            decoded = decoded.encode("latin-1").decode("utf-8", "replace")
+        path = parse_invoke_path(decoded, environ.get("QUERY_STRING", ""))
         if path is None:
             return self._others(environ, start_response)
         request_id = new_request_id()

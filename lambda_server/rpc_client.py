@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from typing import Any, Final
 
 import pika.channel
@@ -36,7 +37,7 @@ class RpcClient:
         """Connect and be ready for replies."""
         self._queue_timeout_s = queue_timeout_s
         self._waiting_for: str | None = None
-        self._reply: Delivery | None = None
+        self._replies: deque[Delivery] = deque()  # of the current call: frames, then the outcome
         self._is_returned = False
         self._events: pika.channel.Channel | None = None
         self._confirms: list[bool] = []
@@ -65,7 +66,8 @@ class RpcClient:
             frame_max=self._connection.frame_max,
             mandatory=True,
         )
-        self._waiting_for, self._reply, self._is_returned = request_id, None, False
+        self._waiting_for, self._is_returned = request_id, False
+        self._replies.clear()
         deadline = time.monotonic() + self._queue_timeout_s + REPLY_GRACE_S
         try:
             self._connection.send(frames)
@@ -128,15 +130,14 @@ class RpcClient:
 
     def _next_reply(self, deadline: float) -> Delivery | None:
         """Wait for a frame of the current call; None when it was returned or time is up."""
-        while self._reply is None and not self._is_returned:
+        while not self._replies and not self._is_returned:
             left = deadline - time.monotonic()
             if left <= 0:
                 return None
             self._connection.poll(left)
             if self._channel.is_closed:
                 raise pika.exceptions.ChannelClosed(0, "the reply channel was closed")
-        delivery, self._reply = self._reply, None
-        return delivery
+        return self._replies.popleft() if self._replies else None
 
     def _unanswered(self, invocation: Invocation) -> LambdaApiError:
         """Return why nobody answered: all are busy, or nobody is there."""
@@ -151,7 +152,7 @@ class RpcClient:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         if delivery.properties.correlation_id == self._waiting_for:
-            self._reply = delivery
+            self._replies.append(delivery)
         else:
             logger.info("late reply dropped")
 

@@ -32,6 +32,7 @@ class Call:
         "on_outcome",
         "on_started",
         "received_at",
+        "start_line",
         "started_at",
         "wait_deadline",
     )
@@ -50,6 +51,7 @@ class Call:
         self.deadline = 0.0
         self.deadline_ms = 0  #: the same on the wall clock, epoch milliseconds
         self.is_cold = False  #: whether an init was done for it
+        self.start_line = b""  #: its START line, once it is made
         self.log_mark = 0  #: where the log capture stood at its start
 
     def event_headers(self) -> list[tuple[str, str]]:

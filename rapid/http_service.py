@@ -60,8 +60,6 @@ class Exchange:
             head.append(f"Content-Length: {len(body)}\r\n")
         if self.request.method == "HEAD":  # a body would be taken for the next answer
             body = b""
-        if self.request.method == "HEAD":
-            body = b""
         is_last = self.request.is_last
         head.append("Connection: close\r\n\r\n" if is_last else "\r\n")
         return self._connection.send_answer(
@@ -227,8 +225,9 @@ class Connection(BaseHTTPRequestHandler):
 
     def _finish_answer(self, is_last: bool) -> None:
         self._owes_answer = False
-        if self._on_sent is not None:
-            self._on_sent.set()
+        on_sent = self._on_sent
+        if on_sent is not None:
+            on_sent.set()
         if is_last:
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_WR)

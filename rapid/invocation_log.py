@@ -44,7 +44,8 @@ class InvocationLog:
     def begin(self, call: Call) -> None:
         """Note where the output of ``call`` starts."""
         call.log_mark = self._sandbox.capture.total_bytes
-        self._print(self._reporter.start(call.invocation.request_id))
+        call.start_line = self._reporter.start(call.invocation.request_id)
+        self._print(call.start_line)
 
     def end(
         self,
@@ -75,7 +76,8 @@ class InvocationLog:
         self._print(end)
         if not call.invocation.wants_log_tail:
             return outcome
-        start = self._reporter.start(call.invocation.request_id)
+        # A call that a failed init ended never began.
+        start = call.start_line or self._reporter.start(call.invocation.request_id)
         tail = start + capture.tail_since(call.log_mark) + end
         return dataclasses.replace(outcome, log_tail=tail[-LOG_TAIL_BYTES:])
 

@@ -178,7 +178,7 @@ _ACK_FRAME = struct.Struct(">BHIHHQBB")
 
 @lru_cache(maxsize=1024)
 def _publish_method(channel: int, routing_key: str, mandatory: bool) -> bytes:
-    key = routing_key.encode()
+    key = routing_key.encode(errors="surrogateescape")
     payload = b"".join(
         (
             struct.pack(">HHHB", _BASIC, _PUBLISH, 0, 0),  # reserved; the default exchange

@@ -35,8 +35,7 @@ from lambda_protocol.limits import EVENT_AGE_MAX_S
 #: Source: RabbitMQ documentation, "Direct Reply-to".
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 
-#: An Erlang process id of a node called ``reply@`` and a hash. Source: RabbitMQ, pid_recomposition.
-_REPLY_PID = re.compile(rb"\x83.{1,4}reply@[0-9]+.{9,12}", re.DOTALL)
+_REPLY_NODE = re.compile(rb"reply@[0-9]+")
 
 _CLIENT_CONTEXT = "X-Amz-Client-Context"
 _TRACE_ID = "X-Amzn-Trace-Id"
@@ -198,9 +197,24 @@ def is_address(reply_to: str | None) -> bool:
         return bool(reply_to)
     pid, _, key = reply_to.removeprefix(f"{DIRECT_REPLY_TO}.").partition(".")
     try:
-        return bool(key) and _REPLY_PID.fullmatch(base64.b64decode(pid, validate=True)) is not None
+        return bool(key) and _is_reply_pid(base64.b64decode(pid, validate=True))
     except ValueError:
         return False
+
+
+def _is_reply_pid(term: bytes) -> bool:
+    """Whether ``term`` is an Erlang process id as RabbitMQ writes it: of a node ``reply@HASH``.
+
+    Source: RabbitMQ, pid_recomposition; Erlang external term format, NEW_PID_EXT.
+    """
+    if term[:3] in (b"\x83Xd", b"\x83Xv"):  # the node is an atom with a length of two bytes
+        start, size = 5, int.from_bytes(term[3:5], "big")
+    elif term[:3] == b"\x83Xw":  # of one byte
+        start, size = 4, int.from_bytes(term[3:4], "big")
+    else:
+        return False
+    node_end = start + size
+    return len(term) == node_end + 12 and bool(_REPLY_NODE.fullmatch(term, start, node_end))
 
 
 def _reply(correlation_id: str | None, headers: dict[str, str | int]) -> Properties:

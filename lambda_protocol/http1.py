@@ -276,6 +276,8 @@ def _parse_head(head: bytes) -> Request:
     if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]) or not parts[1]:
         raise BadRequestError(400, "malformed request line")
     method, target, version = parts
+    if target[0] != "/":  # absolute form, as to a proxy; anything else is no path of ours
+        target = "/" + target.split("/", 3)[3] if target.count("/") > 2 else target
     if version not in ("HTTP/1.1", "HTTP/1.0"):
         raise BadRequestError(505 if version.startswith("HTTP/") else 400, "not HTTP/1.1")
     if line_ends > MAX_HEADERS:

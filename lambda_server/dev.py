@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import re
 import signal
@@ -24,6 +25,11 @@ READY_LIMIT_S: Final = 60.0
 #: How long a program may take to stop before it is killed, seconds.
 STOP_LIMIT_S: Final = 15.0
 _POLL_S: Final = 0.05
+
+#: What a rapid whose function does not start says of itself.
+INIT_FAILED: Final = "the function's init has failed"
+#: Where to reach a program that listens on every address.
+_REACHED_AT: Final = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _KEYS: Final = {"command", "cwd", "timeout", "memory", "concurrency", "handler", "environment"}
@@ -111,11 +117,13 @@ class _Program:
     """A child process that serves HTTP."""
 
     def __init__(
-        self, name: str, argv: list[str], environ: dict[str, str], cwd: Path | None, port: int
+        self, name: str, argv: list[str], environ: dict[str, str], cwd: Path | None = None
     ) -> None:
-        self.url = f"http://127.0.0.1:{port}"
+        host = environ["INVOKE_API_HOST"]
+        self._host = _REACHED_AT.get(host, host)
+        self._port = int(environ["PORT"])
+        self.url = f"http://{self._host}:{self._port}"
         self._name = name
-        self._port = port
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own programs
                 argv, env=environ, cwd=cwd, process_group=0
@@ -126,12 +134,14 @@ class _Program:
     def wait_ready(self, stop: _StopRequest) -> float:
         """Wait until ``/readyz`` says so; return how long that took, seconds."""
         started = time.monotonic()
-        while not self._is_ready():
+        while (status := self._status()) != "ready":
             self.require_running()
+            if status == INIT_FAILED:
+                raise DevError(f"{self._name}: {status}; see its log above")
             if stop.is_requested:
                 raise DevError("stopped before everything was ready")
             if time.monotonic() - started > READY_LIMIT_S:
-                raise DevError(f"{self._name} is not ready after {READY_LIMIT_S:g} s; see its log")
+                raise DevError(f"{self._name} is not ready after {READY_LIMIT_S:g} s: {status}")
             time.sleep(_POLL_S)
         return time.monotonic() - started
 
@@ -150,13 +160,14 @@ class _Program:
             self._process.kill()
             self._process.wait()
 
-    def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=2)
+    def _status(self) -> str:
+        """Return what ``/readyz`` says: ``ready``, or what is missing."""
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=2)
         try:
             connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
+            return str(json.load(connection.getresponse())["status"])
+        except (OSError, http.client.HTTPException, ValueError, KeyError):
+            return "it does not answer"
         finally:
             connection.close()
 
@@ -173,7 +184,7 @@ def _start_rapid(function: Function) -> _Program:
     }
     # -P: the function's folder must not shadow our modules.
     argv = [sys.executable, "-P", "-m", "rapid", *function.command]
-    return _Program(function.name, argv, environ, function.cwd, port)
+    return _Program(function.name, argv, environ, function.cwd)
 
 
 def _start_server(host: str, port: int, endpoints: str) -> _Program:
@@ -184,7 +195,7 @@ def _start_server(host: str, port: int, endpoints: str) -> _Program:
         "LAMBDA_ENDPOINTS": endpoints,
     }
     argv = [sys.executable, "-m", "gunicorn", "-c", "python:lambda_server.gunicorn_conf"]
-    return _Program("the server", [*argv, "lambda_server.wsgi"], environ, None, port)
+    return _Program("the server", [*argv, "lambda_server.wsgi"], environ)
 
 
 def _inherited() -> dict[str, str]:

@@ -103,6 +103,8 @@ class RpcClient:
             if left <= 0:
                 raise ServiceException("The broker did not confirm the event in time.")
             self._connection.poll(left)
+            if channel.is_closed:
+                raise pika.exceptions.ChannelClosed(0, "the events channel was closed")
         if self._is_returned:
             raise function_not_found(invocation.function)
         if not self._confirms[0]:

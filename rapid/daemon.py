@@ -112,6 +112,8 @@ class Daemon:
 
     def _missing(self) -> str | None:
         """Return what keeps us from being ready, or None."""
+        if self._scheduler.has_failed:
+            return "the function's init has failed"
         if not self._scheduler.is_ready and self._config.has_eager_init:
             return "the function's init is not done"
         if self._consumer is not None and not self._consumer.is_connected:

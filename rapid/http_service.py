@@ -189,9 +189,7 @@ class Connection(BaseHTTPRequestHandler):
         finally:
             exchange = self._exchange
             if exchange is not None and not exchange.is_answered:
-                on_disconnect = exchange.on_disconnect
-                if on_disconnect is not None:
-                    on_disconnect()
+                self._on_early_end(exchange)
 
     def send_answer(self, data: bytes, is_last: bool) -> bool:
         """Write ``data`` without blocking; False when the peer is gone. Thread-safe."""
@@ -251,6 +249,15 @@ class Connection(BaseHTTPRequestHandler):
         if request.is_oversize and request.is_last:
             self._reader.discard()
         return not request.is_last or not exchange.is_answered
+
+    def _on_early_end(self, exchange: Exchange) -> None:
+        """The peer sends no more, and is owed an answer: it may still read, unless it is parked."""
+        if exchange.on_disconnect is not None:
+            exchange.on_disconnect()
+            return
+        self._on_sent = threading.Event()
+        while self._owes_answer:  # every call has an end
+            self._on_sent.wait(STALL_TIMEOUT_S)
 
     def _wait_for_turn(self) -> bool:
         """Let a pipelined request wait: answers go out in the order of requests."""

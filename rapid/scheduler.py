@@ -207,6 +207,11 @@ class Scheduler:
         return self._has_initialised and not self._is_stopping
 
     @property
+    def has_failed(self) -> bool:
+        """Whether no init has succeeded, and the last one failed."""
+        return self._failed_inits > 0 and not self._has_initialised
+
+    @property
     def running(self) -> int:
         """How many invocations run now."""
         return self._running

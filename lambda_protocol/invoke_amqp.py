@@ -12,6 +12,7 @@ import functools
 import re
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lambda_protocol.amqp_frames import Delivery, Properties
 from lambda_protocol.errors import LambdaApiError, error_from_wire
@@ -186,24 +187,34 @@ def decode_reply(delivery: Delivery) -> Outcome | Started:
     )
 
 
+class ReplyAddress(NamedTuple):
+    """Where a reply goes."""
+
+    queue: str
+    node: bytes | None  #: of a direct address: the node of the broker it belongs to
+
+
 @functools.lru_cache(maxsize=4096)
-def is_address(reply_to: str | None) -> bool:
-    """Whether a reply can be published to ``reply_to``.
+def parse_reply_to(reply_to: str | None) -> ReplyAddress | None:
+    """Return where a call's reply goes; None when nobody waits, or nobody could be reached.
 
     A direct reply-to address is opaque, but a made-up one makes RabbitMQ close the connection of
     whoever publishes to it, so what is none of its own is nobody's.
     """
-    if not reply_to or not reply_to.startswith(DIRECT_REPLY_TO):
-        return bool(reply_to)
+    if not reply_to:
+        return None
+    if not reply_to.startswith(DIRECT_REPLY_TO):
+        return ReplyAddress(reply_to, None)
     pid, _, key = reply_to.removeprefix(f"{DIRECT_REPLY_TO}.").partition(".")
     try:
-        return bool(key) and _is_reply_pid(base64.b64decode(pid, validate=True))
+        node = _node_of(base64.b64decode(pid, validate=True))
     except ValueError:
-        return False
+        return None
+    return ReplyAddress(reply_to, node) if node is not None and key else None
 
 
-def _is_reply_pid(term: bytes) -> bool:
-    """Whether ``term`` is an Erlang process id as RabbitMQ writes it: of a node ``reply@HASH``.
+def _node_of(term: bytes) -> bytes | None:
+    """Return the node of an Erlang process id as RabbitMQ writes it: ``reply@HASH``.
 
     Source: RabbitMQ, pid_recomposition; Erlang external term format, NEW_PID_EXT.
     """
@@ -212,9 +223,11 @@ def _is_reply_pid(term: bytes) -> bool:
     elif term[:3] == b"\x83Xw":  # of one byte
         start, size = 4, int.from_bytes(term[3:4], "big")
     else:
-        return False
-    node_end = start + size
-    return len(term) == node_end + 12 and bool(_REPLY_NODE.fullmatch(term, start, node_end))
+        return None
+    node = term[start : start + size]
+    if len(term) != start + size + 12 or not _REPLY_NODE.fullmatch(node):
+        return None
+    return node
 
 
 def _reply(correlation_id: str | None, headers: dict[str, str | int]) -> Properties:

@@ -19,7 +19,7 @@ import pika.channel
 import pika.exceptions
 
 from lambda_protocol.amqp_connection import AmqpConnection, BrokerLost, connection_parameters
-from lambda_protocol.amqp_frames import Delivery, Properties, encode_ack, encode_publish
+from lambda_protocol.amqp_frames import Delivery
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import LambdaApiError, ServiceException
 from lambda_protocol.function_name import FunctionRef
@@ -30,8 +30,8 @@ from lambda_protocol.invoke_amqp import (
     encode_error,
     encode_outcome,
     encode_started,
-    is_address,
 )
+from rapid.amqp_link import AmqpLink
 from rapid.call import Call
 from rapid.scheduler import Scheduler
 
@@ -74,8 +74,8 @@ class AmqpConsumer:
         self._queue_arguments = queue_arguments
         self._is_auto_delete = is_auto_delete
         self._reruns_redelivered = reruns_redelivered
-        self._link: _Link | None = None
-        self._commands: queue.SimpleQueue[Callable[[_Link], None]] = queue.SimpleQueue()
+        self._link: AmqpLink | None = None
+        self._commands: queue.SimpleQueue[Callable[[AmqpLink], None]] = queue.SimpleQueue()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._is_draining = False
         self._stopping = threading.Event()
@@ -126,7 +126,7 @@ class AmqpConsumer:
 
     def _serve(self) -> None:
         """Consume until the connection is lost or we are stopped."""
-        link: _Link | None = None
+        link: AmqpLink | None = None
 
         def on_delivery(delivery: Delivery) -> None:
             assert link is not None
@@ -146,12 +146,13 @@ class AmqpConsumer:
                 self._run_commands(link)
                 if self._load.is_over:
                     self._hand_back(link, HAND_BACK_AFTER_S)
+            self._run_commands(link)
         finally:
             connection.shut_down()
 
-    def _open(self, connection: AmqpConnection) -> _Link:
+    def _open(self, connection: AmqpConnection) -> AmqpLink:
         channel = connection.open_channel()
-        link = _Link(connection, channel)
+        link = AmqpLink(self._parameters, connection, channel, self._defer)
         try:
             connection.call(
                 channel,
@@ -175,12 +176,12 @@ class AmqpConsumer:
         channel.add_on_close_callback(lambda _channel, reason: link.lose(str(reason)))
         return link
 
-    def _consume(self, link: _Link) -> None:
+    def _consume(self, link: AmqpLink) -> None:
         """Consume with the prefetch that the load allows."""
         link.connection.call(link.channel, "basic_qos", prefetch_count=self._load.prefetch)
         link.consumer_tag = link.connection.consume(link.channel, self._function.queue_name)
 
-    def _on_delivery(self, link: _Link, delivery: Delivery) -> None:
+    def _on_delivery(self, link: AmqpLink, delivery: Delivery) -> None:
         properties = delivery.properties
         try:
             incoming = decode_call(delivery, self._function)
@@ -210,27 +211,27 @@ class AmqpConsumer:
                 extra={"broker": self._broker, "error": repr(error), "delay_s": delay_s},
             )
 
-    def _run_commands(self, link: _Link) -> None:
+    def _run_commands(self, link: AmqpLink) -> None:
         while not self._commands.empty():  # nobody else takes any out
             self._commands.get_nowait()(link)
 
-    def _do_drain(self, link: _Link) -> None:
+    def _do_drain(self, link: AmqpLink) -> None:
         self._cancel(link)
         self._hand_back(link, 0.0)
         self._drained.set()
 
-    def _do_change_prefetch(self, link: _Link) -> None:
+    def _do_change_prefetch(self, link: AmqpLink) -> None:
         if self._is_draining or link.consumer_tag is None:
             return
         self._cancel(link)
         self._consume(link)
 
-    def _cancel(self, link: _Link) -> None:
+    def _cancel(self, link: AmqpLink) -> None:
         tag, link.consumer_tag = link.consumer_tag, None
         if tag is not None:
             link.connection.call(link.channel, "basic_cancel", consumer_tag=tag)
 
-    def _hand_back(self, link: _Link, waited_s: float) -> None:
+    def _hand_back(self, link: AmqpLink, waited_s: float) -> None:
         """Publish unstarted calls afresh, so that they are not taken for started ones."""
         oldest = time.monotonic() - waited_s
         taken = self._scheduler.withdraw(
@@ -260,7 +261,10 @@ class AmqpConsumer:
         elif self._is_draining:
             self._wake()
 
-    def _command(self, command: Callable[[_Link], None]) -> None:
+    def _defer(self, action: Callable[[], None]) -> None:
+        self._command(lambda _link: action())
+
+    def _command(self, command: Callable[[AmqpLink], None]) -> None:
         self._commands.put(command)
         self._wake()
 
@@ -269,67 +273,13 @@ class AmqpConsumer:
             os.write(self._wake_writer, b"\0")
 
 
-class _Link:
-    """One connection and its channel, as replies need them; replies to a dead one are dropped."""
-
-    def __init__(self, connection: AmqpConnection, channel: pika.channel.Channel) -> None:
-        self.connection = connection
-        self.channel = channel
-        self.consumer_tag: str | None = None
-        self.lost_reason: str | None = None
-        self._number = channel.channel_number
-        self._frame_max = connection.frame_max
-
-    def lose(self, reason: str) -> None:
-        self.lost_reason = reason
-
-    def reply(
-        self, delivery: Delivery, reply_to: str | None, properties: Properties, body: bytes
-    ) -> None:
-        """Send a reply, if somebody waits for one, and acknowledge the call. Thread-safe.
-
-        A redelivered call is acknowledged first: its reply may be what made the broker close the
-        connection (a malformed direct reply-to address does), and would do so again for ever.
-        """
-        ack = encode_ack(self._number, delivery.delivery_tag)
-        frames = self._reply_frames(reply_to, properties, body)
-        self._send(ack + frames if delivery.redelivered else frames + ack)
-
-    def send_started(self, reply_to: str | None, properties: Properties) -> None:
-        """Send the frame that says the call takes long. Thread-safe."""
-        self._send(self._reply_frames(reply_to, properties, b""))
-
-    def hand_back(self, delivery: Delivery, queue_name: str) -> None:
-        """Put a call at the end of its queue as a fresh message."""
-        frames = encode_publish(
-            self._number,
-            queue_name,
-            delivery.properties,
-            delivery.body,
-            frame_max=self._frame_max,
-        )
-        self._send(frames + encode_ack(self._number, delivery.delivery_tag))
-
-    def _reply_frames(self, reply_to: str | None, properties: Properties, body: bytes) -> bytes:
-        if reply_to is None or not is_address(reply_to):
-            return b""
-        return encode_publish(self._number, reply_to, properties, body, frame_max=self._frame_max)
-
-    def _send(self, frames: bytes) -> None:
-        try:
-            self.connection.send(frames)
-        except OSError as error:
-            logger.warning("reply dropped: the broker is gone", extra={"error": repr(error)})
-            self.lose(repr(error))
-
-
 class _AmqpCall(Call):
     """A call that came by AMQP, with what its reply needs."""
 
     __slots__ = ("delivery", "incoming", "link")
 
     def __init__(
-        self, consumer: AmqpConsumer, link: _Link, delivery: Delivery, incoming: IncomingCall
+        self, consumer: AmqpConsumer, link: AmqpLink, delivery: Delivery, incoming: IncomingCall
     ) -> None:
         self.link = link
         self.delivery = delivery
@@ -346,7 +296,7 @@ class _AmqpCall(Call):
         self.link.send_started(self.incoming.reply_to, properties)
 
 
-def _is_of(call: Call, link: _Link) -> bool:
+def _is_of(call: Call, link: AmqpLink) -> bool:
     return isinstance(call, _AmqpCall) and call.link is link
 
 

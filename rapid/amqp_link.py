@@ -1,0 +1,117 @@
+"""One connection of the consumer, as replies need it: a reply and its ack in one write.
+
+A direct reply-to address names a process on a node of the broker. RabbitMQ closes the connection
+of whoever publishes to one whose node is not there (so does 3.10; a caller's node may die while
+its call runs), and everything in hand would be lost with it. So the first reply to a node goes
+over a connection of its own; where it arrived, the others follow on ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pika.channel
+import pika.connection
+
+from lambda_protocol.amqp_connection import AmqpConnection, BrokerLost
+from lambda_protocol.amqp_frames import Delivery, Properties, encode_ack, encode_publish
+from lambda_protocol.invoke_amqp import ReplyAddress, parse_reply_to
+
+logger = logging.getLogger(__name__)
+
+
+class AmqpLink:
+    """A connection and its channel. Thread-safe, but for what says otherwise.
+
+    What is sent after the connection is lost is dropped.
+    """
+
+    def __init__(
+        self,
+        parameters: pika.connection.Parameters,
+        connection: AmqpConnection,
+        channel: pika.channel.Channel,
+        defer: Callable[[Callable[[], None]], None],
+    ) -> None:
+        """``defer`` runs something soon in the consumer's thread, one after the other."""
+        self.connection = connection
+        self.channel = channel
+        self.consumer_tag: str | None = None  #: the consumer's thread's
+        self.lost_reason: str | None = None
+        self._parameters = parameters
+        self._defer = defer
+        self._nodes: set[bytes] = set()  # of the broker, that a reply has reached
+        self._number = channel.channel_number
+        self._frame_max = connection.frame_max
+
+    def lose(self, reason: str) -> None:
+        """Note that the connection is of no more use."""
+        self.lost_reason = reason
+
+    def reply(
+        self, delivery: Delivery, reply_to: str | None, properties: Properties, body: bytes
+    ) -> None:
+        """Send a reply, if somebody waits for one, and acknowledge the call."""
+        address = parse_reply_to(reply_to)
+        ack = encode_ack(self._number, delivery.delivery_tag)
+        if address is None:
+            self._send(ack)
+        elif self._is_reached(address):
+            self._send(self._encode(address.queue, properties, body) + ack)
+        else:
+            self._defer(lambda: self._reply_aside(address, properties, body, ack))
+
+    def send_started(self, reply_to: str | None, properties: Properties) -> None:
+        """Send the frame that says the call takes long."""
+        address = parse_reply_to(reply_to)
+        if address is None:
+            return
+        if self._is_reached(address):
+            self._send(self._encode(address.queue, properties, b""))
+        else:
+            self._defer(lambda: self._reply_aside(address, properties, b"", b""))
+
+    def hand_back(self, delivery: Delivery, queue: str) -> None:
+        """Put a call at the end of its queue as a fresh message."""
+        frames = self._encode(queue, delivery.properties, delivery.body)
+        self._send(frames + encode_ack(self._number, delivery.delivery_tag))
+
+    def _is_reached(self, address: ReplyAddress) -> bool:
+        return address.node is None or address.node in self._nodes
+
+    def _reply_aside(
+        self, address: ReplyAddress, properties: Properties, body: bytes, ack: bytes
+    ) -> None:
+        """Reply over a connection that may be lost; one thread, the consumer's."""
+        assert address.node is not None
+        if address.node in self._nodes:  # reached since
+            self._send(self._encode(address.queue, properties, body) + ack)
+            return
+        try:
+            aside = AmqpConnection(self._parameters, lambda _delivery: None)
+            try:
+                channel = aside.open_channel()
+                aside.send(self._encode(address.queue, properties, body, channel.channel_number))
+                aside.call(channel, "basic_qos")  # answered only if the reply was survived
+                self._nodes.add(address.node)
+            finally:
+                aside.shut_down()
+        except BrokerLost as error:
+            logger.warning("reply dropped: its caller is gone", extra={"error": repr(error)})
+        self._send(ack)
+
+    def _encode(
+        self, queue: str, properties: Properties, body: bytes, channel: int | None = None
+    ) -> bytes:
+        number = self._number if channel is None else channel
+        return encode_publish(number, queue, properties, body, frame_max=self._frame_max)
+
+    def _send(self, frames: bytes) -> None:
+        if not frames:
+            return
+        try:
+            self.connection.send(frames)
+        except OSError as error:
+            logger.warning("reply dropped: the broker is gone", extra={"error": repr(error)})
+            self.lose(repr(error))

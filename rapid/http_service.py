@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 #: A started request must go on arriving, and a response be taken, at least this often, seconds.
 STALL_TIMEOUT_S: Final = 30
 
+#: How often a request that waits for its turn makes sure that its peer is still there, seconds.
+_TURN_CHECK_S: Final = 1.0
+
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 Headers = tuple[tuple[str, str], ...] | list[tuple[str, str]]
@@ -263,7 +266,7 @@ class Connection(BaseHTTPRequestHandler):
         """Let a pipelined request wait: answers go out in the order of requests."""
         self._on_sent = threading.Event()
         while self._owes_answer:  # looked at after _on_sent is there to be set
-            if not self._on_sent.wait(STALL_TIMEOUT_S) and self._reader.is_peer_gone():
+            if not self._on_sent.wait(_TURN_CHECK_S) and self._reader.is_peer_gone():
                 return False
         self._on_sent = None
         return True

@@ -145,6 +145,24 @@ class AmqpConnection(pika.connection.Connection):
         if self._failure is not None:
             raise self._failure
 
+    def has_news(self) -> bool:
+        """Whether :meth:`poll` would find something now: bytes, the end, or a timer that is due.
+
+        At half the price of a poll. Over TLS that cannot be told, and the answer is yes.
+        """
+        sock = self._socket
+        if sock is None or isinstance(sock, ssl.SSLSocket):
+            return True
+        if self._timers and self._timers[0][0] <= time.monotonic():
+            return True
+        try:
+            sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
     def open_channel(self) -> pika.channel.Channel:
         """Open a channel and wait until it is open."""
         opened: list[pika.channel.Channel] = []

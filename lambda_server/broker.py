@@ -18,8 +18,6 @@ logger = logging.getLogger(__name__)
 
 #: How often idle connections are looked after, seconds: below any sensible heartbeat.
 KEEP_ALIVE_S: Final = 5.0
-#: A connection used this recently is taken to be alive, seconds.
-FRESH_S: Final = 0.05
 #: An unused connection is closed after this, seconds.
 IDLE_LIMIT_S: Final = 300.0
 
@@ -89,8 +87,6 @@ class Broker:
 
     def _open(self, slot: _Slot) -> RpcClient:
         if slot.client is not None:
-            if time.monotonic() - slot.used_at < FRESH_S:
-                return slot.client
             try:
                 slot.client.keep_alive()
                 return slot.client

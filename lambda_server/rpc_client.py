@@ -124,7 +124,8 @@ class RpcClient:
 
     def keep_alive(self) -> None:
         """Read what has come and send the heartbeats that are due, without waiting."""
-        self._connection.poll(0)
+        if self._connection.has_news():
+            self._connection.poll(0)
 
     def close(self) -> None:
         """Close the connection. Idempotent."""

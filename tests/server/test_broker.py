@@ -41,12 +41,6 @@ def queue(broker: str) -> Iterator[str]:
         client.delete(name)
 
 
-@pytest.fixture
-def short_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take no connection for alive because it was used just now."""
-    monkeypatch.setattr(broker_module, "FRESH_S", 0.0)
-
-
 def test_an_idle_connection_outlives_the_heartbeat(
     broker: str, proxy: Proxy, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +108,6 @@ def test_the_connection_of_a_thread_that_ended_is_closed(
     wait_until(lambda: proxy.connections == 0, "its end")
 
 
-@pytest.mark.usefixtures("short_fresh")
 def test_a_connection_lost_while_idle_costs_no_call(broker: str, proxy: Proxy, queue: str) -> None:
     ours = make_broker(through(proxy, broker))
     assert ours.is_reachable()

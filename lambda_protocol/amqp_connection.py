@@ -3,7 +3,7 @@
 ``pika.connection.Connection`` leaves the transport to an adapter; this one is a plain blocking
 socket. So pika does the handshake, channels, heartbeats, returns, cancels and close, while the
 messages of the call path are written and read by ``amqp_frames`` on the same socket, from any
-thread. Importing it imports pika, which is a third of a small program: import it late.
+thread. The only module that imports pika, which is a third of a small program: import it late.
 """
 
 from __future__ import annotations
@@ -48,6 +48,13 @@ SEND_TIMEOUT_S: Final = 10.0
 #: How long a read waits before its deadline is looked at again, seconds.
 RECEIVE_TIMEOUT_S: Final = 1.0
 _READ_SIZE: Final = 64 * 1024
+
+# What importers need of pika, from here: were it imported before the stub, that would be in vain.
+Channel = pika.channel.Channel
+Parameters = pika.connection.Parameters
+BasicProperties = pika.BasicProperties
+ChannelClosed = pika.exceptions.ChannelClosed
+ChannelClosedByBroker = pika.exceptions.ChannelClosedByBroker
 
 #: What every use of a connection can raise: the broker is away, or was lost just now.
 BrokerLost = (OSError, pika.exceptions.AMQPError)

@@ -59,7 +59,7 @@ class Invoker(Protocol):
 
 
 def new_request_id() -> str:
-    """Return a fresh request id, a UUIDv4; ``uuid`` takes three times as long."""
+    """Return a fresh id, a UUIDv4; the ``uuid`` module takes three times as long."""
     noise = os.urandom(16).hex()
     variant = "89ab"[int(noise[16], 16) & 3]
     return f"{noise[:8]}-{noise[8:12]}-4{noise[13:16]}-{variant}{noise[17:20]}-{noise[20:]}"

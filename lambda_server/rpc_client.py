@@ -7,11 +7,14 @@ import time
 from collections import deque
 from typing import Any, Final
 
-import pika.channel
-import pika.connection
-import pika.exceptions
-
-from lambda_protocol.amqp_connection import AmqpConnection
+from lambda_protocol.amqp_connection import (
+    AmqpConnection,
+    BasicProperties,
+    Channel,
+    ChannelClosed,
+    ChannelClosedByBroker,
+    Parameters,
+)
 from lambda_protocol.amqp_frames import PERSISTENT, Delivery, Properties, encode_publish
 from lambda_protocol.errors import (
     LambdaApiError,
@@ -33,13 +36,13 @@ class RpcClient:
     After that it is of no further use.
     """
 
-    def __init__(self, parameters: pika.connection.Parameters, *, queue_timeout_s: float) -> None:
+    def __init__(self, parameters: Parameters, *, queue_timeout_s: float) -> None:
         """Connect and be ready for replies."""
         self._queue_timeout_s = queue_timeout_s
         self._waiting_for: str | None = None
         self._replies: deque[Delivery] = deque()  # of the current call: frames, then the outcome
         self._is_returned = False
-        self._events: pika.channel.Channel | None = None
+        self._events: Channel | None = None
         self._confirms: list[bool] = []
         self._connection = AmqpConnection(parameters, self._on_delivery)
         try:
@@ -104,7 +107,7 @@ class RpcClient:
                 raise ServiceException("The broker did not confirm the event in time.")
             self._connection.poll(left)
             if channel.is_closed:
-                raise pika.exceptions.ChannelClosed(0, "the events channel was closed")
+                raise ChannelClosed(0, "the events channel was closed")
         if self._is_returned:
             raise function_not_found(invocation.function)
         if not self._confirms[0]:
@@ -115,7 +118,7 @@ class RpcClient:
         channel = self._connection.open_channel()
         try:
             answer: Any = self._connection.call(channel, "queue_declare", queue=queue, passive=True)
-        except pika.exceptions.ChannelClosedByBroker as error:
+        except ChannelClosedByBroker as error:
             if error.reply_code == _NOT_FOUND:
                 return None
             raise
@@ -139,7 +142,7 @@ class RpcClient:
                 return None
             self._connection.poll(left)
             if self._channel.is_closed:
-                raise pika.exceptions.ChannelClosed(0, "the reply channel was closed")
+                raise ChannelClosed(0, "the reply channel was closed")
         return self._replies.popleft() if self._replies else None
 
     def _unanswered(self, invocation: Invocation) -> LambdaApiError:
@@ -163,7 +166,7 @@ class RpcClient:
         if properties.correlation_id == self._waiting_for or self._waiting_for is None:
             self._is_returned = True
 
-    def _confirming_channel(self) -> pika.channel.Channel:
+    def _confirming_channel(self) -> Channel:
         if self._events is None or self._events.is_closed:
             channel = self._connection.open_channel()
             channel.add_on_return_callback(self._on_return)
@@ -185,8 +188,8 @@ def _deadline_of(frame: Started) -> float:
     return time.monotonic() + frame.within_s + REPLY_GRACE_S
 
 
-def _pika_properties(properties: Properties) -> pika.BasicProperties:
-    return pika.BasicProperties(
+def _pika_properties(properties: Properties) -> BasicProperties:
+    return BasicProperties(
         content_type=properties.content_type,
         headers=dict(properties.headers),
         delivery_mode=PERSISTENT,

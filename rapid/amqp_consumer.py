@@ -15,10 +15,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-import pika.channel
-import pika.exceptions
-
-from lambda_protocol.amqp_connection import AmqpConnection, BrokerLost, connection_parameters
+from lambda_protocol.amqp_connection import (
+    AmqpConnection,
+    BrokerLost,
+    ChannelClosed,
+    ChannelClosedByBroker,
+    connection_parameters,
+)
 from lambda_protocol.amqp_frames import Delivery
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import LambdaApiError, ServiceException
@@ -142,7 +145,7 @@ class AmqpConsumer:
             while not self._stopping.is_set():
                 connection.poll(self._load.poll_limit_s)
                 if link.lost_reason is not None:
-                    raise pika.exceptions.ChannelClosed(0, link.lost_reason)
+                    raise ChannelClosed(0, link.lost_reason)
                 self._run_commands(link)
                 if self._load.is_over:
                     self._hand_back(link, HAND_BACK_AFTER_S)
@@ -162,7 +165,7 @@ class AmqpConsumer:
                 auto_delete=self._is_auto_delete,
                 arguments=self._queue_arguments,
             )
-        except pika.exceptions.ChannelClosedByBroker as error:
+        except ChannelClosedByBroker as error:
             logger.error(
                 "the queue %r exists with other properties; expected durable, auto_delete=%s, %s: "
                 "delete it, or set AMQP_QUEUE_TYPE and AMQP_QUEUE_EXPIRES to what it has",

@@ -11,10 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-import pika.channel
-import pika.connection
-
-from lambda_protocol.amqp_connection import AmqpConnection, BrokerLost
+from lambda_protocol.amqp_connection import AmqpConnection, BrokerLost, Channel, Parameters
 from lambda_protocol.amqp_frames import Delivery, Properties, encode_ack, encode_publish
 from lambda_protocol.invoke_amqp import ReplyAddress, parse_reply_to
 
@@ -29,9 +26,9 @@ class AmqpLink:
 
     def __init__(
         self,
-        parameters: pika.connection.Parameters,
+        parameters: Parameters,
         connection: AmqpConnection,
-        channel: pika.channel.Channel,
+        channel: Channel,
         defer: Callable[[Callable[[], None]], None],
     ) -> None:
         """``defer`` runs something soon in the consumer's thread, one after the other."""

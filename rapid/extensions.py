@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from lambda_protocol.errors import ErrorType
+from lambda_protocol.invocation import new_request_id
 from rapid.call import Failure
 from rapid.http_service import JSON, Exchange
 
@@ -51,7 +51,7 @@ class Extension:
     """One extension, external (a process of its own) or internal (in the runtime's)."""
 
     name: str
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    id: str = field(default_factory=new_request_id)
     is_external: bool
     state: ExtensionState = ExtensionState.STARTED
     events: frozenset[str] = frozenset()
@@ -243,7 +243,7 @@ def shutdown_event(reason: str, deadline_ms: int) -> bytes:
 
 def answer_event(exchange: Exchange, event: bytes) -> bool:
     """Answer an extension's ``next``."""
-    headers = (*JSON, ("Lambda-Extension-Event-Identifier", str(uuid.uuid4())))
+    headers = (*JSON, ("Lambda-Extension-Event-Identifier", new_request_id()))
     return exchange.answer(200, headers, event)
 
 

@@ -46,9 +46,7 @@ class RpcClient:
         self._confirms: list[bool] = []
         self._connection = AmqpConnection(parameters, self._on_delivery)
         try:
-            self._channel = self._connection.open_channel()
-            self._channel.add_on_return_callback(self._on_return)
-            self._connection.consume(self._channel, DIRECT_REPLY_TO, auto_ack=True)
+            self._channel = self._open_channel()
         except BaseException:
             self._connection.abort()
             raise
@@ -79,7 +77,9 @@ class RpcClient:
                 if self._is_returned:
                     raise function_not_found(invocation.function)
                 if delivery is None:
-                    raise self._unanswered(invocation)
+                    error = self._unanswered(invocation)
+                    self._replace_channel()
+                    raise error
                 answer = decode_reply(delivery)
                 if isinstance(answer, Outcome):
                     return answer
@@ -104,6 +104,7 @@ class RpcClient:
         while not self._confirms:
             left = deadline - time.monotonic()
             if left <= 0:
+                channel.close()  # see _replace_channel
                 raise ServiceException("The broker did not confirm the event in time.")
             self._connection.poll(left)
             if channel.is_closed:
@@ -133,6 +134,21 @@ class RpcClient:
     def close(self) -> None:
         """Close the connection. Idempotent."""
         self._connection.shut_down()
+
+    def _open_channel(self) -> Channel:
+        channel = self._connection.open_channel()
+        channel.add_on_return_callback(self._on_return)
+        self._connection.consume(channel, DIRECT_REPLY_TO, auto_ack=True)
+        return channel
+
+    def _replace_channel(self) -> None:
+        """Go on with a fresh channel after a call that vanished.
+
+        RabbitMQ 3.10 binds a channel to the leader of a quorum queue; when that one's node was
+        dying just then, it never looks for another, and all that is published there is lost.
+        """
+        self._channel.close()
+        self._channel = self._open_channel()
 
     def _next_reply(self, deadline: float) -> Delivery | None:
         """Wait for a frame of the current call; None when it was returned or time is up."""
@@ -167,7 +183,7 @@ class RpcClient:
             self._is_returned = True
 
     def _confirming_channel(self) -> Channel:
-        if self._events is None or self._events.is_closed:
+        if self._events is None or not self._events.is_open:
             channel = self._connection.open_channel()
             channel.add_on_return_callback(self._on_return)
             self._connection.call(

@@ -263,7 +263,12 @@ class Connection(BaseHTTPRequestHandler):
             self._on_sent.wait(STALL_TIMEOUT_S)
 
     def _wait_for_turn(self) -> bool:
-        """Let a pipelined request wait: answers go out in the order of requests."""
+        """Let a pipelined request wait: answers go out in the order of requests.
+
+        Behind one that is parked it would wait for ever: that is no conversation, and it ends.
+        """
+        if self._exchange is not None and self._exchange.on_disconnect is not None:
+            return False
         self._on_sent = threading.Event()
         while self._owes_answer:  # looked at after _on_sent is there to be set
             if not self._on_sent.wait(_TURN_CHECK_S) and self._reader.is_peer_gone():

@@ -340,6 +340,7 @@ def fuzz(port: int, seed: int, paths: list[bytes]) -> Findings:
             received = b""
             with contextlib.suppress(OSError):
                 sock.sendall(case.data)
+                sock.shutdown(socket.SHUT_WR)  # no more comes: what is cut off is answered now
             with contextlib.suppress(OSError):
                 while data := sock.recv(65_536):
                     received += data

@@ -42,11 +42,13 @@ def describe(exchange: Exchange) -> None:
 class Parked:
     """A handler that keeps every exchange, for the test to answer."""
 
+    minds_disconnects: bool = True
     exchanges: list[Exchange] = field(default_factory=list)
     gone: list[Exchange] = field(default_factory=list)
 
     def __call__(self, exchange: Exchange) -> None:
-        exchange.on_disconnect = lambda: self.gone.append(exchange)
+        if self.minds_disconnects:
+            exchange.on_disconnect = lambda: self.gone.append(exchange)
         self.exchanges.append(exchange)
 
     def wait(self, count: int) -> list[Exchange]:
@@ -133,8 +135,18 @@ def test_pipelined_bodies_are_kept_apart(raw: RawConnection) -> None:
     assert [(one["path"], one["body"]) for one in told] == [("/1", "abc"), ("/2", "de"), ("/3", "")]
 
 
-def test_a_pipelined_request_waits_for_the_answer_before_it(serve: Serve) -> None:
+def test_nothing_may_come_behind_a_parked_request(serve: Serve) -> None:
     parked = Parked()
+    with RawConnection(serve(parked).port) as raw:
+        raw.send(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n")
+
+        assert raw.read_to_end() == b""
+
+    assert parked.gone == parked.exchanges
+
+
+def test_a_pipelined_request_waits_for_the_answer_before_it(serve: Serve) -> None:
+    parked = Parked(minds_disconnects=False)
     with RawConnection(serve(parked).port) as raw:
         raw.send(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n")
         (first,) = parked.wait(1)

@@ -28,7 +28,7 @@ down: ## stop all of it
 .PHONY: test
 test: .venv/.dev ## run the tests (ARGS='-k name' for some of them)
 	@scripts/test-setup
-	@$(VENV_BIN)/pytest $(ARGS)
+	@$(VENV_BIN)/pytest --quiet --numprocesses 2 --dist worksteal $(ARGS)
 
 .PHONY: check
 check: ## all that CI checks: format, lint, types, tests

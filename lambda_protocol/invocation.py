@@ -49,7 +49,7 @@ UNHANDLED = "Unhandled"
 
 
 class Invoker(Protocol):
-    """The port both programs are built round."""
+    """The port the server is built round; rapid's is the same, answered later: a ``Call``."""
 
     def invoke(self, invocation: Invocation) -> Outcome:
         """Run ``invocation``, accept it (Event) or check it (DryRun); thread-safe.

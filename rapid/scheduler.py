@@ -15,7 +15,7 @@ from lambda_protocol.errors import (
     ServiceException,
     TooManyRequestsException,
 )
-from lambda_protocol.invocation import Invocation, InvocationType, Outcome
+from lambda_protocol.invocation import InvocationType, Outcome
 from lambda_protocol.limits import EVENT_AGE_MAX_S, STARTED_FRAME_AFTER_S
 from rapid.call import Call, OnStarted
 from rapid.environment import ExecutionEnvironment
@@ -58,7 +58,7 @@ class Actions(NamedTuple):
 
 
 class Scheduler:
-    """The one ``Invoker`` of rapid. Thread-safe.
+    """Where every call of rapid goes through, whatever door it came by. Thread-safe.
 
     Decides under its lock and acts outside it. One thread, ``clock``, owns every deadline: it
     sleeps until the earliest and is woken only for an earlier one, so a call costs it nothing.
@@ -174,24 +174,6 @@ class Scheduler:
         self._act(actions)
         if is_refused:
             raise self._throttled()
-
-    def invoke(self, invocation: Invocation) -> Outcome:
-        """Run ``invocation`` and wait for its outcome; see ``Invoker``."""
-        answers: list[Outcome | LambdaApiError] = []
-        done = threading.Event()
-
-        def on_outcome(outcome: Outcome | LambdaApiError) -> None:
-            answers.append(outcome)
-            done.set()
-
-        self.submit(Call(invocation, on_outcome))
-        # The clock ends every call; the limit here is for a fault of ours only.
-        if not done.wait(self._queue_timeout_s + 2 * self._timeout_s + 60):
-            raise ServiceException("The invocation was lost.")
-        answer = answers[0]
-        if isinstance(answer, LambdaApiError):
-            raise answer
-        return answer
 
     def withdraw(self, wanted: Callable[[Call], bool]) -> list[Call]:
         """Take the unstarted calls that are ``wanted`` out of the queue; the taker answers them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
 from typing import Any, cast
@@ -689,34 +690,6 @@ def test_a_stop_with_nothing_in_hand_is_prompt() -> None:
 # --- the port
 
 
-def test_invoke_returns_the_outcome() -> None:
-    world = World()
-    (environment,) = world.ready(1)
-
-    def be_the_runtime() -> None:
-        wait_until(lambda: environment.taken, "the call")
-        environment.answer()
-
-    threading.Thread(target=be_the_runtime).start()
-
-    assert world.scheduler.invoke(make_invocation(payload=b"7")).payload == b"7"
-
-
-def test_invoke_raises_what_a_call_was_refused_with() -> None:
-    world = World()
-    world.ready(1)
-    world.submit("running")
-
-    def be_the_clock() -> None:
-        wait_until(lambda: "waiting=1" in repr(world.scheduler), "the call")
-        world.advance(QUEUE_TIMEOUT_S)
-
-    threading.Thread(target=be_the_clock).start()
-
-    with pytest.raises(TooManyRequestsException):
-        world.scheduler.invoke(make_invocation())
-
-
 def test_the_real_clock_ends_a_wait() -> None:
     scheduler = Scheduler(
         max_concurrency=1,
@@ -726,9 +699,11 @@ def test_the_real_clock_ends_a_wait() -> None:
         metrics=Metrics("f"),
     )
     scheduler.start(eager=False)
+    answers: queue.SimpleQueue[Outcome | LambdaApiError] = queue.SimpleQueue()
 
-    with pytest.raises(TooManyRequestsException):
-        scheduler.invoke(make_invocation())
+    scheduler.submit(Call(make_invocation(), answers.put))
+
+    assert isinstance(answers.get(timeout=QUEUE_TIMEOUT_S), TooManyRequestsException)
 
 
 # --- counts and races

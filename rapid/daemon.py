@@ -15,7 +15,7 @@ from rapid.config import Config
 from rapid.environment import ExecutionEnvironment
 from rapid.invoke_api import InvokeApi
 from rapid.metrics import Metrics
-from rapid.processes import Reaper, adopt_orphans
+from rapid.processes import Reaper, adopt_orphans, hide_environment
 from rapid.report import Reporter
 from rapid.runtime_api import RuntimeApiListener
 from rapid.scheduler import Scheduler
@@ -70,6 +70,8 @@ class Daemon:
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code."""
         adopt_orphans()
+        if self._config.broker is not None:
+            hide_environment()
         self._scheduler.start(eager=self._config.has_eager_init)
         self._invoke_api.start()
         if self._consumer is not None:

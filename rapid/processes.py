@@ -157,12 +157,16 @@ def adopt_orphans() -> None:
 
     Source: prctl(2), PR_SET_CHILD_SUBREAPER.
     """
-    if os.getpid() == 1:
-        return
-    try:
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    except (OSError, AttributeError):  # a static program has no dynamic loader
-        logger.debug("no prctl here: orphans go to init")
+    if os.getpid() != 1:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def hide_environment() -> None:
+    """Keep our ``/proc/PID/environ`` from other processes of our user: a password may be in it.
+
+    Root still reads it. Source: prctl(2), PR_SET_DUMPABLE.
+    """
+    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def child_pids(pid: int) -> list[int]:
@@ -182,7 +186,15 @@ def environ_of(pid: int) -> bytes:
     return b""
 
 
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
+
+
+def _prctl(option: int, value: int) -> None:
+    try:
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+    except (OSError, AttributeError):  # a static program has no dynamic loader
+        logger.debug("no prctl here", extra={"option": option})
 
 
 def _descendants(pid: int) -> Iterator[int]:

@@ -315,3 +315,13 @@ def test_a_signal_to_a_group_that_is_gone_is_nothing() -> None:
 
 def test_a_new_reaper_knows_no_children_as_its_own(sleeper: subprocess.Popen[bytes]) -> None:
     assert sleeper.pid in list(Reaper().orphans())
+
+
+def test_a_hidden_environment_is_no_other_processs_of_our_user() -> None:
+    code = (
+        "import os, ctypes; from rapid.processes import hide_environment; hide_environment(); "
+        "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"  # PR_GET_DUMPABLE
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "0\n"

@@ -175,6 +175,7 @@ def _node(
         started = threads.submit(start)
         yield started
         futures.wait([started])
+        node.kill()  # its data goes with the folder
         node.stop()
 
 
@@ -211,16 +212,20 @@ def _cluster(
         cluster = threads.submit(start)
         yield cluster
         futures.wait([cluster])
-        list(threads.map(RabbitmqNode.stop, others))
-        first.stop()  # the others' epmd ends with it
+        for node in (*others, first):  # the others' epmd ends with the first
+            node.kill()  # its data goes with the folder
+            node.stop()
 
 
 @pytest.fixture
 def cluster(_cluster: Future[list[RabbitmqNode]] | None) -> list[RabbitmqNode]:
-    """Give three broker nodes that are one cluster."""
+    """Give three broker nodes that are one cluster; a test may kill them."""
     _require_rabbitmq()
     assert _cluster is not None
-    return _cluster.result()
+    nodes = _cluster.result()
+    for node in nodes:
+        node.start()
+    return nodes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -108,5 +108,7 @@ def test_stop_ends_the_orphans_of_a_process_that_was_killed(start: Start, tmp_pa
 
 
 def _running(command: str) -> list[str]:
-    listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True
+    )
     return [line for line in listed.stdout.splitlines() if line == f"sh -c {command}"]

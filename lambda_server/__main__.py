@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import click
 
-from lambda_protocol.environ import ConfigError
+from lambda_protocol.environ import ConfigError, Environ
 from lambda_protocol.limits import FUNCTION_TIMEOUT_MAX_S
 
 #: Exit codes of ``invoke``: the function failed, or the call did.
@@ -34,6 +34,15 @@ def serve() -> None:
     AMQP_URI names the broker; without one LAMBDA_ENDPOINTS=name=http://host:port,... does.
     The same as `gunicorn -c python:lambda_server.gunicorn_conf lambda_server.wsgi`.
     """
+    from lambda_server.config import Config
+
+    try:
+        Config.from_environ(os.environ)
+        # gunicorn reads this one before our settings, and a wrong value is a traceback there.
+        Environ(os.environ).integer("WEB_CONCURRENCY", 1, least=1, most=1024)
+    except ConfigError as error:
+        click.echo(f"lambda-server: {error}", err=True)
+        sys.exit(2)
     argv = [sys.executable, "-m", "gunicorn", "-c", "python:lambda_server.gunicorn_conf"]
     os.execv(sys.executable, [*argv, "lambda_server.wsgi"])  # noqa: S606 - we become gunicorn
 

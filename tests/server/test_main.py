@@ -152,3 +152,14 @@ def test_serve_serves(instance: FakeInstance) -> None:
 
         assert done.stdout == b"[7]\n"
         assert program.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("PORT", "http"), ("WEB_CONCURRENCY", "x"), ("LAMBDA_ENDPOINTS", "echo")]
+)
+def test_serve_says_a_wrong_setting_in_one_line_and_code_2(name: str, value: str) -> None:
+    done = run("serve", **{name: value})
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"lambda-server: " + name.encode())
+    assert done.stderr.count(b"\n") == 1

@@ -19,7 +19,7 @@ Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
 def run(*argv: str, stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[bytes]:
-    """Run ``lambda-server`` to its end."""
+    """Run ``lambda-server`` to its end, with ``environ`` added to a bare environment."""
     return subprocess.run(
         [sys.executable, "-m", "lambda_server", *argv],
         env={**base_environ(), **environ},
@@ -158,7 +158,9 @@ def test_serve_serves(instance: FakeInstance) -> None:
     ("name", "value"), [("PORT", "http"), ("WEB_CONCURRENCY", "x"), ("LAMBDA_ENDPOINTS", "echo")]
 )
 def test_serve_says_a_wrong_setting_in_one_line_and_code_2(name: str, value: str) -> None:
-    done = run("serve", **{name: value})
+    environ: dict[str, str] = {name: value}
+
+    done = run("serve", stdin=b"", **environ)
 
     assert done.returncode == 2
     assert done.stderr.startswith(b"lambda-server: " + name.encode())

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import click
 
-from lambda_protocol.environ import ConfigError, Environ
+from lambda_protocol.environ import ConfigError
 from lambda_protocol.limits import FUNCTION_TIMEOUT_MAX_S
 
 #: Exit codes of ``invoke``: the function failed, or the call did.
@@ -37,9 +37,7 @@ def serve() -> None:
     from lambda_server.config import Config
 
     try:
-        Config.from_environ(os.environ)
-        # gunicorn reads this one before our settings, and a wrong value is a traceback there.
-        Environ(os.environ).integer("WEB_CONCURRENCY", 1, least=1, most=1024)
+        Config.from_environ(os.environ)  # now: gunicorn makes a traceback of some wrong values
     except ConfigError as error:
         click.echo(f"lambda-server: {error}", err=True)
         sys.exit(2)

@@ -33,6 +33,7 @@ class Config:
     logs_structured: bool = False
     host: str = "0.0.0.0"  # noqa: S104 - a container's front door
     port: int = 8080
+    workers: int = 1  #: gunicorn's processes
 
     @classmethod
     def from_environ(cls, variables: Mapping[str, str]) -> Config:
@@ -65,6 +66,7 @@ class Config:
             logs_structured=env.flag("USE_STRUCTURED_LOGGING"),
             host=env.text("INVOKE_API_HOST", "0.0.0.0"),  # noqa: S104
             port=env.integer("PORT", 8080, least=0, most=65535),
+            workers=env.integer("WEB_CONCURRENCY", 1, least=1, most=1024),
         )
 
 

@@ -12,12 +12,11 @@ import sys
 import tempfile
 from typing import Any
 
-from lambda_protocol.environ import ConfigError, Environ
+from lambda_protocol.environ import ConfigError
 from lambda_server.config import Config
 
 try:
     _config = Config.from_environ(os.environ)
-    workers = Environ(os.environ).integer("WEB_CONCURRENCY", 1, least=1, most=1024)
     if _config.broker is not None:
         from lambda_protocol.amqp_connection import connection_parameters
 
@@ -26,6 +25,7 @@ except ConfigError as error:
     sys.stderr.write(f"lambda-server: {error}\n")
     sys.exit(2)
 
+workers = _config.workers
 bind = f"{_config.host}:{_config.port}"
 # gthread, but each connection keeps its thread; -k gthread works too, at twice the cost a call.
 worker_class = "lambda_server.worker.ConnectionWorker"

@@ -52,7 +52,8 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         self._lock = threading.Lock()
         self._free: list[queue.SimpleQueue[TConn]] = []  # guarded by _lock
         self._threads = 0  # guarded by _lock
-        self._busy: dict[TConn, bool] = {}  # connection → serving a request; guarded by _lock
+        # Connection → serving a request. Keys are guarded by _lock; a value is its own thread's.
+        self._busy: dict[TConn, bool] = {}
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """Begin a graceful stop; the signal itself ends the accept loop's wait."""

@@ -89,9 +89,11 @@ class Reaper:
         stdout: int,
         stderr: int,
         on_exit: OnExit,
+        pass_fds: Sequence[int] = (),
     ) -> ProcessGroup:
         """Start ``argv`` as the leader of a new process group; raises ``OSError``.
 
+        ``pass_fds`` are descriptors it inherits under their own numbers.
         ``on_exit`` runs once, in the reaping thread, without any lock of ours held.
         """
         with self._lock:  # so that the exit cannot be reaped before it can be told
@@ -102,6 +104,7 @@ class Reaper:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
+                pass_fds=pass_fds,
                 process_group=0,
             )
             process.returncode = 0  # tells subprocess that nobody has to wait for it

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 from rapid.extensions import Extensions, answer_event, shutdown_event
@@ -18,15 +19,24 @@ EXTERNAL_BUDGET_S: Final = 2.0
 RUNTIME_SHARE_S: Final = 0.3
 #: With extensions inside the runtime only: all of it is the runtime's, seconds.
 INTERNAL_BUDGET_S: Final = 0.5
+#: What telemetry may take of it before extensions are told, seconds: they exit on hearing it.
+FLUSH_SHARE_S: Final = 1.0
 
 
 def shut_down(
-    sandbox: Sandbox, extensions: Extensions, lock: threading.Lock, *, reason: str, linger_s: float
+    sandbox: Sandbox,
+    extensions: Extensions,
+    lock: threading.Lock,
+    *,
+    reason: str,
+    linger_s: float,
+    flush: Callable[[float], None] | None = None,
 ) -> None:
     """End the processes of ``sandbox``; with no extension they are killed at once.
 
     ``reason`` is SPINDOWN, TIMEOUT or FAILURE; ``linger_s`` is how long a runtime that is about
-    to exit by itself is let be. ``lock`` guards ``extensions``.
+    to exit by itself is let be. ``lock`` guards ``extensions``. ``flush`` delivers the telemetry
+    that is left, within so many seconds.
     """
     if linger_s:
         sandbox.wait_for_exit(linger_s, RUNTIME)
@@ -37,8 +47,12 @@ def shut_down(
     if has_any:
         sandbox.signal(RUNTIME, signal.SIGTERM)
         sandbox.wait_for_exit(RUNTIME_SHARE_S if has_external else INTERNAL_BUDGET_S, RUNTIME)
+    if flush is not None and not has_external:
+        flush(INTERNAL_BUDGET_S)  # to the runtime's own process, while it lives
     sandbox.signal(RUNTIME, signal.SIGKILL)
     if has_external:
+        if flush is not None:
+            flush(min(FLUSH_SHARE_S, max(0.0, deadline - time.monotonic())))
         _end_extensions(sandbox, extensions, lock, reason, deadline)
 
 

@@ -244,6 +244,8 @@ class HttpTransport:
         if connection.sock is not None and _has_ended(connection.sock):
             connection.close()
         connection.timeout = limit_s
+        if connection.sock is not None:
+            connection.sock.settimeout(limit_s)
         body = b"[" + b",".join(records) + b"]"
         connection.putrequest(destination.method, destination.path or "/", skip_host=True)
         for name, value in (
@@ -292,9 +294,12 @@ def _transport(destination: Destination) -> Transport:
 
 
 def _has_ended(sock: socket.socket) -> bool:
-    """Whether the peer has closed, as far as one can tell before writing."""
+    """Whether the peer has closed, as far as one can tell before writing; never blocks."""
+    sock.settimeout(
+        0
+    )  # with a timeout of its own a socket would wait for bytes, whatever the flags
     try:
-        return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        return sock.recv(1, socket.MSG_PEEK) == b""
     except BlockingIOError:
         return False
     except OSError:

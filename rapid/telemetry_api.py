@@ -160,7 +160,7 @@ def _destination(destination: object, forbidden_port: int) -> Destination:
         parts = urlsplit(
             uri if isinstance(uri, str) and uri.isascii() and uri.isprintable() else ""
         )
-        port = parts.port or 80
+        port = 80 if parts.port is None else parts.port
     except ValueError:
         raise _invalid(f"URI is {_shown(uri)}") from None
     if parts.scheme != "http" or parts.hostname not in _HOSTS or " " in str(uri) or parts.username:

@@ -31,6 +31,8 @@ class Listener:
         """Listen on ``port``; take everything until :attr:`status` says otherwise."""
         self.status = 200
         self.deliveries: list[Delivery] = []
+        self.connections = 0
+        self._open: list[socket.socket] = []
         self._may_answer = threading.Event()
         self._may_answer.set()
         self._server = ThreadingHTTPServer((LOOPBACK, port), self._handler())
@@ -71,6 +73,9 @@ class Listener:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(LIMIT_S)
+        for connection in self._open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         listener = self
@@ -78,6 +83,11 @@ class Listener:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             timeout = LIMIT_S
+
+            def setup(self) -> None:
+                super().setup()
+                listener.connections += 1
+                listener._open.append(self.connection)
 
             def do_POST(self) -> None:
                 length = int(self.headers["Content-Length"])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
+import random
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ from tests.conformance.puppet import (
     Turn,
     make_extension,
 )
+from tests.rapid.test_telemetry_api import mutated
 from tests.support import (
     AWSLAMBDARIC,
     LIMIT_S,
@@ -186,6 +189,29 @@ def test_a_subscription_that_is_no_object_is_refused(puppet: Puppet, body: bytes
     )
 
     assert (answer.status, answer.error_type) == (400, "ValidationError")
+
+
+@conformance(114, 115)
+@pytest.mark.parametrize("path", [TELEMETRY, LOGS], ids=["telemetry", "logs"])
+def test_1000_fuzzed_subscriptions_leave_the_daemon_as_it_was(
+    puppet: Puppet, listener: Listener, path: str
+) -> None:
+    extension = puppet.extension("internal", [])
+    headers = {"Lambda-Extension-Identifier": extension.identifier}
+    noise = random.Random(path)
+
+    statuses = set()
+    for _ in range(1_000):
+        body = mutated(noise)
+        statuses.add(puppet.runtime.request("PUT", path, body, headers).status)
+
+    assert statuses <= {200, 400}
+    version = "2021-03-18" if path == LOGS else "2022-12-13"
+    fresh = puppet.extension("fresh", [])
+    assert fresh.subscribe(path, a_subscription(listener.port, schemaVersion=version)).status == 200
+    with puppet.park(), fresh.park(puppet.raw()), extension.park(puppet.raw()):
+        listener.wait_for("platform.extension", 2)
+    assert "Traceback" not in "\n".join(puppet.rapid.log)
 
 
 @conformance(114)
@@ -554,8 +580,6 @@ def test_what_an_extension_prints_is_a_stream_of_its_own_and_not_in_the_tail(
 
 
 def tail_of(answer: Answer) -> str:
-    import base64
-
     return base64.b64decode(answer.headers["X-Amz-Log-Result"]).decode()
 
 

@@ -169,6 +169,28 @@ def test_many_publishers_lose_nothing_and_keep_their_order(
         assert own == list(range(first, first + 250))
 
 
+def test_batch_after_batch_goes_over_one_connection(
+    telemetry: Telemetry, listener: Listener
+) -> None:
+    telemetry.subscribe("a", "a", a_subscription(listener.port))
+
+    for number in range(5):
+        telemetry.publish(line(number))
+        listener.wait_for("function", number + 1)
+
+    assert listener.connections == 1
+
+
+def test_tcp_batch_after_batch_goes_over_one_connection(telemetry: Telemetry) -> None:
+    with TcpListener() as listener:
+        telemetry.subscribe("a", "a", a_subscription(listener.port, path=None))
+        for number in range(5):
+            telemetry.publish(line(number))
+            listener.wait_for("function", number + 1)
+
+    assert listener.connections == 1
+
+
 def test_a_connection_that_the_subscriber_closed_is_made_again(
     telemetry: Telemetry, listener: Listener
 ) -> None:

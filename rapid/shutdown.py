@@ -5,6 +5,7 @@ Source: Lambda developer guide, "Shutdown phase" and "Using the Lambda Extension
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -13,6 +14,8 @@ from typing import Final
 
 from rapid.extensions import Extensions, answer_event, shutdown_event
 from rapid.sandbox import RUNTIME, Sandbox
+
+logger = logging.getLogger(__name__)
 
 #: With an extension in a process of its own: for all of it, and the runtime's share, seconds.
 EXTERNAL_BUDGET_S: Final = 2.0
@@ -73,6 +76,7 @@ def _end_extensions(
     for name, hears in hears_shutdown.items():
         if not hears:
             sandbox.signal(name, signal.SIGKILL)
-    sandbox.wait_for_exit(left_s)
+    if not sandbox.wait_for_exit(left_s):
+        logger.warning("extensions killed", extra={"after_s": EXTERNAL_BUDGET_S, "reason": reason})
     for name in hears_shutdown:
         sandbox.signal(name, signal.SIGKILL)

@@ -296,9 +296,7 @@ def _transport(destination: Destination) -> Transport:
 
 def _has_ended(sock: socket.socket) -> bool:
     """Whether the peer has closed, as far as one can tell before writing; never blocks."""
-    sock.settimeout(
-        0
-    )  # with a timeout of its own a socket would wait for bytes, whatever the flags
+    sock.settimeout(0)  # else a socket with a timeout waits for bytes, whatever the flags
     try:
         return sock.recv(1, socket.MSG_PEEK) == b""
     except BlockingIOError:

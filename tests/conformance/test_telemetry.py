@@ -5,6 +5,7 @@ import contextlib
 import json
 import random
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -810,19 +811,24 @@ def test_a_batch_that_was_refused_comes_again_before_what_follows(
 
 
 @conformance(118)
-def test_what_is_left_is_delivered_before_shutdown(
-    start_with_recorder: Callable[..., Rapid], listener: Listener
+def test_what_is_left_is_delivered_before_extensions_hear_of_the_shutdown(
+    start_puppet: StartPuppet, directory: Path, listener: Listener
 ) -> None:
-    rapid = start_with_recorder(
-        MISBEHAVE,
-        subscription={"buffering": {"maxItems": 1000, "maxBytes": 262_144, "timeoutMs": 30_000}},
-    )
-    rapid.do(do="print", text="the last\n")
+    make_extension(directory, "external")
+    puppet = start_puppet(EXTENSIONS_DIR=str(directory))
+    extension = puppet.extension("external", ["SHUTDOWN"])
+    buffering = {"maxItems": 1000, "maxBytes": 262_144, "timeoutMs": 30_000}
+    extension.subscribe(TELEMETRY, a_subscription(listener.port, buffering=buffering))
+    with extension.park(puppet.raw()) as parked:
+        puppet.rapid.wait_for_log("exec '")
+        serve(puppet, puppet.take())
+        puppet.rapid.signal(signal.SIGTERM)
 
-    assert rapid.stop() == 0
+        event = parked.read_answer().json()
+        delivered = types_of(listener.records)
 
-    assert "the last\n" in [record["record"] for record in listener.of_type("function")]
-    assert listener.of_type("platform.report")
+    assert event["eventType"] == "SHUTDOWN"
+    assert delivered[-2:] == ["platform.runtimeDone", "platform.report"]
 
 
 # --- 121: the log descriptor

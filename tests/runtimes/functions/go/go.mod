@@ -1,4 +1,4 @@
-module echo
+module behaviours
 
 go 1.18
 

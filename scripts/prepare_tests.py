@@ -12,7 +12,13 @@ from scripts.apt import AptError, install
 from scripts.rabbitmq_node import find_server
 
 #: Debian package → the program that it brings.
-_PROGRAMS: Final = {"curl": "curl", "xxd": "xxd", "clang": "clang", "lld": "wasm-ld"}
+_PROGRAMS: Final = {
+    "clang": "clang",
+    "curl": "curl",
+    "lld": "wasm-ld",
+    "shellcheck": "shellcheck",
+    "xxd": "xxd",
+}
 #: Debian package → a file that it brings, below ``/usr``.
 _FILES: Final = {
     "libclang-rt-dev-wasm32": "lib/llvm-*/lib/clang/*/lib/wasi/libclang_rt.builtins-wasm32.a",

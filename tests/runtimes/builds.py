@@ -27,6 +27,8 @@ from tests.runtimes.recipes import RECIPES, Recipe
 #: For all builds together, seconds.
 _LIMIT_S: Final = 900.0
 _VERSION_LIMIT_S: Final = 60.0
+#: Of the digest that a build is named after.
+_DIGITS: Final = 16
 
 
 class NotBuilt(Exception):
@@ -82,7 +84,7 @@ class Cache:
         shutil.copytree(recipe.source, unfinished)
         try:
             _install(recipe)
-            with Step(f"{recipe.name} function of the runtime matrix") as step:
+            with Step(f"{recipe.name} for the tests") as step:
                 _make(recipe, unfinished, deadline, step)
                 step.result("built")
         except (NotBuilt, BuildBroken) as error:
@@ -96,11 +98,11 @@ class Cache:
         for file in sorted(path for path in recipe.source.rglob("*") if path.is_file()):
             digest.update(str(file.relative_to(recipe.source)).encode())
             digest.update(file.read_bytes())
-        return self.folder / f"{recipe.name}-{digest.hexdigest()[:16]}"
+        return self.folder / f"{recipe.name}-{digest.hexdigest()[:_DIGITS]}"
 
     def _forget(self, recipe: Recipe) -> None:
         """Remove what earlier sources or toolchains, or a build that failed, have left."""
-        for old in self.folder.glob(f"{recipe.name}-*"):
+        for old in self.folder.glob(f"{recipe.name}-{'[0-9a-f]' * _DIGITS}*"):
             if old.is_dir():
                 shutil.rmtree(old)
             else:

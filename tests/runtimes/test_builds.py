@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,6 @@ import pytest
 from tests.runtimes.builds import BuildBroken, Cache, NotBuilt, main
 from tests.runtimes.recipes import Recipe
 from tests.support import LIMIT_S
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RecipeOf(Recipe):
-    """A recipe whose sources are wherever the test put them."""
-
-    folder: Path
-
-    @property
-    def source(self) -> Path:
-        return self.folder
 
 
 @pytest.fixture
@@ -38,15 +26,16 @@ def cache(tmp_path: Path) -> Cache:
         return cache
 
 
-def recipe(source: Path, **changes: Any) -> RecipeOf:
+def recipe(source: Path, **changes: Any) -> Recipe:
     """Return a recipe that notes each build in the file ``builds`` beside the sources."""
     plain: dict[str, Any] = {
         "name": "toy",
+        "source": source,
         "toolchain": (("echo", "1.0"),),
         "fetch": (("true",),),
         "build": (("sh", "-c", f"cp main built && echo >> {source.parent}/builds"),),
     }
-    return RecipeOf(folder=source, **{**plain, **changes})
+    return Recipe(**{**plain, **changes})
 
 
 def build(cache: Cache, recipe: Recipe) -> Path:

@@ -34,9 +34,15 @@ test: .venv/.dev ## run the tests (ARGS='-k name' for some of them)
 check: ## all that CI checks: format, lint, types, tests
 	@scripts/check
 
+.PHONY: runtimes
+runtimes: .venv/.dev ## run one function under each of AWS's runtime clients, and write the matrix into docs/CONFORMANCE.md
+	@scripts/test-setup
+	@$(VENV_BIN)/python -m tests.runtimes
+
 .PHONY: conformance
 conformance: .venv/.dev ## compare with the AWS contract, and write docs/CONFORMANCE.md
 	@scripts/test-setup
+	@scripts/build-runtimes
 	@$(VENV_BIN)/python -m tests.conformance
 
 .PHONY: bench

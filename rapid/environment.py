@@ -14,6 +14,7 @@ from lambda_protocol.errors import ErrorType
 from lambda_protocol.invocation import Outcome
 from rapid.call import Call, Failure, timed_out
 from rapid.config import Config
+from rapid.diagnosis import failed_init, launch_failure
 from rapid.environment_owner import EnvironmentOwner
 from rapid.extensions import (
     MAX_EXTENSIONS,
@@ -400,7 +401,11 @@ class ExecutionEnvironment:
         try:
             self._sandbox.start(name, argv, environ=environ, cwd=cwd, on_exit=on_exit)
         except OSError as error:
-            self._fail(_launch_failure(name, argv[0], cwd, error), "FAILURE")
+            is_runtime = name == RUNTIME
+            error_type = (
+                ErrorType.INVALID_ENTRYPOINT if is_runtime else ErrorType.EXTENSION_LAUNCH_ERROR
+            )
+            self._fail(launch_failure(error_type, argv[0], cwd, error), "FAILURE")
             return False
         return True
 
@@ -562,10 +567,12 @@ class ExecutionEnvironment:
             self._journal.end_one_of_many(call, Ending(status=status, error_type=error_type))
 
     def _report_failed_init(self, failure: Failure, init_s: float, status: str) -> None:
-        logger.warning(
-            "init failed",
-            extra={"env": self.index, "error_type": failure.error_type, "error": failure.message},
-        )
+        output = b""
+        if self._sandbox is not None:
+            self._sandbox.capture.flush()
+            output = self._sandbox.capture.tail_since(0)
+        said = failed_init(failure, self._config.command, self._config.handler, output)
+        logger.error("init failed", extra={"env": self.index, **said})
         if self._log is not None:
             self._log.init_failed(failure, init_s=init_s, phase=self._init_phase, status=status)
 
@@ -615,15 +622,6 @@ class ExecutionEnvironment:
 
 _SUCCESS: Final = Ending()
 _RETIRED: Final = Failure(ErrorType.EXIT_ERROR, "The function's instance was shut down")
-
-
-def _launch_failure(name: str, program: str, cwd: str | None, error: OSError) -> Failure:
-    reason = (error.strerror or str(error)).lower()
-    if name != RUNTIME:
-        return Failure(ErrorType.EXTENSION_LAUNCH_ERROR, f"fork/exec {program}: {reason}")
-    if cwd is not None and not Path(cwd).is_dir():
-        return Failure(ErrorType.INVALID_WORKING_DIR, f"chdir {cwd}: {reason}")
-    return Failure(ErrorType.INVALID_ENTRYPOINT, f"fork/exec {program}: {reason}")
 
 
 def _status_of(failure: Failure) -> str:

@@ -21,12 +21,18 @@ def run(
     limit_s: float,
     on_wait: OnWait | None = None,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> None:
     """Run ``command``, ``limit_s`` seconds at most. Raises CommandError."""
     words = [str(part) for part in command]
     with tempfile.TemporaryFile() as output:
         with subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=env
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=env,
+            cwd=cwd,
         ) as process:
             try:
                 has_ended = wait_until(lambda: process.poll() is not None, limit_s, on_wait)

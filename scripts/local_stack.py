@@ -1,6 +1,6 @@
 """The engine behind ``make up``, ``make status`` and ``make down``.
 
-The Lambda Server and the echo-lambda example under rapid, on this machine, with a broker or
+The Lambda Server and the example functions under rapid, on this machine, with a broker or
 without. What runs is written down in ``.local/``, so that a later command finds it.
 """
 
@@ -20,6 +20,7 @@ from typing import Self
 
 from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
 from scripts.brokers import BrokerChoice, BrokerKind, BrokerUnusable, find_broker
+from scripts.examples import ECHO, GREYSCALE, Example, available
 from scripts.ports import LOOPBACK, free_ports, is_taken, listener
 from scripts.processes import BackgroundProcess
 from scripts.progress import Step, wait_until
@@ -27,8 +28,6 @@ from scripts.rabbitmq_node import RabbitmqNode
 from scripts.stack import SERVER_TITLE, Part, Stack
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
-_EXAMPLE = _CHECKOUT / "examples" / "echo-lambda"
-_FUNCTION = "echo-lambda"
 _EVENT = '{"hello": "world"}'
 _DEFAULT_PORT = 8080
 
@@ -36,6 +35,7 @@ _READY_LIMIT_S = 30.0
 _STOP_LIMIT_S = 20.0
 _INVOKE_TIMEOUT_S = 10.0
 _LOG_LINES = 15
+_WIDTH = len(GREYSCALE.name)  # of the longest title
 
 _ALL_RUN, _SOME_RUN, _NOTHING_RUNS = 0, 1, 3
 
@@ -107,10 +107,12 @@ class LocalStack:
         """
         wish = Wish.from_environ(self._environ)
         stack = Stack.load(self._file)
-        if stack is not None and wish.is_met_by(stack) and self._is_whole(stack):
+        self._check_port(wish, stack)
+        examples = available()
+        if stack is not None and wish.is_met_by(stack) and self._is_whole(stack, examples):
             print(f"  Already up. Broker: {stack.broker}")
         else:
-            stack = self._start(wish, stack)
+            stack = self._start(wish, examples, stack)
         self._invoke(stack)
         self._tell_how_to_call(stack)
 
@@ -129,8 +131,8 @@ class LocalStack:
             else:
                 ready = "ready" if part.is_ready() else "not ready"
                 state = f"running   pid {part.process.pid:<8} {part.url:<24} {ready}"
-            print(f"{part.title:<14} {state}")
-        print(f"{'Broker':<14} {self._broker_state(stack)}")
+            print(f"{part.title:<{_WIDTH}} {state}")
+        print(f"{'Broker':<{_WIDTH}} {self._broker_state(stack)}")
         if self._is_whole(stack):
             return _ALL_RUN
         any_runs = self._node.is_running() or any(part.is_running() for part in stack.parts)
@@ -152,13 +154,16 @@ class LocalStack:
                 raise StackError("Another `make up` or `make down` is at work here.") from error
             yield
 
-    def _start(self, wish: Wish, old: Stack | None) -> Stack:
-        port = wish.port or (old and old.server_port) or _DEFAULT_PORT
+    @staticmethod
+    def _check_port(wish: Wish, old: Stack | None) -> None:
+        port = _port(wish, old)
         if is_taken(port) and not (old and old.holds(port)):
             raise StackError(
                 f"Port {port} is taken by {listener(port)}; expected it free for the Lambda "
                 f"Server. Stop that program, or take another port: make up PORT={port + 10}"
             )
+
+    def _start(self, wish: Wish, examples: Sequence[Example], old: Stack | None) -> Stack:
         if old is not None:
             print("  Not all of it runs, or something else is asked for now: starting anew")
             self._stop()
@@ -166,8 +171,10 @@ class LocalStack:
             broker = find_broker(wish.choice, self._environ, self._node)
             print(f"  Broker: {broker}")
             stack = Stack(broker=broker)
-            self._start_function(stack)
-            self._start_server(stack, port)
+            functions = [self._spawn_function(stack, example) for example in examples]
+            for function in functions:
+                self._wait_ready(function)
+            self._wait_ready(self._spawn_server(stack, functions, _port(wish, old)))
         except BaseException:  # an interrupt too: nothing half-started stays behind
             self._stop()
             raise
@@ -188,52 +195,50 @@ class LocalStack:
         self._file.unlink(missing_ok=True)
         return stack is not None or has_node
 
-    def _start_function(self, stack: Stack) -> None:
+    def _spawn_function(self, stack: Stack, example: Example) -> Part:
         port, runtime_api_port = free_ports(2)
-        environ = {
-            "AWS_LAMBDA_FUNCTION_NAME": _FUNCTION,
-            "LAMBDA_TASK_ROOT": str(_EXAMPLE),
-            "PORT": str(port),
-            "RUNTIME_API_PORT": str(runtime_api_port),
-        }
-        # Our own Python runs the example: the one that `bootstrap` would find may be too old.
-        runtime = [sys.executable, str(_EXAMPLE / "bootstrap")]
-        command = [_program("rapid"), *runtime, "echo.handler"]
-        self._start_part(stack, _FUNCTION, command, port, environ)
+        ports = {"PORT": str(port), "RUNTIME_API_PORT": str(runtime_api_port)}
+        command = [_program("rapid"), *example.command]
+        return self._spawn(stack, example.name, command, port, example.settings | ports)
 
-    def _start_server(self, stack: Stack, port: int) -> None:
+    def _spawn_server(self, stack: Stack, functions: Sequence[Part], port: int) -> Part:
         environ = {"PORT": str(port)}
         if stack.broker.address is None:
-            environ["LAMBDA_ENDPOINTS"] = f"{_FUNCTION}={stack.parts[0].url}"
+            endpoints = (f"{function.title}={function.url}" for function in functions)
+            environ["LAMBDA_ENDPOINTS"] = ",".join(endpoints)
         command = [_program("gunicorn"), "lambda_server.wsgi"]
-        self._start_part(stack, SERVER_TITLE, command, port, environ)
+        return self._spawn(stack, SERVER_TITLE, command, port, environ)
 
-    def _start_part(
+    def _spawn(
         self,
         stack: Stack,
         title: str,
         command: Sequence[str],
         port: int,
         settings: Mapping[str, str],
-    ) -> None:
+    ) -> Part:
         environ = {k: v for k, v in self._environ.items() if k not in _OWN_SETTINGS}
         environ |= {"INVOKE_API_HOST": LOOPBACK, **settings}
         if stack.broker.address is not None:
             environ["AMQP_URI"] = stack.broker.address.uri
         log = self._folder / f"{title.lower().replace(' ', '-')}.log"
         log.unlink(missing_ok=True)
-        with Step(title) as step:
-            process = BackgroundProcess.spawn(command, env=environ, cwd=_CHECKOUT, log=log)
-            part = Part(title=title, port=port, log=log, process=process)
-            stack.parts.append(part)
-            stack.save(self._file)
+        process = BackgroundProcess.spawn(command, env=environ, cwd=_CHECKOUT, log=log)
+        part = Part(title=title, port=port, log=log, process=process)
+        stack.parts.append(part)
+        stack.save(self._file)
+        return part
+
+    @staticmethod
+    def _wait_ready(part: Part) -> None:
+        with Step(part.title) as step:
             wait_until(lambda: not part.is_running() or part.is_ready(), _READY_LIMIT_S, step.tick)
             if not part.is_running():
-                raise StackError(f"{title} ended at once; the end of {log}:\n{_tail(log)}")
+                raise StackError(f"{part.title} ended at once; {_end_of(part.log)}")
             if not part.is_ready():
                 raise StackError(
-                    f"{title} is not ready after {_READY_LIMIT_S:.0f} s (GET {part.url}/readyz); "
-                    f"the end of {log}:\n{_tail(log)}"
+                    f"{part.title} is not ready after {_READY_LIMIT_S:.0f} s "
+                    f"(GET {part.url}/readyz); {_end_of(part.log)}"
                 )
             step.result(f"ready on {part.url}")
 
@@ -241,7 +246,7 @@ class LocalStack:
         server = stack.parts[-1]
         connection = http.client.HTTPConnection(LOOPBACK, server.port, timeout=_INVOKE_TIMEOUT_S)
         try:
-            connection.request("POST", _invocations_path(), _EVENT)
+            connection.request("POST", ECHO.path, _EVENT)
             response = connection.getresponse()
             answer = response.read().decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:
@@ -249,8 +254,8 @@ class LocalStack:
         finally:
             connection.close()
         if response.status != 200 or response.getheader("X-Amz-Function-Error"):
-            raise StackError(f"{_FUNCTION} answered {response.status}: {answer}")
-        print(f"  Invoked {_FUNCTION} with {_EVENT}: it answered {answer}")
+            raise StackError(f"{ECHO.name} answered {response.status}: {answer}")
+        print(f"  Invoked {ECHO.name} with {_EVENT}: it answered {answer}")
 
     def _tell_how_to_call(self, stack: Stack) -> None:
         server, event = stack.parts[-1].url, shlex.quote(_EVENT)
@@ -258,17 +263,28 @@ class LocalStack:
         print(f"""
 The Lambda Server is on {server}. Call it:
 
-  curl -d {event} {server}{_invocations_path()}
+  curl -d {event} {server}{ECHO.path}
 
   echo {event} | aws lambda invoke --endpoint-url {server} \\
-      --region us-east-1 --no-sign-request --function-name {_FUNCTION} \\
+      --region us-east-1 --no-sign-request --function-name {ECHO.name} \\
       --payload fileb:///dev/stdin /dev/stdout
+""")
+        if GREYSCALE.name in stack.function_names:
+            cat = os.path.relpath(GREYSCALE.folder / "cat.jpg")
+            print(f"""Make a picture grey, which needs xxd:
 
-Logs: {self._folder}/*.log   What runs: make status   Stop: make down""")
+  echo '{{"body": "'$(cat {cat} | xxd -p | tr -d '\\n')'"}}' > request.txt
+  curl -XPOST {server}{GREYSCALE.path} -d @request.txt \\
+      | grep -Po '"body"\\s*:\\s*"\\K([^"]*)' | xxd -r -p > output.png
+""")
+        print(f"Logs: {self._folder}/*.log   What runs: make status   Stop: make down")
 
-    def _is_whole(self, stack: Stack) -> bool:
+    @staticmethod
+    def _is_whole(stack: Stack, examples: Sequence[Example] | None = None) -> bool:
+        """Return whether all of it runs, and if ``examples`` are given, just these."""
         return (
-            len(stack.parts) == 2
+            stack.server_port is not None
+            and (examples is None or stack.function_names == {e.name for e in examples})
             and all(part.is_running() and part.is_ready() for part in stack.parts)
             and stack.broker.answers()
         )
@@ -309,12 +325,14 @@ def _program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def _invocations_path() -> str:
-    return f"/2015-03-31/functions/{_FUNCTION}/invocations"
+def _port(wish: Wish, old: Stack | None) -> int:
+    """Return where the Lambda Server is wanted, or else was."""
+    return wish.port or (old and old.server_port) or _DEFAULT_PORT
 
 
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+def _end_of(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+    return "\n".join([f"the end of {log}:", *lines])
 
 
 if __name__ == "__main__":

@@ -1,22 +1,37 @@
-"""Install what the tests need besides Python: a RabbitMQ server and curl."""
+"""Install what the tests need besides Python: RabbitMQ, curl, and what builds WebAssembly."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+from pathlib import Path
+from typing import Final
 
 from scripts.apt import AptError, install
 from scripts.rabbitmq_node import find_server
 
+#: Debian package → the program that it brings.
+_PROGRAMS: Final = {
+    "clang": "clang",
+    "curl": "curl",
+    "lld": "wasm-ld",
+    "shellcheck": "shellcheck",
+    "xxd": "xxd",
+}
+#: Debian package → a file that it brings, below ``/usr``.
+_FILES: Final = {
+    "libclang-rt-dev-wasm32": "lib/llvm-*/lib/clang/*/lib/wasi/libclang_rt.builtins-wasm32.a",
+    "libstb-dev": "include/stb/stb_image.h",
+    "wasi-libc": "include/wasm32-wasi/stdlib.h",
+}
+
 
 def main() -> int:
     """Install what is missing; return 0, or 1 in CI if something still is."""
-    missing = [] if find_server() else ["rabbitmq-server"]
-    if shutil.which("curl") is None:
-        missing.append("curl")
+    missing = missing_packages()
     if not missing:
-        print("  Test set-up: nothing to do, RabbitMQ and curl are installed")
+        print("  Test set-up: nothing to do, all is installed")
         return 0
     try:
         install(missing, "by the tests")
@@ -26,6 +41,13 @@ def main() -> int:
             return 1
         print("  Test set-up: the tests that need them will be skipped", file=sys.stderr)
     return 0
+
+
+def missing_packages(usr: Path = Path("/usr")) -> list[str]:
+    """Return the Debian packages that have what is not here."""
+    missing = [] if find_server() else ["rabbitmq-server"]
+    missing += [name for name, program in _PROGRAMS.items() if shutil.which(program) is None]
+    return missing + [name for name, file in _FILES.items() if not any(usr.glob(file))]
 
 
 if __name__ == "__main__":

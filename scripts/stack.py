@@ -83,6 +83,11 @@ class Stack:
         """Where the Lambda Server was started, if it was."""
         return next((part.port for part in self.parts if part.title == SERVER_TITLE), None)
 
+    @property
+    def function_names(self) -> set[str]:
+        """The functions that were started."""
+        return {part.title for part in self.parts if part.title != SERVER_TITLE}
+
     def holds(self, port: int) -> bool:
         """Return whether a running part listens on ``port``."""
         return any(part.port == port and part.is_running() for part in self.parts)

@@ -104,6 +104,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 node.stop()
 
 
+@pytest.fixture(scope="session")
+def broker_server(broker: str) -> Iterator[Server]:
+    """Give a Lambda Server over the broker, which many tests share."""
+    with Server(AMQP_URI=broker) as server:
+        yield server
+
+
 @pytest.fixture
 def switching() -> Iterator[None]:
     """Let threads switch about as often as they can, so that races show."""

@@ -248,6 +248,7 @@ class Program:
 
     def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str]) -> None:
         self.name = name
+        self.cwd = ROOT  #: where it runs; may be set until it is started
         self._command = list(command)
         self._mark = uuid.uuid4().hex
         self._environ = {**base_environ(), **environ, _MARK: self._mark}
@@ -261,7 +262,7 @@ class Program:
         self._process = subprocess.Popen(
             self._command,
             env=self._environ,
-            cwd=ROOT,
+            cwd=self.cwd,
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,

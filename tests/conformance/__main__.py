@@ -7,20 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.document import DOCUMENT, write_contract
 from tests.conformance.outcomes import Outcomes, as_markdown, as_text
 from tests.support import ROOT
 
-_DOCUMENT = ROOT / "docs" / "CONFORMANCE.md"
+_FOLDERS = (Path(__file__).parent, ROOT / "tests" / "runtimes")
 
 
 def main() -> int:
     """Return 0 when every item that is covered has passed."""
     outcomes = Outcomes()
-    code = pytest.main(["-q", "-p", "no:cacheprovider", str(Path(__file__).parent)], [outcomes])
+    options = ["-q", "-p", "no:cacheprovider", "-m", "conformance"]
+    code = pytest.main([*options, *map(str, _FOLDERS)], [outcomes])
     print(as_text(outcomes))
-    _DOCUMENT.parent.mkdir(exist_ok=True)
-    _DOCUMENT.write_text(as_markdown(outcomes))
-    print(f"Written to {_DOCUMENT.relative_to(ROOT)}.")
+    write_contract(as_markdown(outcomes))
+    print(f"Written to {DOCUMENT.relative_to(ROOT)}.")
     return 1 if code or outcomes.has_failed else 0
 
 

@@ -102,12 +102,6 @@ def open_door(request: pytest.FixtureRequest) -> Iterator[OpenDoor]:
         yield open_
 
 
-@pytest.fixture(scope="session")
-def broker_server(broker: str) -> Iterator[Server]:
-    with Server(AMQP_URI=broker) as server:
-        yield server
-
-
 @pytest.fixture
 def start_function() -> Iterator[StartFunction]:
     with contextlib.ExitStack() as stack:

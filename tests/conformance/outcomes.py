@@ -48,7 +48,7 @@ class Outcomes:
         """Count the outcome of a test, or of its set-up or end when that went wrong."""
         for number in self._numbers.get(report.nodeid, ()):
             seen = self._seen[number]
-            seen.tests[report.nodeid.partition("[")[0].removeprefix("tests/conformance/")] = None
+            seen.tests[report.nodeid.partition("[")[0].removeprefix("tests/")] = None
             if report.failed:
                 seen.failed += 1
             elif report.skipped:
@@ -134,7 +134,7 @@ def _link(word: str) -> str:
     file, colons, name = test.partition("::")
     if not colons:
         return word
-    return f"[{name}](../tests/conformance/{file})" + word[len(test) :]
+    return f"[{name}](../tests/{file})" + word[len(test) :]
 
 
 def _reason(report: pytest.TestReport) -> str:
@@ -164,6 +164,6 @@ What callers, runtimes and extensions of AWS Lambda count on, and whether it hol
 
 Program: *Server* is the Lambda Server, *rapid* the daemon beside the function; *both* holds for the
 Invoke API of either, and is tested on a rapid's own port, through a Server with a broker and, for
-most items, through a Server in direct mode. Clients are the real ones: boto3, aws cli, curl,
-awslambdaric, aws-lambda-go. *later* gives the reason.
+most items, through a Server in direct mode. Clients are the real ones: boto3, aws cli, curl, and
+AWS's runtime clients, of which the last table tells more. *later* gives the reason.
 """

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.examples import GREYSCALE, ExampleUnavailable, prepare_greyscale
 from scripts.ports import LOOPBACK, free_ports
 from tests.local.conftest import left_running
 
@@ -59,6 +60,16 @@ def local(tmp_path: Path) -> Iterator[Stack]:
     yield stack
     stack("down")
     assert left_running(stack.folder) == []
+
+
+def _need_greyscale() -> None:
+    """Skip where the picture module cannot be built, which in CI it must."""
+    try:
+        prepare_greyscale(GREYSCALE.folder)
+    except ExampleUnavailable as reason:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(reason))
 
 
 def test_nothing_runs_at_first(local: Stack) -> None:
@@ -145,6 +156,25 @@ def test_the_lines_to_paste_work(local: Stack) -> None:
 
         assert (done.returncode, done.stderr) == (0, "")
         assert '{"hello": "world"}' in done.stdout
+
+
+def test_the_lines_to_make_a_picture_grey_work(local: Stack, tmp_path: Path) -> None:
+    _need_greyscale()
+    shown = local("up").stdout
+    lines = shown[shown.index('  echo \'{"body"') :].partition("\n\n")[0]
+    (tmp_path / "examples").symlink_to(_CHECKOUT / "examples")  # as from the checkout
+
+    done = subprocess.run(
+        ["bash", "-euc", lines],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "output.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_second_up_leaves_alone_what_runs(local: Stack) -> None:

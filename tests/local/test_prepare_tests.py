@@ -16,7 +16,7 @@ def refuse(packages: Sequence[str], reason: str) -> None:
 def test_one_line_when_there_is_nothing_to_do(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(prepare_tests, "find_server", lambda: Path("/rabbitmq-server"))
+    monkeypatch.setattr(prepare_tests, "missing_packages", list)
     monkeypatch.setattr(prepare_tests, "install", refuse)
 
     assert prepare_tests.main() == 0
@@ -37,3 +37,17 @@ def test_what_cannot_be_installed_is_a_failure_in_ci_only(
     assert prepare_tests.main() == status
 
     assert "rabbitmq-server needed by the tests" in capsys.readouterr().err
+
+
+def test_a_package_is_missing_when_what_it_brings_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(prepare_tests, "find_server", lambda: Path("/rabbitmq-server"))
+    monkeypatch.setattr("shutil.which", lambda name: name != "wasm-ld" or None)
+    header = tmp_path / "include" / "stb" / "stb_image.h"
+    header.parent.mkdir(parents=True)
+    header.touch()
+
+    missing = prepare_tests.missing_packages(tmp_path)
+
+    assert missing == ["lld", "libclang-rt-dev-wasm32", "wasi-libc"]

@@ -268,7 +268,7 @@ def test_a_slow_init_holds_its_caller_up_and_no_longer(start_rapid: StartRapid) 
     ("command", "message"),
     [
         (["/nonexistent/bootstrap"], "fork/exec /nonexistent/bootstrap: no such file or directory"),
-        (["/tmp"], "fork/exec /tmp: permission denied"),
+        (["/tmp"], "fork/exec /tmp: permission denied: it is a directory"),
     ],
     ids=["missing", "folder"],
 )

@@ -1,4 +1,4 @@
-module echo
+module echo-lambda-go
 
 go 1.18
 

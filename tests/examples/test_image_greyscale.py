@@ -1,0 +1,689 @@
+"""The example image-greyscale: its pictures beside Pillow's, what it refuses, and its commands."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import random
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import wasmtime
+from PIL import Image, ImageChops
+
+from tests.conftest import StartRapid
+from tests.support import AWSLAMBDARIC, ROOT, unique_name
+
+if TYPE_CHECKING:
+    from picture import PictureModule
+
+EXAMPLE = ROOT / "examples" / "image-greyscale"
+CAT = (EXAMPLE / "cat.jpg").read_bytes()
+README = (EXAMPLE / "README.md").read_text()
+FUNCTION_NAME = "image-greyscale-lambda"
+BUILD_LIMIT_S = 50
+
+Handler = Callable[[object, object], Any]
+
+
+# --- the module, built once
+
+
+def build(folder: Path, out: Path, *variables: str) -> subprocess.CompletedProcess[str]:
+    """Build the module of ``folder`` by its Makefile."""
+    return subprocess.run(
+        ["make", "--silent", f"--directory={folder}", f"OUT={out}", *variables],
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        timeout=BUILD_LIMIT_S,
+        check=False,
+    )
+
+
+def give_up(reason: str) -> None:
+    """Skip, or fail in CI, where everything is installed."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def wasm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("image-greyscale") / "greyscale.wasm"
+    done = build(EXAMPLE, out)
+    if done.returncode != 0:
+        give_up(done.stderr.strip().splitlines()[0])
+    return out
+
+
+@pytest.fixture(scope="session")
+def handler(wasm: Path) -> Iterator[Handler]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GREYSCALE_WASM", str(wasm))
+        patch.syspath_prepend(EXAMPLE)
+        import greyscale
+
+        yield greyscale.handler
+
+
+@pytest.fixture
+def make_module(handler: Handler, wasm: Path) -> Callable[..., PictureModule]:
+    """Give a factory: a picture module of its own, with other limits or from another file."""
+    import picture
+
+    def make(path: Path = wasm, **limits: int) -> PictureModule:
+        return picture.PictureModule(path, **limits)
+
+    return make
+
+
+# --- pictures
+
+
+def saved(image: Image.Image, file_format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def cat() -> Image.Image:
+    return Image.open(io.BytesIO(CAT))
+
+
+def with_alpha(image: Image.Image) -> Image.Image:
+    result = image.convert("RGBA")
+    result.putalpha(Image.radial_gradient("L").resize(image.size))
+    return result
+
+
+def noise(width: int, height: int) -> Image.Image:
+    data = random.Random(1).randbytes(width * height)  # a seed: the same picture each time
+    return Image.frombytes("L", (width, height), data)
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_file(
+    width: int, height: int, data: bytes, *, bits: int = 8, colour: int = 0, interlaced: int = 0
+) -> bytes:
+    """Return a PNG with any size in its header, whatever its data is."""
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlaced)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", data)
+        + png_chunk(b"IEND", b"")
+    )
+
+
+def png_of(answer: Any) -> Image.Image:
+    assert answer["statusCode"] == 200, answer["body"]
+    image = Image.open(io.BytesIO(bytes.fromhex(answer["body"])))
+    assert image.format == "PNG"
+    image.load()
+    return image
+
+
+def differences(image: Image.Image, expected: Image.Image) -> list[int]:
+    """Return how many values differ by 0, 1, 2 …; size and channels must be the same."""
+    assert (image.mode, image.size) == (expected.mode, expected.size)
+    histogram = ImageChops.difference(image, expected).histogram()
+    return [sum(histogram[level::256]) for level in range(256)]
+
+
+def event(picture: bytes) -> dict[str, object]:
+    return {"body": picture.hex()}
+
+
+def message_of(answer: Any, status: int = 400) -> str:
+    """Check the form of a refusal, and return what it says."""
+    assert (answer["statusCode"], answer["headers"]) == (
+        status,
+        {"Content-Type": "application/json"},
+    )
+    members = json.loads(answer["body"])
+    assert list(members) == ["message"]
+    return str(members["message"])
+
+
+# --- beside Pillow
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_a_jpeg_is_within_one_level_of_pillows(
+    handler: Handler, mode: str, progressive: bool, subsampling: str
+) -> None:
+    picture = saved(cat().convert(mode), "JPEG", progressive=progressive, subsampling=subsampling)
+
+    image = png_of(handler(event(picture), None))
+
+    assert sum(differences(image, Image.open(io.BytesIO(picture)).convert("L"))[2:]) == 0
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+def test_a_jpeg_of_pure_colours_is_nearly_everywhere_within_one_level(
+    handler: Handler, subsampling: str
+) -> None:
+    """Where colours are cut off at 0 and 255, the roundings of two decoders can add up."""
+    values = random.Random(1).choices([0, 255], k=3 * 64 * 48)
+    colours = Image.frombytes("RGB", (64, 48), bytes(values)).resize((640, 480))
+    picture = saved(colours, "JPEG", quality=90, subsampling=subsampling)
+
+    counts = differences(
+        png_of(handler(event(picture), None)), Image.open(io.BytesIO(picture)).convert("L")
+    )
+
+    assert sum(counts[2:]) < sum(counts) / 1000
+    assert sum(counts[3:]) == 0
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 8, 9, 17])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_a_narrow_picture_is_within_one_level(
+    handler: Handler, file_format: str, width: int
+) -> None:
+    picture = saved(cat().crop((200, 100, 200 + width, 101)), file_format)
+
+    image = png_of(handler(event(picture), None))
+
+    assert image.size == (width, 1)
+    assert sum(differences(image, Image.open(io.BytesIO(picture)).convert("L"))[2:]) == 0
+
+
+PNG_PICTURES: dict[str, Callable[[], Image.Image]] = {
+    "RGB": cat,
+    "RGB with alpha": lambda: with_alpha(cat()),
+    "grey": lambda: cat().convert("L"),
+    "grey with alpha": lambda: with_alpha(cat()).convert("LA"),
+    "palette": lambda: cat().convert("P", palette=Image.Palette.ADAPTIVE, colors=200),
+    "palette of 4": lambda: cat().convert("P", palette=Image.Palette.ADAPTIVE, colors=4),
+    "black and white": lambda: cat().convert("1"),
+    "one colour": lambda: Image.new("RGB", (300, 200), (200, 30, 60)),
+    "one pixel with alpha": lambda: Image.new("RGBA", (1, 1), (10, 200, 30, 40)),
+    "nothing but noise": lambda: noise(500, 400),
+    "one long row": lambda: noise(70_000, 1),
+    "one long column": lambda: noise(1, 70_000),
+    "repeated rows": lambda: noise(32_768, 1).resize((32_768, 5)),
+}
+
+
+@pytest.mark.parametrize("name", PNG_PICTURES)
+def test_a_png_is_exactly_as_pillows(handler: Handler, name: str) -> None:
+    source = PNG_PICTURES[name]()
+    expected = source.convert("LA" if source.mode in ("RGBA", "LA") else "L")
+
+    image = png_of(handler(event(saved(source, "PNG")), None))
+
+    assert sum(differences(image, expected)[1:]) == 0
+
+
+def test_the_transparent_colour_of_a_palette_becomes_alpha(handler: Handler) -> None:
+    source = cat().convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
+    picture = saved(source, "PNG", transparency=3)
+
+    image = png_of(handler(event(picture), None))
+
+    assert image.getchannel("A").getextrema() == (0, 255)
+    assert sum(differences(image, Image.open(io.BytesIO(picture)).convert("LA"))[1:]) == 0
+
+
+def test_an_interlaced_png_is_exactly_as_it_was(handler: Handler) -> None:
+    source = cat().convert("L").resize((37, 21))
+    rows = []
+    # Source: PNG specification, Adam7: first column and row of each pass, and its steps.
+    for left, top, right, down in (
+        (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    ):  # fmt: skip
+        for y in range(top, source.height, down):
+            row = source.crop((0, y, source.width, y + 1)).tobytes()
+            rows.append(b"\0" + row[left::right])
+    picture = png_file(*source.size, zlib.compress(b"".join(rows)), interlaced=1)
+
+    image = png_of(handler(event(picture), None))
+
+    assert sum(differences(image, source)[1:]) == 0
+
+
+def test_of_16_bits_the_upper_8_are_kept(handler: Handler) -> None:
+    rows = b"".join(b"\0" + struct.pack(">4H", 0, 0x1234, 0x80FF, 0xFFFF) for _ in range(2))
+
+    image = png_of(handler(event(png_file(4, 2, zlib.compress(rows), bits=16)), None))
+
+    assert image.tobytes() == bytes([0, 0x12, 0x80, 0xFF]) * 2
+
+
+def test_twelve_megapixels_are_within_one_level(make_module: Callable[..., PictureModule]) -> None:
+    picture = saved(cat().resize((4000, 3000)), "JPEG", quality=80)
+
+    image = Image.open(io.BytesIO(make_module().greyscale(picture)))
+
+    assert sum(differences(image, Image.open(io.BytesIO(picture)).convert("L"))[2:]) == 0
+
+
+def test_the_answer_is_that_of_a_proxy_integration(handler: Handler) -> None:
+    answer = handler({**event(CAT), "headers": {}, "isBase64Encoded": False}, None)
+
+    png = bytes.fromhex(answer.pop("body"))
+    assert answer == {
+        "statusCode": 200,
+        "headers": {"Content-Type": "image/png"},
+        "isBase64Encoded": False,
+    }
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_hex_may_have_capitals(handler: Handler) -> None:
+    assert handler({"body": CAT.hex().upper()}, None) == handler(event(CAT), None)
+
+
+def test_pictures_side_by_side_do_not_mix(make_module: Callable[..., PictureModule]) -> None:
+    module = make_module()
+    pictures = [saved(cat().crop((n, n, n + 90, n + 90)), "PNG") for n in range(8)]
+    one_by_one = [module.greyscale(picture) for picture in pictures]
+
+    with ThreadPoolExecutor(4) as pool:
+        side_by_side = list(pool.map(module.greyscale, pictures))
+
+    assert side_by_side == one_by_one
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ([1], 'the event must be an object like {"body": "<hex>"}, found an array'),
+        ("ffd8", 'the event must be an object like {"body": "<hex>"}, found a string'),
+        (None, 'the event must be an object like {"body": "<hex>"}, found null'),
+        ({}, "the event has no body: expected a picture, JPEG or PNG, as hex"),
+        ({"body": None}, "the body must be a string of hex digits, found null"),
+        ({"body": True}, "the body must be a string of hex digits, found a boolean"),
+        ({"body": 17}, "the body must be a string of hex digits, found a number"),
+        ({"body": {"a": 1}}, "the body must be a string of hex digits, found an object"),
+        ({"body": ""}, "the body is empty: expected a picture, JPEG or PNG, as hex"),
+        ({"body": "ffd8f"}, "two hex digits for each byte, found an odd 5 digits"),
+        ({"body": "ffd8xyzw"}, "nothing else, but character 5 of 8 is something else"),
+        ({"body": "ffd8\n"}, "nothing else, but character 5 of 5 is something else"),
+        ({"body": "ffd\u00e9"}, "nothing else, but character 4 of 4 is something else"),
+        ({"body": "ff\ud800d"}, "nothing else, but character 3 of 4 is something else"),
+        ({"body": b"GIF89a".hex()}, "cannot be read: it is neither JPEG nor PNG"),
+        ({"body": "00"}, "cannot be read: it is neither JPEG nor PNG"),
+        ({"body": "ffd8ffd9"}, "cannot be read: Image not of any known type, or corrupt"),
+    ],
+    ids=str,
+)
+def test_a_wrong_request_is_told_what_is_wrong(handler: Handler, wrong: object, said: str) -> None:
+    assert said in message_of(handler(wrong, None))
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9, 0.999, 1])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CAT,
+        lambda: saved(cat(), "JPEG", progressive=True),
+        lambda: saved(cat(), "PNG"),
+        lambda: saved(with_alpha(cat()), "PNG"),
+    ],
+    ids=["jpeg", "progressive", "png", "png-alpha"],
+)
+def test_a_picture_that_is_cut_off_is_refused(
+    handler: Handler, make: Callable[[], bytes], share: float
+) -> None:
+    picture = make()
+    cut_off = picture[: int(len(picture) * share) - 1]
+
+    assert message_of(handler(event(cut_off), None)).startswith("the picture cannot be read: ")
+
+
+def test_a_flipped_bit_of_a_png_is_refused(handler: Handler) -> None:
+    """stb_image alone would make a wrong picture of it."""
+    picture = bytearray(saved(cat(), "PNG"))
+    picture[len(picture) // 2] ^= 1
+
+    message = message_of(handler(event(bytes(picture)), None))
+
+    assert message == "the picture cannot be read: the checksum of a PNG chunk is wrong"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: png_file(50_000, 50_000, b"", colour=6),
+        lambda: png_file(5_001, 5_000, zlib.compress(b"")),
+        lambda: png_file(0x7FFFFFFF, 0x7FFFFFFF, b""),
+        # A JPEG's header says height and width at a fixed place of its SOF segment.
+        lambda: re.sub(rb"(?s)(?<=\xff\xc0..\x08)....", bytes.fromhex("ffffffff"), CAT),
+    ],
+    ids=["png", "png-just", "png-largest", "jpeg"],
+)
+def test_too_many_pixels_are_refused_before_anything_is_decoded(
+    make_module: Callable[..., PictureModule], handler: Handler, make: Callable[[], bytes]
+) -> None:
+    picture = make()
+
+    message = message_of(handler(event(picture), None))
+
+    assert message.endswith("pixels, more than 25,000,000")
+    # Two MiB are enough to find out, and are not enough to decode anything.
+    with pytest.raises(ValueError, match="pixels, more than"):
+        make_module(memory_bytes=2 << 20).greyscale(picture)
+
+
+def test_data_that_unpacks_to_more_than_its_picture_is_stopped_by_the_memory_limit(
+    make_module: Callable[..., PictureModule],
+) -> None:
+    module = make_module(memory_bytes=32 << 20)
+    bomb = png_file(1, 1, zlib.compress(bytes(64 << 20)))
+
+    with pytest.raises(ValueError, match="Out of memory"):
+        module.greyscale(bomb)
+    assert module.greyscale(CAT)
+
+
+def test_a_jpeg_of_many_scans_is_refused(handler: Handler) -> None:
+    """Each would cost a pass over the picture, and takes next to no bytes."""
+    picture = saved(cat(), "JPEG", progressive=True)
+    empty_scans = b"\xff\xda\x00\x02" * 100
+
+    answer = handler(event(picture[:-2] + empty_scans + picture[-2:]), None)
+
+    assert message_of(answer).endswith("the JPEG has more than 100 scans")
+
+
+def test_a_picture_that_does_not_fit_into_memory_harms_no_other(
+    make_module: Callable[..., PictureModule],
+) -> None:
+    module = make_module(memory_bytes=16 << 20)
+
+    with pytest.raises(ValueError, match="Out of memory"):
+        module.greyscale(saved(Image.new("RGB", (4000, 3000)), "JPEG"))
+    with pytest.raises(ValueError, match=r"its 20,971,520 bytes do not fit into memory"):
+        module.greyscale(bytes(20 << 20))
+    assert module.greyscale(CAT)
+
+
+def test_an_answer_over_lambdas_limit_is_413(handler: Handler) -> None:
+    message = message_of(handler(event(saved(noise(2000, 1600), "PNG")), None), 413)
+
+    found = re.fullmatch(
+        r"the greyscale PNG has ([\d,]+) bytes, which makes an answer of ([\d,]+); "
+        r"Lambda takes 6,291,556: send a smaller picture",
+        message,
+    )
+    assert found is not None
+    png_bytes, answer_bytes = (int(number.replace(",", "")) for number in found.groups())
+    assert answer_bytes > 6_291_556
+    assert 2 * png_bytes < answer_bytes < 2 * png_bytes + 200
+
+
+#: Counts its calls in the answer, and traps at a picture that begins with "T".
+COUNTING_MODULE = """
+(module
+  (memory (export "memory") 1)
+  (global $calls (mut i32) (i32.const 0))
+  (func (export "alloc") (param i32) (result i32) i32.const 1024)
+  (func (export "measure") (param i32 i32) (result i32)
+    global.get $calls i32.const 1 i32.add global.set $calls
+    i32.const 1)
+  (func (export "width") (result i32) i32.const 1)
+  (func (export "height") (result i32) i32.const 1)
+  (func (export "convert") (param i32 i32) (result i32)
+    local.get 0 i32.load8_u i32.const 84 i32.eq
+    if unreachable end
+    i32.const 0 global.get $calls i32.store8
+    i32.const 1)
+  (func (export "result") (result i32) i32.const 0)
+  (func (export "result_length") (result i32) i32.const 1)
+  (func (export "error") (result i32) i32.const 0))
+"""
+
+
+def test_a_trap_is_a_refusal_and_harms_no_other(
+    make_module: Callable[..., PictureModule], tmp_path: Path
+) -> None:
+    path = tmp_path / "counting.wasm"
+    path.write_bytes(wasmtime.wat2wasm(COUNTING_MODULE))
+    module = make_module(path)
+
+    assert module.greyscale(b"a") == b"\x01"
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"^its decoder stopped in a trap \(UNREACHABLE\)$"):
+            module.greyscale(b"T")
+    assert module.greyscale(b"b") == b"\x01"
+
+
+def test_no_part_of_a_payload_is_logged(
+    handler: Handler,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    make_module: Callable[..., PictureModule],
+    tmp_path: Path,
+) -> None:
+    import greyscale
+
+    caplog.set_level(logging.DEBUG)
+    path = tmp_path / "counting.wasm"
+    path.write_bytes(wasmtime.wat2wasm(COUNTING_MODULE))
+
+    handler({"body": "SECRET"}, None)
+    handler(event(b"SECRET"), None)
+    handler("SECRET", None)
+    monkeypatch.setattr(greyscale, "_pictures", make_module(path))
+    handler(event(b"TSECRET"), None)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "a picture cannot be read: its decoder stopped in a trap (UNREACHABLE)"
+    ]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_whatever_the_bytes_the_answer_is_200_or_400(handler: Handler) -> None:
+    """A bounded fuzzer: cut, flipped and spliced pictures, the same ones each time."""
+    small = cat().resize((60, 40))
+    pictures = [
+        saved(small, "JPEG"),
+        saved(small, "JPEG", progressive=True),
+        saved(small, "PNG"),
+        saved(with_alpha(small), "PNG"),
+        saved(small.convert("P"), "PNG"),
+    ]
+    chance = random.Random(7)
+    statuses = [handler(event(damaged(pictures, chance)), None)["statusCode"] for _ in range(300)]
+
+    assert set(statuses) == {200, 400}
+
+
+def damaged(pictures: list[bytes], chance: random.Random) -> bytes:
+    """Return one of the pictures with something wrong; a PNG gets right checksums again."""
+    picture = bytearray(chance.choice(pictures))
+    for _ in range(chance.randint(1, 8)):
+        at = chance.randrange(len(picture))
+        match chance.randrange(4):
+            case 0:
+                picture[at] ^= 1 << chance.randrange(8)
+            case 1:
+                picture[at] = chance.choice([0, 0x7F, 0xFF])
+            case 2:
+                del picture[at : at + chance.randrange(1, 20)]
+            case 3:
+                other = chance.choice(pictures)
+                start = chance.randrange(len(other))
+                picture[at:at] = other[start : start + 40]
+    if chance.random() < 0.3:
+        del picture[chance.randrange(len(picture)) :]
+    return with_checksums(bytes(picture)) if chance.random() < 0.7 else bytes(picture)
+
+
+def with_checksums(picture: bytes) -> bytes:
+    """Return a PNG whose chunks are as long as they say with their checksums made right."""
+    if not picture.startswith(b"\x89PNG\r\n\x1a\n"):
+        return picture
+    at, result = 8, picture[:8]
+    while at + 12 <= len(picture):
+        length = int.from_bytes(picture[at : at + 4], "big")
+        if at + 12 + length > len(picture):
+            break
+        result += png_chunk(picture[at + 4 : at + 8], picture[at + 8 : at + 8 + length])
+        at += 12 + length
+    return result + picture[at:]
+
+
+# --- the build
+
+
+def test_the_module_imports_nothing(wasm: Path) -> None:
+    module = wasmtime.Module.from_file(wasmtime.Engine(), str(wasm))
+
+    assert [item.name for item in module.imports] == []
+    assert {item.name for item in module.exports} == {
+        "memory", "alloc", "release", "measure", "width", "height", "convert", "result",
+        "result_length", "error",
+    }  # fmt: skip
+
+
+def test_the_same_bytes_are_built_in_any_folder(wasm: Path, tmp_path: Path) -> None:
+    for name in ("here", "somewhere else/deeper"):
+        folder = tmp_path / name
+        shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("*.wasm", "__pycache__"))
+        done = subprocess.run(
+            ["make", "--silent"], cwd=folder, capture_output=True, timeout=BUILD_LIMIT_S, check=True
+        )
+
+        assert (done.stdout, done.stderr) == (b"", b"")
+        assert (folder / "greyscale.wasm").read_bytes() == wasm.read_bytes()
+    for trace in (os.fsencode(tmp_path), os.fsencode(ROOT), b"/usr", b"greyscale.c"):
+        assert trace not in wasm.read_bytes()
+
+
+def test_without_a_compiler_make_says_what_to_install(tmp_path: Path) -> None:
+    done = build(EXAMPLE, tmp_path / "greyscale.wasm", "CLANG=no-such-clang")
+
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[0].endswith(
+        "apt-get install clang lld wasi-libc libclang-rt-dev-wasm32 libstb-dev"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("missing", ["stb/stb_image.h", "stdlib.h"])
+def test_without_a_header_make_says_what_to_install(
+    wasm: Path, tmp_path: Path, missing: str
+) -> None:
+    clang = tmp_path / "clang"
+    clang.write_text(f"#!/bin/sh\necho \"fatal error: '{missing}' file not found\" >&2\nexit 1\n")
+    clang.chmod(0o755)
+
+    done = build(EXAMPLE, tmp_path / "greyscale.wasm", f"CLANG={clang}")
+
+    assert done.returncode != 0
+    assert "apt-get install clang" in done.stderr.splitlines()[0]
+
+
+# --- as a function
+
+
+def test_without_its_module_the_function_says_how_to_build_it(start_rapid: StartRapid) -> None:
+    rapid = start_rapid(
+        *AWSLAMBDARIC, "greyscale.handler", ready=False,
+        PYTHONPATH=f"{EXAMPLE}:{ROOT}", GREYSCALE_WASM="/nowhere/greyscale.wasm",
+    )  # fmt: skip
+
+    answer = rapid.invoke(json.dumps(event(CAT)))
+
+    assert answer.json()["errorType"] == "Runtime.ImportModuleError"
+    assert answer.json()["errorMessage"] == (
+        "Unable to import module 'greyscale': there is no picture module at "
+        f"/nowhere/greyscale.wasm; build it: make -C {EXAMPLE} OUT=/nowhere/greyscale.wasm"
+    )
+
+
+def user_commands() -> str:
+    """Return the two command lines as the README has them."""
+    blocks = re.findall(r"^```(?:sh|bash)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (commands,) = [block for block in blocks if "output.png" in block and "curl" in block]
+    assert commands.splitlines() == [
+        """echo '{"body": "'$(cat cat.jpg | xxd -p | tr -d '\\n')'"}' > request.txt""",
+        """curl -XPOST http://localhost:8080/2015-03-31/functions/image-greyscale-lambda/"""
+        """invocations -d @request.txt | grep -Po '"body"\\s*:\\s*"\\K([^"]*)' | xxd -r -p"""
+        """ > output.png""",
+    ]
+    return str(commands)
+
+
+def test_the_command_lines_of_the_readme_make_the_picture(
+    start_rapid: StartRapid, wasm: Path, tmp_path: Path
+) -> None:
+    for tool in ("curl", "xxd"):
+        if shutil.which(tool) is None:
+            give_up(f"no {tool} on this machine: apt-get install {tool}")
+    rapid = start_rapid(
+        *AWSLAMBDARIC, "greyscale.handler",
+        PYTHONPATH=f"{EXAMPLE}:{ROOT}", GREYSCALE_WASM=str(wasm),
+        AWS_LAMBDA_FUNCTION_NAME=FUNCTION_NAME,
+    )  # fmt: skip
+    shutil.copy(EXAMPLE / "cat.jpg", tmp_path)
+    commands = user_commands().replace("localhost:8080", f"localhost:{rapid.port}")
+
+    subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=tmp_path, capture_output=True, timeout=BUILD_LIMIT_S, check=True,
+    )  # fmt: skip
+
+    image = Image.open(tmp_path / "output.png")
+    assert sum(differences(image, cat().convert("L"))[2:]) == 0
+
+
+def test_a_picture_over_the_answers_limit_is_an_answer_not_a_failure(
+    start_rapid: StartRapid, wasm: Path
+) -> None:
+    rapid = start_rapid(
+        *AWSLAMBDARIC, "greyscale.handler",
+        PYTHONPATH=f"{EXAMPLE}:{ROOT}", GREYSCALE_WASM=str(wasm),
+        AWS_LAMBDA_FUNCTION_NAME=unique_name("grey"),
+    )  # fmt: skip
+    # As a JPEG it is small enough to be sent.
+    picture = saved(noise(2300, 1800), "JPEG", quality=50)
+
+    answer = rapid.invoke(json.dumps(event(picture)))
+
+    assert "X-Amz-Function-Error" not in answer.headers
+    assert message_of(answer.json(), 413).endswith("send a smaller picture")
+
+
+def test_readme_states_the_limits(make_module: Callable[..., PictureModule]) -> None:
+    import greyscale
+    import picture
+
+    assert f"{picture.MAX_PIXELS:,}" in README
+    assert f"{picture.MEMORY_BYTES // 1024 // 1024} MiB" in README
+    assert f"{greyscale.MAX_ANSWER_BYTES:,}" in README
+
+
+def test_the_image_has_the_versions_that_are_tested() -> None:
+    pins = re.findall(r"(awslambdaric|wasmtime)==(\S+)", (EXAMPLE / "Dockerfile").read_text())
+    installed = subprocess.run(
+        [sys.executable, "-m", "pip", "freeze"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+    assert len(pins) == 2
+    assert {f"{name}=={version}" for name, version in pins} <= set(installed)

@@ -14,25 +14,19 @@ from lambda_protocol.errors import ErrorType
 from lambda_protocol.invocation import Outcome
 from rapid.call import Call, Failure, timed_out
 from rapid.config import Config
-from rapid.diagnosis import failed_init, launch_failure
+from rapid.diagnosis import failed_init
 from rapid.environment_owner import EnvironmentOwner
-from rapid.extensions import (
-    MAX_EXTENSIONS,
-    Extensions,
-    answer_event,
-    discover,
-    invoke_event,
-)
-from rapid.hosts import add_sandbox_names
+from rapid.extensions import Extensions, answer_event, discover, invoke_event
 from rapid.http_service import Exchange
 from rapid.invocation_log import InvocationLog
 from rapid.journal import Journal
+from rapid.launch import Launch, LaunchError
 from rapid.log_level import passes
 from rapid.phases import MOVES, Phase, RuntimeProgress, RuntimeState
 from rapid.platform_events import Ending
 from rapid.processes import ExitStatus, Reaper
 from rapid.report import Reporter
-from rapid.sandbox import RUNTIME, Sandbox
+from rapid.sandbox import Sandbox
 from rapid.shutdown import shut_down
 from rapid.subscriber import Subscription
 from rapid.telemetry import Telemetry
@@ -261,10 +255,10 @@ class ExecutionEnvironment:
     def change_extensions(self, change: Callable[[Extensions], T]) -> T:
         """Run ``change`` on the registry under the lock, then go on if that made it possible."""
         with self._lock:
+            journal = self._journal
             result = change(self.extensions)
             self._registered.notify_all()
             self._settle_phase_locked()
-            journal = self._journal
         self._owner.settle()
         if journal is not None:
             journal.print_init()
@@ -324,90 +318,31 @@ class ExecutionEnvironment:
             clock=self._clock,
         )
         self._journal.begin_init()
-        if self._start_extensions(paths):
-            self._start_runtime()
+        launch = Launch(self._config, self._sandbox, index=self.index, runtime_api=self._address)
+        try:
+            self._start_extensions(launch, paths)
+            if self._wait_for_registrations():
+                launch.start_runtime(self._on_runtime_exit)
+        except LaunchError as error:
+            self._fail(error.failure, "FAILURE")
         self._sandbox.capture.close_writers()
 
-    def _start_extensions(self, paths: list[Path]) -> bool:
-        """Start each and wait until all have registered; False when that came to nothing."""
-        if len(paths) > MAX_EXTENSIONS:
-            message = f"{len(paths)} extensions; the limit is {MAX_EXTENSIONS}"
-            self._fail(Failure(ErrorType.TOO_MANY_EXTENSIONS, message), "FAILURE")
-            return False
-        environ = self._config.extension_environ(self.index, self._address)
-        if paths and not add_sandbox_names():
-            environ["AWS_SAM_LOCAL"] = "true"  # makes AWS's samples listen on every address
+    def _start_extensions(self, launch: Launch, paths: list[Path]) -> None:
+        environ = launch.prepare_extensions(paths)
         for path in paths:
-            name = path.name
             with self._lock:
-                self.extensions.add_external(name)
-            if not self._launch(
-                name,
-                (str(path),),
-                environ=environ,
-                cwd=None,
-                on_exit=functools.partial(self._on_extension_exit, name),
-            ):
-                return False
+                self.extensions.add_external(path.name)
+            on_exit = functools.partial(self._on_extension_exit, path.name)
+            launch.start_extension(path, environ, on_exit)
+
+    def _wait_for_registrations(self) -> bool:
+        """Wait until every extension has registered; False when that came to nothing."""
         with self._lock:
             self._registered.wait_for(
                 lambda: self.extensions.all_registered or self.phase is not Phase.INIT,
                 max(0.0, self._init_deadline - self._clock()),
             )  # when the init deadline comes first, it is the clock's business
             return self.extensions.all_registered and self.phase is Phase.INIT
-
-    def _start_runtime(self) -> None:
-        command = self._config.command
-        if not command.argv:
-            searched = " ".join(command.searched)
-            self._fail(
-                Failure(
-                    ErrorType.INVALID_ENTRYPOINT, f"Couldn't find valid bootstrap(s): [{searched}]"
-                ),
-                "FAILURE",
-            )
-            return
-        logger.info(
-            "exec '%s' (cwd=%s, handler=%s)",
-            command.argv[0],
-            command.cwd or Path.cwd(),
-            self._config.handler,
-            extra={"env": self.index},
-        )
-        assert self._sandbox is not None
-        environ = self._config.runtime_environ(self.index, self._address)
-        descriptor = self._sandbox.capture.log_descriptor
-        if descriptor is not None:
-            environ["_LAMBDA_TELEMETRY_LOG_FD"] = str(descriptor)
-        self._launch(
-            RUNTIME,
-            command.argv,
-            environ=environ,
-            cwd=command.cwd,
-            on_exit=self._on_runtime_exit,
-        )
-
-    def _launch(
-        self,
-        name: str,
-        argv: tuple[str, ...],
-        *,
-        environ: dict[str, str],
-        cwd: str | None,
-        on_exit: Callable[[ExitStatus], None],
-    ) -> bool:
-        """Start a process; False when it could not be, and the environment fails for it."""
-        assert self._sandbox is not None
-        try:
-            self._sandbox.start(name, argv, environ=environ, cwd=cwd, on_exit=on_exit)
-        except OSError as error:
-            is_runtime = name == RUNTIME
-            error_type = (
-                ErrorType.INVALID_ENTRYPOINT if is_runtime else ErrorType.EXTENSION_LAUNCH_ERROR
-            )
-            self._fail(launch_failure(error_type, argv[0], cwd, error), "FAILURE")
-            return False
-        return True
 
     # --- what happens to it
 

@@ -7,6 +7,7 @@ Source: Lambda developer guide, "Telemetry API Event schema reference".
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -48,7 +49,13 @@ class Event:
 def iso_time(at: float) -> str:
     """Return epoch seconds as ``2026-01-31T12:00:00.123Z``."""
     ms = int(at * 1000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ms // 1000)) + f".{ms % 1000:03d}Z"
+    return f"{_iso_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+@functools.lru_cache(maxsize=16)
+def _iso_second(second: int) -> str:
+    """Return the part that many times of one call have in common."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 @dataclass(frozen=True, slots=True)

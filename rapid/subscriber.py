@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 HOST: Final = "127.0.0.1"
 #: How long one delivery may take, seconds.
 ATTEMPT_LIMIT_S: Final = 5.0
+#: One that has not taken a batch for so long is not waited for at a shutdown, seconds.
+STUCK_AFTER_S: Final = 0.3
 #: The pause after a first failed delivery, doubled after each further one up to the last, seconds.
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
@@ -133,7 +135,7 @@ class Subscriber:
         self._changed = threading.Condition(lock)
         # guarded by lock:
         self.buffer = EventBuffer(subscription.max_items, subscription.max_bytes)
-        self._is_delivering = False
+        self._delivering_since: float | None = None  # monotonic seconds
         self._is_failing = False  # the last attempt was not taken
         self._is_hurried = False  # what is there goes at once
         self._is_stopping = False
@@ -161,9 +163,8 @@ class Subscriber:
         with self._changed:
             self._is_hurried = True
             self._changed.notify_all()
-            self._changed.wait_for(
-                lambda: self._is_failing or not (len(self.buffer) or self._is_delivering), limit_s
-            )
+            if not self._is_stuck():
+                self._changed.wait_for(lambda: self._is_failing or self._is_done(), limit_s)
             self._is_hurried = False
 
     def stop(self, limit_s: float) -> None:
@@ -186,7 +187,7 @@ class Subscriber:
     def _next_batch(self) -> list[Event] | None:
         """Wait until a batch is due and return it; None when there is no more to come."""
         with self._changed:
-            self._is_delivering = False
+            self._delivering_since = None
             self._changed.notify_all()
             while not len(self.buffer):
                 if self._is_stopping:
@@ -196,8 +197,15 @@ class Subscriber:
                 lambda: self.buffer.is_full or self._is_hurried or self._is_stopping,
                 self.subscription.timeout_s,
             )
-            self._is_delivering = True
+            self._delivering_since = time.monotonic()
             return self.buffer.take()
+
+    def _is_done(self) -> bool:
+        return not len(self.buffer) and self._delivering_since is None
+
+    def _is_stuck(self) -> bool:
+        since = self._delivering_since
+        return since is not None and time.monotonic() - since > STUCK_AFTER_S
 
     def _rendered(self, batch: list[Event]) -> list[bytes]:
         schema = self.subscription.schema

@@ -358,6 +358,22 @@ def test_records_of_awslambdaric_come_in_order_and_whole(
     assert b"first\nsecond\n" in rapid.stdout
 
 
+@conformance(116, 121)
+def test_json_records_of_awslambdaric_are_objects(
+    start_with_recorder: Callable[..., Rapid], listener: Listener
+) -> None:
+    rapid = start_with_recorder(*AWSLAMBDARIC, "handlers.log_lines", AWS_LAMBDA_LOG_FORMAT="JSON")
+
+    answer = rapid.invoke(b'{"message": "first\\nsecond"}')
+    listener.wait_for("platform.report")
+
+    records = [record["record"] for record in listener.of_type("function")]
+    assert "printed\n" in records
+    (logged,) = (record for record in records if isinstance(record, dict))
+    assert (logged["level"], logged["message"]) == ("WARNING", "first\nsecond")
+    assert logged["requestId"] == answer.headers["x-amzn-RequestId"]
+
+
 @conformance(116)
 def test_the_figures_of_a_call_are_measured(
     puppet: Puppet, calls: Calls, listener: Listener

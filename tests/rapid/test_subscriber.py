@@ -148,6 +148,22 @@ def test_a_flush_does_not_wait_for_one_that_refuses(
     assert time.monotonic() - begun < 10
 
 
+def test_a_flush_does_not_wait_for_one_that_hangs(
+    telemetry: Telemetry, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rapid.subscriber.STUCK_AFTER_S", 0.0)
+    listener.hang()
+    telemetry.subscribe("a", "a", a_subscription(listener.port))
+    telemetry.publish(line(1))
+    wait_until(lambda: listener.connections == 1, "the delivery that hangs")
+    begun = time.monotonic()
+
+    telemetry.flush(20.0)
+
+    assert time.monotonic() - begun < 3  # the delivery itself is given up after 5
+    listener.go_on()
+
+
 def test_many_publishers_lose_nothing_and_keep_their_order(
     telemetry: Telemetry, listener: Listener, switching: None
 ) -> None:

@@ -22,7 +22,7 @@ from rapid.invocation_log import InvocationLog
 from rapid.journal import Journal
 from rapid.launch import Launch, LaunchError
 from rapid.log_level import passes
-from rapid.phases import MOVES, Phase, RuntimeProgress, RuntimeState
+from rapid.phases import FAILED_STATES, MOVES, Phase, RuntimeProgress, RuntimeState
 from rapid.platform_events import Ending
 from rapid.processes import ExitStatus, Reaper
 from rapid.report import Reporter
@@ -201,10 +201,11 @@ class ExecutionEnvironment:
         with self._lock:
             if self.phase in (Phase.SHUTDOWN, Phase.GONE):
                 return  # it stays open until its process is gone
-            if self._runtime.has_failed:
+            state = self._runtime.state
+            if state in FAILED_STATES:
                 raise self._runtime.invalid_transition(RuntimeState.READY)
             again = None
-            if self._runtime.is_running and not self._config.is_multi_concurrency:
+            if state is RuntimeState.RUNNING and not self._config.is_multi_concurrency:
                 again = next(iter(self._running.values()))
             else:
                 exchange.on_disconnect = lambda: self._unpark(exchange)

@@ -46,6 +46,10 @@ class RuntimeState(StrEnum):
     INVOCATION_ERROR_RESPONSE = "InvocationErrorResponse"
 
 
+#: Those in which it has said itself that it cannot go on.
+FAILED_STATES: Final = (RuntimeState.INIT_ERROR, RuntimeState.RESTORE_ERROR)
+
+
 class RuntimeApiError(Exception):
     """A request the Runtime API refuses."""
 
@@ -64,16 +68,6 @@ class RuntimeProgress:
         self.state = RuntimeState.STARTED
         self.answered_id: str | None = None  #: the last invocation it has answered
         self._timed_out: OrderedDict[str, None] = OrderedDict()
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it has an event and has not answered."""
-        return self.state is RuntimeState.RUNNING
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether it has said itself that it cannot go on."""
-        return self.state in (RuntimeState.INIT_ERROR, RuntimeState.RESTORE_ERROR)
 
     def on_next(self) -> None:
         """It waits for an event."""

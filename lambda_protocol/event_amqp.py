@@ -110,13 +110,15 @@ def encode_event(event: Event) -> Properties:
     )
 
 
-def decode_event(delivery: Delivery, function: FunctionRef) -> Event:
+def decode_event(
+    delivery: Delivery, function: FunctionRef, *, check_payload: bool = False
+) -> Event:
     """Return the event in ``delivery``; raises ``LambdaApiError`` for what no function could run.
 
     A message that another client put there, without our headers, is an event accepted now.
     """
     headers = delivery.properties.headers
-    invocation = decode_call(delivery, function).invocation
+    invocation = decode_call(delivery, function, check_payload=check_payload).invocation
     event = Event.accepted(replace(invocation, type=InvocationType.EVENT, wants_log_tail=False))
     return replace(
         event,

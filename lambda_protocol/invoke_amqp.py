@@ -26,6 +26,7 @@ from lambda_protocol.invocation import (
 )
 from lambda_protocol.invoke_http import (
     decode_client_context,
+    require_json,
     require_tenant_id,
     usable_trace_id,
 )
@@ -97,9 +98,13 @@ def call_headers(invocation: Invocation) -> dict[str, HeaderValue]:
     return headers
 
 
-def decode_call(delivery: Delivery, function: FunctionRef) -> IncomingCall:
+def decode_call(
+    delivery: Delivery, function: FunctionRef, *, check_payload: bool = False
+) -> IncomingCall:
     """Return the call in ``delivery`` for ``function``, whose queue it came from.
 
+    ``check_payload`` refuses a payload that is no JSON, of a client that is none of ours: a Lambda
+    Server has checked its own.
     What a header cannot carry on is refused or replaced: a client context that is no JSON object,
     a malformed qualifier or tenant id raise a ``LambdaApiError``; an unusable trace id gives way
     to a fresh one.
@@ -107,6 +112,8 @@ def decode_call(delivery: Delivery, function: FunctionRef) -> IncomingCall:
     properties = delivery.properties
     headers = properties.headers
     understands_frames = headers.get(_FRAMES) == 1
+    if check_payload and not understands_frames and delivery.body:
+        require_json(delivery.body)
     client_context = _text(headers.get(_CLIENT_CONTEXT))
     if client_context is not None:
         decode_client_context(client_context)

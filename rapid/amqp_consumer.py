@@ -65,6 +65,7 @@ class AmqpConsumer:
         queue_arguments: dict[str, Any],
         is_auto_delete: bool,
         reruns_redelivered: bool,
+        checks_payload: bool,
     ) -> None:
         """``make_events`` makes the consumer of events; raises ``ConfigError`` for a wrong URI."""
         self._parameters = connection_parameters(broker, name=f"rapid {function.name}")
@@ -74,6 +75,7 @@ class AmqpConsumer:
         self._queue_arguments = queue_arguments
         self._is_auto_delete = is_auto_delete
         self._reruns_redelivered = reruns_redelivered
+        self._checks_payload = checks_payload
         self._link: AmqpLink | None = None
         self._commands: queue.SimpleQueue[Callable[[AmqpLink], None]] = queue.SimpleQueue()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -196,7 +198,7 @@ class AmqpConsumer:
     def _on_delivery(self, link: AmqpLink, delivery: Delivery) -> None:
         properties = delivery.properties
         try:
-            incoming = decode_call(delivery, self._function)
+            incoming = decode_call(delivery, self._function, check_payload=self._checks_payload)
             if delivery.redelivered and not self._reruns_redelivered:
                 raise ServiceException("The instance that ran this invocation was lost.")
             call = _AmqpCall(self, link, delivery, incoming)

@@ -220,6 +220,7 @@ class Daemon:
             return EventConsumer(
                 function=config.function,
                 queue_type=config.event_queue_type,
+                checks_payload=config.checks_payload,
                 policy=config.retry_policy,
                 on_success=config.on_success,
                 on_failure=config.on_failure,
@@ -239,6 +240,7 @@ class Daemon:
             queue_arguments=arguments,
             is_auto_delete=config.queue_expires_s is None,
             reruns_redelivered=config.reruns_redelivered,
+            checks_payload=config.checks_payload,
         )
 
 

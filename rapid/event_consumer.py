@@ -66,6 +66,7 @@ class EventConsumer:
         *,
         function: FunctionRef,
         queue_type: str,
+        checks_payload: bool,
         policy: RetryPolicy,
         on_success: Destination | None,
         on_failure: Destination | None,
@@ -80,6 +81,7 @@ class EventConsumer:
         self._queue = event_queue(function)
         self._dead = dead_letter_queue(function)
         self._queue_type = queue_type
+        self._checks_payload = checks_payload
         self._policy = policy
         self._on_success = on_success
         self._on_failure = on_failure
@@ -124,7 +126,7 @@ class EventConsumer:
         link = self._link
         assert link is not None
         try:
-            event = decode_event(delivery, self._function)
+            event = decode_event(delivery, self._function, check_payload=self._checks_payload)
         except LambdaApiError as error:
             self._defer(functools.partial(self._bury_unreadable, link, delivery, error.message))
             return

@@ -1,4 +1,4 @@
-"""The command line: ``python -m bench`` measures, ``python -m bench profile`` looks inside."""
+"""The command line: ``python -m bench`` measures, its commands look at events, or inside."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from bench.errors import BenchError, ToolMissing
+from bench.events import measure_events, render_events
 from bench.profile import PROGRAMS, profile_program
 from bench.report import render, save_json
 from bench.run import Plan, run
@@ -125,6 +126,17 @@ def profile(
                 folder=folder,
             )
         )
+
+
+@main.command()
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--seconds", default=4, show_default=True, help="Length of each load.")
+@click.pass_obj
+def events(setup: Setup, *, rounds: int, seconds: int) -> None:
+    """Measure how many events are accepted and run a second."""
+    with _folder() as name:
+        rates = measure_events(setup, Path(name), rounds=rounds, seconds=seconds)
+    click.echo("\n" + render_events(rates))
 
 
 def _parse_subjects(text: str) -> frozenset[str]:

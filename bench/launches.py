@@ -87,7 +87,13 @@ class Launch:
             connection.close()
 
 
-def rapid(echo: Path, *, amqp_uri: str | None = None, max_concurrency: int = 1) -> Launch:
+def rapid(
+    echo: Path,
+    *,
+    amqp_uri: str | None = None,
+    max_concurrency: int = 1,
+    settings: Mapping[str, str] | None = None,
+) -> Launch:
     """Return rapid from source, behind a broker when it is given one."""
     port, runtime_api_port = free_ports(2)
     environ = {
@@ -96,6 +102,7 @@ def rapid(echo: Path, *, amqp_uri: str | None = None, max_concurrency: int = 1) 
         "RUNTIME_API_PORT": str(runtime_api_port),
         "AWS_LAMBDA_FUNCTION_NAME": FUNCTION_NAME,
         "MAX_CONCURRENCY": str(max_concurrency),
+        **(settings or {}),
     }
     if amqp_uri is not None:
         environ["AMQP_URI"] = amqp_uri

@@ -1,4 +1,4 @@
-"""The command line: ``python -m bench`` measures; profile looks inside, extensions compares."""
+"""The command line: ``python -m bench`` measures; its commands compare, or look inside."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from bench.errors import BenchError, ToolMissing
+from bench.events import measure_events, render_events
 from bench.extensions import compare_extensions
 from bench.profile import PROGRAMS, profile_program
 from bench.report import render, save_json
@@ -142,6 +143,17 @@ def extensions(setup: Setup, *, rounds: int, seconds: int) -> None:
             setup.echo, tool.path, rounds=rounds, seconds=seconds, folder=Path(name)
         )
     click.echo("\n" + table)
+
+
+@main.command()
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--seconds", default=4, show_default=True, help="Length of each load.")
+@click.pass_obj
+def events(setup: Setup, *, rounds: int, seconds: int) -> None:
+    """Measure how many events are accepted and run a second."""
+    with _folder() as name:
+        rates = measure_events(setup, Path(name), rounds=rounds, seconds=seconds)
+    click.echo("\n" + render_events(rates))
 
 
 def _parse_subjects(text: str) -> frozenset[str]:

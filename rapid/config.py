@@ -15,11 +15,15 @@ from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import FunctionRef, parse_function_name
 from lambda_protocol.limits import (
+    EVENT_AGE_MAX_S,
+    EVENT_AGE_MIN_S,
     FUNCTION_TIMEOUT_MAX_S,
     INIT_TIMEOUT_S,
     INVOKE_QUEUE_TIMEOUT_S,
 )
 from lambda_protocol.log_format import LEVEL_NAMES
+from rapid.destinations import Destination, HttpDestination, parse_destination
+from rapid.events import RetryPolicy
 from rapid.log_lines import LEVELS
 
 USAGE: Final = """\
@@ -49,8 +53,13 @@ BOOTSTRAPS: Final = ("var/task/bootstrap", "opt/bootstrap", "var/runtime/bootstr
 
 #: Kept from the function: the broker is ours, the rest describes our process, not its.
 _HIDDEN_PREFIX: Final = "AMQP_"
+#: Destinations may have credentials in them.
 _HIDDEN: Final = frozenset(
-    {"PWD", "OLDPWD", "TERM", "SHLVL", "_", "_X_AMZN_TRACE_ID", "_LAMBDA_TELEMETRY_LOG_FD"}
+    {
+        *("ON_SUCCESS", "ON_FAILURE"),
+        *("PWD", "OLDPWD", "TERM", "SHLVL", "_"),
+        *("_X_AMZN_TRACE_ID", "_LAMBDA_TELEMETRY_LOG_FD"),
+    }
 )
 #: Kept from extensions, besides every name that starts with an underscore.
 #: Source: aws-lambda-rie, env.
@@ -108,6 +117,10 @@ class Config:
     broker: BrokerAddress | None
     queue_type: str
     queue_expires_s: float | None  #: None: auto-delete
+    event_queue_type: str
+    retry_policy: RetryPolicy  #: of events
+    on_success: Destination | None  #: of events
+    on_failure: Destination | None
     reruns_redelivered: bool
     log_level: str
     logs_structured: bool
@@ -178,6 +191,10 @@ class Config:
                 if expires == "auto-delete"
                 else env.seconds("AMQP_QUEUE_EXPIRES", 1800.0, least=0.001, most=2_000_000)
             ),
+            event_queue_type=env.choice("AMQP_EVENT_QUEUE_TYPE", "quorum", ("quorum", "classic")),
+            retry_policy=_retry_policy(env),
+            on_success=_destination(env, "ON_SUCCESS", env.text("ON_SUCCESS"), function),
+            on_failure=_destination(env, "ON_FAILURE", env.text("ON_FAILURE"), function),
             reruns_redelivered=env.choice("SYNC_REDELIVERY", "fail", ("fail", "retry")) == "retry",
             log_level=flags.log_level or env.choice("LOG_LEVEL", "INFO", LEVEL_NAMES),
             logs_structured=env.flag("USE_STRUCTURED_LOGGING"),
@@ -246,6 +263,31 @@ def _function(env: Environ, handler: str, region: str) -> FunctionRef:
     if function.qualifier is not None or function.name != name:
         raise ConfigError(f"AWS_LAMBDA_FUNCTION_NAME is {name!r}; expected a bare function name")
     return function
+
+
+def _retry_policy(env: Environ) -> RetryPolicy:
+    """Source: API_PutFunctionEventInvokeConfig, for the ranges; AWS's delays are not settings."""
+    delays_s = env.durations("EVENT_RETRY_DELAYS", "60,120")
+    backoff_s = env.durations("EVENT_BACKOFF", "1,300")
+    if len(backoff_s) != 2 or backoff_s[0] > backoff_s[1]:
+        raise ConfigError("EVENT_BACKOFF has to be two durations: the first, and the longest")
+    return RetryPolicy(
+        max_retries=env.integer("MAX_RETRY_ATTEMPTS", 2, least=0, most=2),
+        delays_s=delays_s,
+        backoff_s=(backoff_s[0], backoff_s[1]),
+        max_age_s=env.seconds(
+            "MAXIMUM_EVENT_AGE", EVENT_AGE_MAX_S, least=EVENT_AGE_MIN_S, most=EVENT_AGE_MAX_S
+        ),
+    )
+
+
+def _destination(env: Environ, name: str, text: str, function: FunctionRef) -> Destination | None:
+    if not text:
+        return None
+    destination = parse_destination(name, text, function)
+    if env.broker() is None and not isinstance(destination, HttpDestination):
+        raise ConfigError(f"{name} needs a broker (AMQP_URI); without one expected http(s)://...")
+    return destination
 
 
 def _name_in(handler: str) -> str:

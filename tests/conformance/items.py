@@ -59,7 +59,6 @@ def _how(text: str) -> dict[str, str]:
 
 
 _STREAMING: Final = _later("response streaming (InvokeWithResponseStream) is not built yet")
-_RETRIES: Final = _later("retries and destinations of events are not built yet: an event runs once")
 _SERVER: Final = {"programs": "Server"}
 _RAPID: Final = {"programs": "rapid"}
 
@@ -175,11 +174,11 @@ ITEMS: Final[tuple[Item, ...]] = (
         "InvokeAsync and Event",
         Programs.BOTH,
         (65, "The old invoke-async operation is answered 202 and runs the function."),
-        (66, "A failing event runs three times with one request id.", _RETRIES),
-        (67, "With no retry attempts an event runs once.", _RETRIES),
-        (68, "An event over its maximum age is dropped: EventAgeExceeded.", _RETRIES),
-        (69, "The record of a failed event has AWS's form.", _RETRIES),
-        (70, "The record of a successful event has AWS's form.", _RETRIES),
+        (66, "A failing event runs three times with one request id."),
+        (67, "With no retry attempts an event runs once."),
+        (68, "An event over its maximum age is dropped: EventAgeExceeded."),
+        (69, "The record of a failed event has AWS's form."),
+        (70, "The record of a successful event has AWS's form."),
     ),
     *_section(
         "Runtime API",

@@ -442,6 +442,20 @@ def test_a_plain_rpc_client_gets_the_payload_and_its_correlation_id(
     assert reply.headers["X-Amz-Executed-Version"] == "$LATEST"
 
 
+def test_a_plain_rpc_client_is_refused_what_is_no_json(
+    start_rapid: StartRapid, broker: str, amqp: AmqpClient
+) -> None:
+    checks = start_rapid(ECHO, AMQP_URI=broker)
+    passes = start_rapid(ECHO, AMQP_URI=broker, CHECK_PAYLOAD="FALSE")
+
+    refused = amqp.call(checks.function_name, b"no json")
+    passed = amqp.call(passes.function_name, b"no json")
+
+    assert refused.headers["X-Lambda-Status"] == 400
+    assert refused.headers["X-Lambda-Error-Type"] == "InvalidRequestContentException"
+    assert passed.body == b"no json"
+
+
 def test_a_plain_rpc_client_sees_failures(
     start_rapid: StartRapid, broker: str, amqp: AmqpClient
 ) -> None:

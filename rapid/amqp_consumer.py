@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 #: Reconnect delays, seconds: the first, and the longest.
 BACKOFF_S: Final = (0.1, 5.0)
+#: How soon queues of events that were not to be had are asked for again, seconds.
+EVENTS_RETRY_S: Final = 5.0
 #: How long a stop waits for what was published last, seconds.
 CONFIRM_AT_STOP_S: Final = 2.0
 
@@ -85,6 +87,7 @@ class AmqpConsumer:
         self._drained = threading.Event()
         self._load = load
         self._event_channel = 0
+        self._events_due = 0.0  # when their queues are asked for again, monotonic seconds
         self.events = make_events(self._defer)
         self._thread = threading.Thread(target=self._run, name="amqp-consumer", daemon=True)
 
@@ -144,16 +147,19 @@ class AmqpConsumer:
         try:
             link = self._open(connection)
             self._adapt(link)  # from here on calls come in
+            self._open_events(link)
             self._link = link
             logger.info("consuming", extra={"queue": self._function.name, "broker": self._broker})
             while not self._stopping.is_set():
-                connection.poll(0.0 if self._is_woken else self._load.poll_limit_s)
+                connection.poll(0.0 if self._is_woken else self._poll_limit_s)
                 self._is_woken = False
                 if link.lost_reason is not None:
                     raise ChannelClosed(0, link.lost_reason)
                 self._run_commands(link)
                 if self._load.is_over:
                     self._hand_back(link, HAND_BACK_AFTER_S)
+                if not self.events.is_open and time.monotonic() >= self._events_due:
+                    self._open_events(link)
                 self._adapt(link)
             self._finish(link)
         finally:
@@ -179,8 +185,31 @@ class AmqpConsumer:
         )
         channel.add_on_cancel_callback(lambda _frame: link.lose("the queue was deleted"))
         channel.add_on_close_callback(lambda _channel, reason: link.lose(str(reason)))
-        self._event_channel = self.events.open(link)
         return link
+
+    def _open_events(self, link: AmqpLink) -> None:
+        """Take events as well, if their queues are to be had; calls do not wait for that.
+
+        Where most nodes of a cluster are down, a quorum queue is there and does not answer.
+        """
+        try:
+            self._event_channel = self.events.open(link)
+            self._is_woken = True  # so that they are asked for
+        except BrokerLost as error:
+            if not link.connection.is_open:
+                raise
+            self._events_due = time.monotonic() + EVENTS_RETRY_S
+            logger.error(
+                "no events are taken or accepted; trying again",
+                extra={"error": repr(error), "delay_s": EVENTS_RETRY_S},
+            )
+
+    @property
+    def _poll_limit_s(self) -> float:
+        limit_s = self._load.poll_limit_s
+        if self.events.is_open:
+            return limit_s
+        return min(limit_s, max(0.0, self._events_due - time.monotonic()))
 
     def _adapt(self, link: AmqpLink) -> None:
         """Consume as much as the load allows; nothing while we drain."""
@@ -193,7 +222,8 @@ class AmqpConsumer:
                 link.connection.call(link.channel, "basic_qos", prefetch_count=prefetch)
                 queue = self._function.queue_name
                 link.consumer_tag = link.connection.consume(link.channel, queue)
-        self.events.adapt(is_draining=self._is_draining)
+        if self.events.is_open:
+            self.events.adapt(is_draining=self._is_draining)
 
     def _on_delivery(self, link: AmqpLink, delivery: Delivery) -> None:
         properties = delivery.properties

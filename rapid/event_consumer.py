@@ -97,6 +97,11 @@ class EventConsumer:
 
     # --- for the connection
 
+    @property
+    def is_open(self) -> bool:
+        """Whether events are taken and accepted."""
+        return self._link is not None
+
     def open(self, link: AmqpLink) -> int:
         """Declare what events need on a channel of their own; return its number.
 

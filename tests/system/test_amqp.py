@@ -707,7 +707,7 @@ def test_an_odd_body_harms_nobody(
 def test_a_body_over_the_limit_is_refused_or_run_and_harms_nobody(
     echo: Rapid, server: Server, amqp: AmqpClient
 ) -> None:
-    reply = amqp.call(echo.function_name, b"x" * (7 * MIB))
+    reply = amqp.call(echo.function_name, b'"' + b"x" * (7 * MIB) + b'"')
 
     assert reply.headers["X-Lambda-Status"] == 413 or "X-Amz-Function-Error" in reply.headers
     assert server.invoke(echo.function_name, b"[1]").body == b"[1]"

@@ -194,6 +194,22 @@ def test_a_stopping_instance_finishes_what_runs_and_hands_back_what_does_not(
     assert amqp.waiting(f"{name}.dead") == 0
 
 
+def test_calls_go_on_when_the_event_queue_cannot_be_had(
+    server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient, name: str
+) -> None:
+    amqp.channel.queue_declare(f"{name}.events")  # of another kind
+    rapid = start_rapid(ECHO, AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name)
+    rapid.wait_for_log("no events are taken or accepted")
+    assert server.invoke(name, "[1]").body == b"[1]"
+    assert rapid.invoke(X_Amz_Invocation_Type="Event").status == 500
+
+    amqp.delete(f"{name}.events")
+
+    wait_until(
+        lambda: rapid.invoke(X_Amz_Invocation_Type="Event").status == 202, "events to be accepted"
+    )
+
+
 # --- retries
 
 

@@ -92,6 +92,7 @@ def rapid(
     *,
     amqp_uri: str | None = None,
     max_concurrency: int = 1,
+    name: str | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> Launch:
     """Return rapid from source, behind a broker when it is given one."""
@@ -107,7 +108,7 @@ def rapid(
     if amqp_uri is not None:
         environ["AMQP_URI"] = amqp_uri
     return Launch(
-        name="rapid" if amqp_uri is None else "rapid behind the broker",
+        name=name or ("rapid" if amqp_uri is None else "rapid behind the broker"),
         command=(sys.executable, "-m", "rapid", str(echo)),
         environ=environ,
         port=port,

@@ -24,6 +24,7 @@ from lambda_protocol.limits import (
 from lambda_protocol.log_format import LEVEL_NAMES
 from rapid.destinations import Destination, HttpDestination, parse_destination
 from rapid.events import RetryPolicy
+from rapid.log_lines import LEVELS
 
 USAGE: Final = """\
 Usage: rapid [FLAGS] [COMMAND [ARGS...]]
@@ -54,7 +55,11 @@ BOOTSTRAPS: Final = ("var/task/bootstrap", "opt/bootstrap", "var/runtime/bootstr
 _HIDDEN_PREFIX: Final = "AMQP_"
 #: Destinations may have credentials in them.
 _HIDDEN: Final = frozenset(
-    {"ON_SUCCESS", "ON_FAILURE", "PWD", "OLDPWD", "TERM", "SHLVL", "_", "_X_AMZN_TRACE_ID"}
+    {
+        *("ON_SUCCESS", "ON_FAILURE"),
+        *("PWD", "OLDPWD", "TERM", "SHLVL", "_"),
+        *("_X_AMZN_TRACE_ID", "_LAMBDA_TELEMETRY_LOG_FD"),
+    }
 )
 #: Kept from extensions, besides every name that starts with an underscore.
 #: Source: aws-lambda-rie, env.
@@ -102,6 +107,8 @@ class Config:
     checks_payload: bool
     prints_reports: bool
     logs_json: bool  #: the function's log format
+    application_log_level: str  #: of the function's own records, in a JSON log
+    system_log_level: str  #: of the platform's
     has_openfaas: bool
     is_snap_start: bool
     invoke_api: tuple[str, int]
@@ -139,6 +146,7 @@ class Config:
         )
         multi = env.integer("AWS_LAMBDA_MAX_CONCURRENCY", 0, least=1, most=1600)
         expires = env.text("AMQP_QUEUE_EXPIRES")
+        logs_json = env.choice("AWS_LAMBDA_LOG_FORMAT", "Text", ("Text", "JSON")) == "JSON"
         version = env.text("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
         log_stream = f"{time.strftime('%Y/%m/%d', time.gmtime())}/[{version}]{os.urandom(16).hex()}"
         memory_mb = env.integer("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 3008, least=1, most=1 << 20)
@@ -160,7 +168,9 @@ class Config:
             accepts_any_name=env.flag("ANY_FUNCTION_NAME", default=True),
             checks_payload=env.flag("CHECK_PAYLOAD", default=True),
             prints_reports=env.flag("PRINT_REPORTS"),
-            logs_json=env.choice("AWS_LAMBDA_LOG_FORMAT", "Text", ("Text", "JSON")) == "JSON",
+            logs_json=logs_json,
+            application_log_level=env.choice("AWS_LAMBDA_LOG_LEVEL", "INFO", LEVELS),
+            system_log_level=env.choice("AWS_LAMBDA_SYSTEM_LOG_LEVEL", "INFO", LEVELS),
             has_openfaas=env.flag("ENABLE_OPENFAAS"),
             is_snap_start=env.text("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start",
             invoke_api=flags.invoke_api
@@ -198,6 +208,7 @@ class Config:
                 region,
                 log_stream,
                 dummy_credentials=env.flag("DUMMY_CREDENTIALS"),
+                logs_json=logs_json,
             ),
         )
 
@@ -205,6 +216,11 @@ class Config:
     def slots(self) -> int:
         """How many invocations may run at once in this rapid."""
         return self.max_concurrency * self.runtime_concurrency
+
+    @property
+    def initialization_type(self) -> str:
+        """What the function is told of how it was started."""
+        return self.environ["AWS_LAMBDA_INITIALIZATION_TYPE"]
 
     @property
     def about(self) -> dict[str, str]:
@@ -290,6 +306,7 @@ def _function_environ(
     log_stream: str,
     *,
     dummy_credentials: bool,
+    logs_json: bool,
 ) -> dict[str, str]:
     """Everything passes but the hidden; what Lambda reserves is set, the rest only if absent."""
     presets = {
@@ -302,6 +319,8 @@ def _function_environ(
     }
     if dummy_credentials:
         presets |= {"AWS_ACCESS_KEY_ID": "dummy", "AWS_SECRET_ACCESS_KEY": "dummy"}
+    if logs_json:
+        presets["AWS_LAMBDA_LOG_LEVEL"] = "INFO"
     passed = {
         name: value
         for name, value in variables.items()

@@ -53,9 +53,7 @@ class Daemon:
         self._signals = _catch_signals()  # before a port is open: whoever sees it may stop us
         self._config = config
         self._reaper = Reaper()
-        self._reporter = Reporter(
-            function_name=config.function.name, version=config.version, as_json=config.logs_json
-        )
+        self._reporter = Reporter(as_json=config.logs_json, level=config.system_log_level)
         metrics = self._metrics = Metrics(config.function.name)
         self._scheduler = Scheduler(
             max_concurrency=config.max_concurrency,
@@ -165,8 +163,7 @@ class Daemon:
             listener = self._listeners[index] = RuntimeApiListener(
                 (host, port if index == 0 else 0),
                 index,
-                is_snap_start=self._config.is_snap_start,
-                about=self._config.about,
+                config=self._config,
             )
         return listener
 

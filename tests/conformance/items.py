@@ -59,7 +59,6 @@ def _how(text: str) -> dict[str, str]:
 
 
 _STREAMING: Final = _later("response streaming (InvokeWithResponseStream) is not built yet")
-_TELEMETRY: Final = _later("the Telemetry and Logs APIs are not built yet")
 _SERVER: Final = {"programs": "Server"}
 _RAPID: Final = {"programs": "rapid"}
 
@@ -268,18 +267,14 @@ ITEMS: Final[tuple[Item, ...]] = (
     *_section(
         "Telemetry and logs",
         Programs.RAPID,
-        (114, "Subscribing to telemetry is checked, and closed after init.", _TELEMETRY),
-        (115, "Subscribing to logs with schema 2021-03-18 works.", _TELEMETRY),
-        (116, "A subscriber gets the platform's and the function's records in order.", _TELEMETRY),
-        (117, "A destination's host name and path are honoured.", _TELEMETRY),
-        (118, "A dead subscriber blocks nobody.", _TELEMETRY),
+        (114, "Subscribing to telemetry is checked, and closed after init."),
+        (115, "Subscribing to logs with schema 2021-03-18 works."),
+        (116, "A subscriber gets the platform's and the function's records in order."),
+        (117, "A destination's host name and path are honoured."),
+        (118, "A dead subscriber blocks nobody, and is told what it missed."),
         (119, "START, END and REPORT share the request id; Init Duration is last, and only cold."),
         (120, "With log format JSON the platform's lines are objects of time, type and record."),
-        (
-            121,
-            "A multi-line message on the log descriptor is one record.",
-            _later("_LAMBDA_TELEMETRY_LOG_FD is not offered yet: runtimes log to standard output"),
-        ),
+        (121, "A multi-line message on the log descriptor is one record."),
         (122, "Partial lines, lines of 1 MB and bytes that are no UTF-8 pass, also in the tail."),
     ),
     *_section(

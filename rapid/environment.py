@@ -28,7 +28,7 @@ from rapid.processes import ExitStatus, Reaper
 from rapid.report import Reporter
 from rapid.sandbox import Sandbox
 from rapid.shutdown import shut_down
-from rapid.subscriber import Subscription
+from rapid.subscription import Subscription
 from rapid.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from rapid.log_level import passes
 from rapid.log_lines import LogMessage
 from rapid.platform_events import Ending, Event, InitRef, Span
 from rapid.sandbox import RUNTIME, Sandbox
-from rapid.subscriber import Subscription
+from rapid.subscription import Subscription
 from rapid.telemetry import Telemetry
 
 #: How long a reader that is behind may hold up the order of lines and events, seconds.

@@ -6,23 +6,19 @@ and "Specifying a destination protocol".
 
 from __future__ import annotations
 
-import http.client
 import logging
-import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 from rapid.platform_events import Event, logs_dropped
-from rapid.telemetry_schema import Schema, render
+from rapid.subscription import Subscription
+from rapid.telemetry_schema import render
 
 logger = logging.getLogger(__name__)
 
-#: Records are delivered here, whatever name the destination has.
-HOST: Final = "127.0.0.1"
 #: How long one delivery may take, seconds.
 ATTEMPT_LIMIT_S: Final = 5.0
 #: One that has not taken a batch for so long is not waited for at a shutdown, seconds.
@@ -30,28 +26,6 @@ STUCK_AFTER_S: Final = 0.3
 #: The pause after a first failed delivery, doubled after each further one up to the last, seconds.
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
-    """Where records go: HTTP to ``path`` or, with no path, TCP; always on this machine."""
-
-    port: int
-    path: str | None = None
-    host: str = ""  #: the Host header
-    method: str = "POST"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subscription:
-    """What an extension asked for."""
-
-    schema: Schema
-    types: tuple[str, ...]
-    destination: Destination
-    max_items: int
-    max_bytes: int
-    timeout_s: float
 
 
 class EventBuffer:
@@ -107,16 +81,6 @@ class EventBuffer:
                 other.add(event)
 
 
-class Transport(Protocol):
-    """A way to a destination. One thread: the subscriber's."""
-
-    def send(self, records: Sequence[bytes], limit_s: float) -> None:
-        """Deliver a batch; raises ``OSError`` or ``HTTPException`` when it was not taken."""
-
-    def close(self) -> None:
-        """Hang up. Idempotent."""
-
-
 class Subscriber:
     """A bounded buffer and one thread, ``telemetry-NAME``, that empties it. Thread-safe.
 
@@ -129,6 +93,8 @@ class Subscriber:
         self, name: str, subscription: Subscription, lock: threading.Lock, *, logs_json: bool
     ) -> None:
         """Deliver nothing before :meth:`start`."""
+        from rapid.telemetry_transport import open_transport  # HTTP: a tenth of the start time
+
         self.name = name
         self.subscription = subscription
         self._logs_json = logs_json
@@ -140,7 +106,7 @@ class Subscriber:
         self._is_hurried = False  # what is there goes at once
         self._is_stopping = False
         # only the thread's:
-        self._transport = _transport(subscription.destination)
+        self._transport = open_transport(subscription.destination)
         self._thread = threading.Thread(target=self._run, name=f"telemetry-{name}", daemon=True)
 
     def start(self) -> None:
@@ -222,7 +188,7 @@ class Subscriber:
         while records:
             try:
                 self._transport.send(records, ATTEMPT_LIMIT_S)
-            except (OSError, http.client.HTTPException) as error:
+            except OSError as error:
                 logger.debug(
                     "telemetry not taken", extra={"subscriber": self.name, "error": str(error)}
                 )
@@ -237,80 +203,6 @@ class Subscriber:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         with self._changed:
             self._is_failing = False
-
-
-class HttpTransport:
-    """Posts JSON arrays over one keep-alive connection."""
-
-    def __init__(self, destination: Destination) -> None:
-        """Connect on use."""
-        self._destination = destination
-        self._connection = http.client.HTTPConnection(HOST, destination.port)
-
-    def send(self, records: Sequence[bytes], limit_s: float) -> None:
-        """Post one batch; a status of 400 or more has not taken it."""
-        connection, destination = self._connection, self._destination
-        if connection.sock is not None and _has_ended(connection.sock):
-            connection.close()
-        connection.timeout = limit_s
-        if connection.sock is not None:
-            connection.sock.settimeout(limit_s)
-        body = b"[" + b",".join(records) + b"]"
-        connection.putrequest(destination.method, destination.path or "/", skip_host=True)
-        for name, value in (
-            ("Host", destination.host),
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(body))),
-        ):
-            connection.putheader(name, value)
-        connection.endheaders(body)
-        with connection.getresponse() as response:
-            response.read()
-        if response.status >= 400:
-            raise http.client.HTTPException(f"status {response.status}")
-
-    def close(self) -> None:
-        """Hang up."""
-        self._connection.close()
-
-
-class TcpTransport:
-    """Writes one record a line to one connection."""
-
-    def __init__(self, destination: Destination) -> None:
-        """Connect on use."""
-        self._port = destination.port
-        self._socket: socket.socket | None = None
-
-    def send(self, records: Sequence[bytes], limit_s: float) -> None:
-        """Write one batch."""
-        if self._socket is not None and _has_ended(self._socket):
-            self.close()
-        if self._socket is None:
-            self._socket = socket.create_connection((HOST, self._port), limit_s)
-        self._socket.settimeout(limit_s)
-        self._socket.sendall(b"".join(record + b"\n" for record in records))
-
-    def close(self) -> None:
-        """Hang up."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-
-def _transport(destination: Destination) -> Transport:
-    return TcpTransport(destination) if destination.path is None else HttpTransport(destination)
-
-
-def _has_ended(sock: socket.socket) -> bool:
-    """Whether the peer has closed, as far as one can tell before writing; never blocks."""
-    sock.settimeout(0)  # else a socket with a timeout waits for bytes, whatever the flags
-    try:
-        return sock.recv(1, socket.MSG_PEEK) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
 
 
 #: So many events are rendered in one go.

@@ -7,7 +7,8 @@ import time
 from typing import Final
 
 from rapid.platform_events import Event
-from rapid.subscriber import EventBuffer, Subscriber, Subscription
+from rapid.subscriber import EventBuffer, Subscriber
+from rapid.subscription import Subscription
 
 #: What one can subscribe to.
 STREAMS: Final = ("platform", "function", "extension")

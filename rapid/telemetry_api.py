@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from rapid.environment import ExecutionEnvironment
 from rapid.http_service import JSON, Exchange
-from rapid.subscriber import Destination, Subscription
+from rapid.subscription import Destination, Subscription
 from rapid.telemetry import STREAMS
 from rapid.telemetry_schema import Schema
 

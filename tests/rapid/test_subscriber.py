@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from rapid.platform_events import Event
-from rapid.subscriber import Destination, EventBuffer, Subscription
+from rapid.subscriber import EventBuffer
+from rapid.subscription import Destination, Subscription
 from rapid.telemetry import Telemetry
 from rapid.telemetry_schema import Schema
 from tests.conformance.listener import Listener, TcpListener

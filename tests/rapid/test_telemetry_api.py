@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rapid.subscriber import Destination, Subscription
+from rapid.subscription import Destination, Subscription
 from rapid.telemetry_api import TelemetryApiError, parse_subscription
 from rapid.telemetry_schema import Schema
 

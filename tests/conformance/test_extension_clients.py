@@ -6,14 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from scripts.ports import free_ports
-from tests.conformance.builds import BUILD_LIMIT_S, go_program, rust_program
 from tests.conformance.conftest import StartFunction
+from tests.runtimes.builds import built
+from tests.runtimes.recipes import GO_EXTENSION, RUST_EXTENSION
 from tests.support import MISBEHAVE, Rapid, wait_for
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(BUILD_LIMIT_S + 60)]
 
 PLATFORM = [
     "platform.initStart",
@@ -25,6 +22,11 @@ PLATFORM = [
     "platform.runtimeDone",
     "platform.report",
 ]
+
+
+def rust_extension() -> Path:
+    """Return the extension on the crate lambda-extension."""
+    return built(RUST_EXTENSION) / "target" / "release" / "rust-extension"
 
 
 def start_with(
@@ -63,7 +65,9 @@ def records_of(lines: list[str]) -> list[Any]:
 def test_an_extension_on_awss_rust_crate_reads_every_record(
     start_function: StartFunction, tmp_path: Path
 ) -> None:
-    rapid, file = start_with(rust_program("rust-extension"), start_function, tmp_path)
+    program = rust_extension()
+
+    rapid, file = start_with(program, start_function, tmp_path)
 
     answer = rapid.do(do="print", text="hello\n")
     lines = lines_of(file, "platform.report")
@@ -81,7 +85,7 @@ def test_an_extension_on_awss_rust_crate_reads_every_record(
 def test_an_extension_on_awss_rust_crate_reads_every_log(
     start_function: StartFunction, tmp_path: Path
 ) -> None:
-    program = rust_program("rust-extension")
+    program = rust_extension()
     rapid, file = start_with(program, start_function, tmp_path, RECORDER_API="logs")
 
     rapid.do(do="print", text="hello\n")
@@ -102,7 +106,7 @@ def test_an_extension_on_awss_rust_crate_reads_every_log(
 def test_an_extension_in_go_reads_every_record(
     start_function: StartFunction, tmp_path: Path
 ) -> None:
-    rapid, file = start_with(go_program("go-extension"), start_function, tmp_path)
+    rapid, file = start_with(built(GO_EXTENSION) / "bootstrap", start_function, tmp_path)
 
     answer = rapid.do(do="print", text="hello\n")
     records = records_of(lines_of(file, "platform.report"))

@@ -11,8 +11,8 @@ import pytest
 from tests.conformance.base_image import BaseImage, why_no_namespace
 from tests.conformance.doors import assert_function_error
 from tests.conftest import StartRapid
-from tests.runtimes.builds import Cache, NotBuilt
-from tests.runtimes.recipes import ECHO_GO, Recipe
+from tests.runtimes.builds import built
+from tests.runtimes.recipes import ECHO_GO
 from tests.runtimes.recipes import NODE as NODE_RECIPE
 from tests.support import ROOT, wait_until
 
@@ -57,14 +57,6 @@ def test_python_echoes_under_awslambdaric(start_rapid: StartRapid) -> None:
 
 
 # --- Go
-
-
-def built(recipe: Recipe) -> Path:
-    """Return the built folder of ``recipe``; without it the test is skipped."""
-    try:
-        return Cache.of_user().find(recipe)
-    except NotBuilt as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.fixture(scope="module")

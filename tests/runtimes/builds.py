@@ -7,6 +7,7 @@ registries and takes minutes, so the tests never do it: ``python -m tests.runtim
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import shutil
@@ -18,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 from scripts.apt import AptError, install
 from scripts.commands import CommandError, run
@@ -107,6 +110,17 @@ class Cache:
                 shutil.rmtree(old)
             else:
                 old.unlink()
+
+
+@functools.cache
+def built(recipe: Recipe) -> Path:
+    """Return the built folder of ``recipe``; without it the test is skipped, or fails if broken."""
+    try:
+        return Cache.of_user().find(recipe)
+    except NotBuilt as reason:
+        pytest.skip(str(reason))
+    except BuildBroken as error:
+        pytest.fail(str(error))
 
 
 def toolchain(recipe: Recipe) -> list[str]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import cache
-from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests import support
 from tests.conformance.doors import Door
-from tests.runtimes.builds import BuildBroken, Cache, NotBuilt
-from tests.runtimes.recipes import FUNCTIONS, Recipe
+from tests.runtimes.builds import built
+from tests.runtimes.recipes import FUNCTIONS
 from tests.runtimes.rows import ROWS, Row
 from tests.support import ROOT, Rapid, Server
 
@@ -30,12 +28,7 @@ StartFunction = Callable[..., Door]
 def row(request: pytest.FixtureRequest) -> Row:
     found: Row = request.param
     if found.recipe is not None:
-        try:
-            _built(found.recipe)
-        except NotBuilt as reason:
-            pytest.skip(str(reason))
-        except BuildBroken as error:
-            pytest.fail(str(error))
+        built(found.recipe)
     return found
 
 
@@ -86,7 +79,7 @@ def _open(
     ready: bool,
     **environ: str,
 ) -> Door:
-    folder = FUNCTIONS / row.folder if row.recipe is None else _built(row.recipe)
+    folder = FUNCTIONS / row.folder if row.recipe is None else built(row.recipe)
     environ = {
         "AWS_LAMBDA_FUNCTION_TIMEOUT": str(TIMEOUT_S),
         "INIT_TIMEOUT": str(INIT_TIMEOUT_S),
@@ -104,8 +97,3 @@ def _open(
     rapid.wait_for_log("consuming")
     server: Server = request.getfixturevalue("broker_server")
     return Door("broker", server.port, rapid)
-
-
-@cache
-def _built(recipe: Recipe) -> Path:
-    return Cache.of_user().find(recipe)

@@ -1,4 +1,4 @@
-"""The functions that must be built: what each needs, and the commands that make it."""
+"""The test programs that must be built: what each needs, and the commands that make it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.support import ROOT
 
 FUNCTIONS: Final = Path(__file__).parent / "functions"
 EXAMPLES: Final = ROOT / "examples"
+EXTENSIONS: Final = ROOT / "tests" / "conformance" / "functions"
 
 Commands = tuple[tuple[str, ...], ...]
 
@@ -53,6 +54,8 @@ RUST: Final = Recipe(
     fetch=(("cargo", "fetch", "--locked"),),
     build=(("cargo", "build", "--release", "--locked", "--offline"),),
 )
+GO_EXTENSION: Final = replace(GO, name="go-extension", source=EXTENSIONS / "go-extension")
+RUST_EXTENSION: Final = replace(RUST, name="rust-extension", source=EXTENSIONS / "rust-extension")
 JAVA: Final = Recipe(
     name="java",
     source=FUNCTIONS / "java",
@@ -78,4 +81,4 @@ NODE: Final = Recipe(
     environ={"MAKEFLAGS": "-j2", **_headers_of_node()},
 )
 
-RECIPES: Final = (GO, ECHO_GO, JAVA, RUST, NODE)
+RECIPES: Final = (GO, ECHO_GO, GO_EXTENSION, JAVA, RUST, RUST_EXTENSION, NODE)

@@ -295,7 +295,8 @@ class Program:
     @property
     def log(self) -> list[str]:
         """Every line printed so far: first standard output's, then standard error's."""
-        return (self.stdout + self.stderr).decode("utf-8", "replace").splitlines()
+        both = (self.stdout, self.stderr)  # apart: the last line of one may not be whole yet
+        return [line for text in both for line in text.decode("utf-8", "replace").splitlines()]
 
     def wait_for_log(self, text: str, *, count: int = 1, limit_s: float = LIMIT_S) -> str:
         """Return the line that contains ``text``, or the ``count``-th of them."""

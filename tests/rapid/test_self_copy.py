@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rapid.self_copy import SelfCopyError, copy_self
-from tests.support import run_rapid
+from tests.support import IS_ONE_FILE, run_rapid
 
 
 @pytest.fixture
@@ -68,6 +68,7 @@ def test_a_program_of_many_files_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
         copy_self()
 
 
+@pytest.mark.skipif(IS_ONE_FILE, reason="rapid is one file here")
 def test_init_container_mode_from_source_ends_with_one_line_and_code_1() -> None:
     done = run_rapid(KUBERNETES_INIT_CONTAINER="TRUE")
 

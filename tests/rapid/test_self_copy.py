@@ -20,6 +20,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     zipapp.create_archive(source, program, interpreter="/usr/bin/env python3")
     program.chmod(0o751)
     monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.delattr(sys, "frozen", raising=False)  # there when we are in the static executable
     return program
 
 
@@ -63,6 +64,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_program_of_many_files_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [__file__])
+    monkeypatch.delattr(sys, "frozen", raising=False)
 
     with pytest.raises(SelfCopyError, match="expected the static executable"):
         copy_self()

@@ -49,6 +49,10 @@ conformance: .venv/.dev ## compare with the AWS contract, and write docs/CONFORM
 rapid: ## make dist/lambda-runtime-api-daemon, rapid as one static file (PGO=0: quicker to make; UPDATE=1: newest sources)
 	@PYTHON="$(PYTHON)" scripts/build-rapid $(if $(filter 0,$(PGO)),--no-pgo) $(if $(filter 1,$(UPDATE)),--update)
 
+.PHONY: docker
+docker: ## build the images lambda-runtime-api-daemon and lambda-server
+	@scripts/build-images
+
 .PHONY: sbom
 sbom: ## write down, as SPDX, what dist/lambda-runtime-api-daemon is made of
 	@$(PYTHON) -m scripts.static.sbom

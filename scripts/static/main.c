@@ -111,13 +111,33 @@ static void start_interpreter(int argc, char **argv)
     PySys_SetObject("frozen", Py_True); /* the mark that other freezers set as well */
 }
 
+/* Return the code that rapid has asked to end with; print whatever else has ended it. */
+static int exit_code(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        PyErr_Print();
+        return 1;
+    }
+    PyObject *code = PyObject_GetAttrString(PyErr_GetRaisedException(), "code");
+    return (int)PyLong_AsLong(code);
+}
+
+static void flush(const char *name)
+{
+    PyObject *stream = PySys_GetObject(name);
+    if (stream != NULL && stream != Py_None && PyObject_CallMethod(stream, "flush", NULL) == NULL)
+        PyErr_Clear(); /* nobody reads it any more */
+}
+
 int main(int argc, char **argv)
 {
     start_interpreter(argc, argv);
     int code = 0;
-    if (PyImport_ImportFrozenModule("__main__") <= 0) { /* rapid/__main__.py */
-        PyErr_Print(); /* ends with the code of a SystemExit */
-        code = 1;
-    }
-    return Py_FinalizeEx() < 0 ? 120 : code;
+    if (PyImport_ImportFrozenModule("__main__") <= 0) /* rapid/__main__.py */
+        code = exit_code();
+    flush("stdout");
+    flush("stderr");
+    /* Not by Py_Finalize: it frees what daemon threads still use, and mimalloc unmaps that. A thread
+     * that has only just been started would crash the process in its last millisecond. */
+    _exit(code);
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -254,6 +255,16 @@ def test_sigterm_is_a_clean_stop(executable: Path) -> None:
         rapid.signal(signal.SIGTERM)
 
         assert rapid.wait_exit() == 0
+
+
+def test_an_exit_while_threads_start_is_no_crash(executable: Path) -> None:
+    """The Runtime API's thread has only just been started when the other port is found taken."""
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        ports = {"PORT": str(taken.getsockname()[1]), "RUNTIME_API_PORT": "0"}
+
+        codes = {run(executable, INVOKE_API_HOST=LOOPBACK, **ports).returncode for _ in range(20)}
+
+    assert codes == {1}
 
 
 # --- the copy of itself

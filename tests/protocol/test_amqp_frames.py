@@ -6,7 +6,7 @@ import datetime
 import decimal
 import random
 import struct
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pika
 import pika.frame
@@ -24,8 +24,9 @@ from lambda_protocol.amqp_frames import (
 FRAME_MAX = 4096  # the least that AMQP allows
 
 #: Older ones, such as Debian's in the static executable, mistake some integers' signs in a table.
+_PIKA: Final[str] = pika.__version__  # type: ignore[attr-defined] # unknown to types-pika
 reads_every_integer = pytest.mark.skipif(
-    pika.__version__.split(".")[:2] < ["1", "4"], reason="pika before 1.4 mistakes integers' signs"
+    _PIKA.split(".")[:2] < ["1", "4"], reason="pika before 1.4 mistakes integers' signs"
 )
 
 

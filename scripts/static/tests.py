@@ -24,16 +24,9 @@ from scripts.static.stages import CHECKOUT, HERE, Stage
 
 _UNIT_TESTS: Final = CHECKOUT / "build" / "unit-tests"
 
-#: Of modules, in the executable of their own.
+#: In the executable of their own; they start rapid as well, and then it is the shipped file.
 _UNITS: Final = ("tests/protocol", "tests/rapid")
-#: Of processes, with the shipped file.
-_PROCESSES: Final = (
-    "tests/static",
-    "tests/rapid",
-    "tests/system",
-    "tests/conformance",
-    "tests/runtimes",
-)
+_PROCESSES: Final = ("tests/static", "tests/system", "tests/conformance", "tests/runtimes")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -63,6 +63,7 @@ def test_a_taken_port_is_one_line_and_code_1(name: str) -> None:
 
 def test_log_lines_are_json_when_asked_for(start_rapid: StartRapid) -> None:
     rapid = start_rapid(ECHO, USE_STRUCTURED_LOGGING="true")
+    rapid.wait_for_log("environment ready")
 
     lines = [json.loads(line) for line in rapid.stderr.splitlines()]
 

@@ -62,6 +62,11 @@ test-binary: .venv/.dev ## run rapid's tests against that file (ARGS='tests/stat
 	@scripts/test-setup
 	@$(VENV_BIN)/python -m scripts.static.tests $(if $(filter 0,$(PGO)),--no-pgo) $(if $(ARGS),-- $(ARGS))
 
+.PHONY: container-check
+container-check: .venv/.dev ## build the images and run them as containers, without docker; needs root
+	@scripts/test-setup
+	@$(VENV_BIN)/pytest --quiet --capture=no tests/containers $(ARGS)
+
 .PHONY: bench
 bench: .venv/.dev ## measure latency and throughput
 	@scripts/test-setup

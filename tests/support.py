@@ -533,6 +533,17 @@ def marked_pids(mark: str) -> list[int]:
     return found
 
 
+def child_states(pid: int) -> dict[int, str]:
+    """Return the children of a process and how the kernel says they are: S sleeps, Z is dead."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == pid:
+                found[int(folder.name)] = state
+    return found
+
+
 def is_alive(pid: int) -> bool:
     """Return whether ``pid`` runs; a zombie does not."""
     with contextlib.suppress(OSError):

@@ -14,7 +14,7 @@ from typing import Final
 
 from tests.support import RAPID, Rapid
 
-_ENTRYPOINT: Final = """\
+ENTRYPOINT: Final = """\
 #!/bin/sh
 # Takes the handler; starts the runtime, by the emulator unless a Runtime API is there already.
 if [ $# -ne 1 ]; then
@@ -79,7 +79,7 @@ class BaseImage:
         """Lay out entrypoint, emulator, bootstrap and an empty task folder."""
         self.folder = folder
         self.in_namespace = in_namespace
-        self.entrypoint = self._script("lambda-entrypoint.sh", _ENTRYPOINT)
+        self.entrypoint = self._script("lambda-entrypoint.sh", ENTRYPOINT)
         self.rie = self._script("usr/local/bin/aws-lambda-rie", _RIE)
         self.bootstrap = self._script("var/runtime/bootstrap", _BOOTSTRAP)
         for empty in ("var/task", "opt"):

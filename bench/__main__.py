@@ -1,4 +1,4 @@
-"""The command line: ``python -m bench`` measures, ``python -m bench profile`` looks inside."""
+"""The command line: ``python -m bench`` measures; its commands compare, or look inside."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from pathlib import Path
 import click
 
 from bench.errors import BenchError, ToolMissing
+from bench.events import measure_events, render_events
+from bench.extensions import compare_extensions
 from bench.profile import PROGRAMS, profile_program
 from bench.report import render, save_json
 from bench.run import Plan, run
 from bench.subjects import SUBJECTS, Setup
-from bench.tools import Tool, build_echo, install_rie, require_wrk
+from bench.tools import Tool, build_echo, build_extension, install_rie, require_wrk
 from scripts.progress import Step
 from scripts.rabbitmq_node import RabbitmqError
 
@@ -125,6 +127,33 @@ def profile(
                 folder=folder,
             )
         )
+
+
+@main.command()
+@click.option("--rounds", default=7, show_default=True)
+@click.option("--seconds", default=3, show_default=True, help="Length of each load.")
+@click.pass_obj
+def extensions(setup: Setup, *, rounds: int, seconds: int) -> None:
+    """Measure what an extension adds to a call, and what telemetry adds to that."""
+    with Step("extension") as step:
+        tool = build_extension()
+        step.result(tool.origin)
+    with _folder() as name:
+        table = compare_extensions(
+            setup.echo, tool.path, rounds=rounds, seconds=seconds, folder=Path(name)
+        )
+    click.echo("\n" + table)
+
+
+@main.command()
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--seconds", default=4, show_default=True, help="Length of each load.")
+@click.pass_obj
+def events(setup: Setup, *, rounds: int, seconds: int) -> None:
+    """Measure how many events are accepted and run a second."""
+    with _folder() as name:
+        rates = measure_events(setup, Path(name), rounds=rounds, seconds=seconds)
+    click.echo("\n" + render_events(rates))
 
 
 def _parse_subjects(text: str) -> frozenset[str]:

@@ -88,7 +88,14 @@ class Launch:
             connection.close()
 
 
-def rapid(echo: Path, *, amqp_uri: str | None = None, max_concurrency: int = 1) -> Launch:
+def rapid(
+    echo: Path,
+    *,
+    amqp_uri: str | None = None,
+    max_concurrency: int = 1,
+    name: str | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Launch:
     """Return rapid from source, behind a broker when it is given one."""
     port, runtime_api_port = free_ports(2)
     environ = {
@@ -97,11 +104,12 @@ def rapid(echo: Path, *, amqp_uri: str | None = None, max_concurrency: int = 1) 
         "RUNTIME_API_PORT": str(runtime_api_port),
         "AWS_LAMBDA_FUNCTION_NAME": FUNCTION_NAME,
         "MAX_CONCURRENCY": str(max_concurrency),
+        **(settings or {}),
     }
     if amqp_uri is not None:
         environ["AMQP_URI"] = amqp_uri
     return Launch(
-        name="rapid" if amqp_uri is None else "rapid behind the broker",
+        name=name or ("rapid" if amqp_uri is None else "rapid behind the broker"),
         command=(sys.executable, "-m", "rapid", str(echo)),
         environ=environ,
         port=port,

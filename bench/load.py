@@ -28,12 +28,15 @@ class Load:
     errors: dict[str, int]  #: by kind; ``status`` is answers of 400 and above
 
 
-def run_wrk(url: str, *, connections: int, seconds: int) -> Load:
+def run_wrk(url: str, *, connections: int, seconds: int, as_events: bool = False) -> Load:
     """Call ``url`` for ``seconds`` from one wrk thread; each connection has one call at a time."""
+    environ = {**os.environ, "BENCH_PAYLOAD": PAYLOAD.decode()}
+    if as_events:
+        environ["BENCH_INVOCATION_TYPE"] = "Event"
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=10s"]
     run = subprocess.run(
         [*command, "-s", str(_SCRIPT), url],
-        env={**os.environ, "BENCH_PAYLOAD": PAYLOAD.decode()},
+        env=environ,
         stdout=subprocess.PIPE,
         text=True,
         timeout=seconds + _END_LIMIT_S,

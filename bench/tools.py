@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.errors import ToolMissing
 
 _ECHO = Path(__file__).with_name("echo")
+_EXTENSION = Path(__file__).with_name("extension")
 _RIE_PACKAGE = "github.com/aws/aws-lambda-runtime-interface-emulator/cmd/aws-lambda-rie"
 _GO_TIMEOUT_S = 180
 
@@ -41,15 +42,16 @@ def build_echo() -> Tool:
     """Build the static Go echo function once per source and compiler; without Go, give Python's."""
     try:
         version = _run(["go", "env", "GOVERSION"]).strip()
-        digest = hashlib.sha256(version.encode())
-        for source in sorted(_ECHO.iterdir()):
-            digest.update(source.read_bytes())
-        binary = _cache() / f"echo-{digest.hexdigest()[:16]}"
-        if not binary.exists():
-            _run(["go", "build", "-trimpath", "-o", str(binary), "."], cwd=_ECHO)
+        binary = _build_go(_ECHO, version)
     except ToolMissing as missing:
         return Tool(path=_ECHO / "echo.py", origin=f"Python fallback ({missing})")
     return Tool(path=binary, origin=f"{version}, aws-lambda-go {_module_version(binary, 'dep')}")
+
+
+def build_extension() -> Tool:
+    """Build the Go extension, once per source and compiler; raises ``ToolMissing`` without Go."""
+    version = _run(["go", "env", "GOVERSION"]).strip()
+    return Tool(path=_build_go(_EXTENSION, version), origin=version)
 
 
 def install_rie() -> Tool:
@@ -58,6 +60,16 @@ def install_rie() -> Tool:
     if not binary.exists():
         _run(["go", "install", f"{_RIE_PACKAGE}@latest"], environ={"GOBIN": str(_cache())})
     return Tool(path=binary, origin=f"Go tool, {_module_version(binary, 'mod')}")
+
+
+def _build_go(source: Path, version: str) -> Path:
+    digest = hashlib.sha256(version.encode())
+    for file in sorted(source.iterdir()):
+        digest.update(file.read_bytes())
+    binary = _cache() / f"{source.name}-{digest.hexdigest()[:16]}"
+    if not binary.exists():
+        _run(["go", "build", "-trimpath", "-o", str(binary), "."], cwd=source)
+    return binary
 
 
 def _cache() -> Path:

@@ -3,6 +3,7 @@
 wrk.method = "POST"
 wrk.body = os.getenv("BENCH_PAYLOAD")
 wrk.headers["Content-Type"] = "application/json"
+wrk.headers["X-Amz-Invocation-Type"] = os.getenv("BENCH_INVOCATION_TYPE")
 
 function done(summary, latency, _)
    local figures = {

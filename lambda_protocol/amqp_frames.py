@@ -71,11 +71,12 @@ def encode_publish(
     *,
     frame_max: int,
     mandatory: bool = False,
+    exchange: str = "",
 ) -> bytes:
-    """Return the frames that publish ``body`` to the default exchange."""
+    """Return the frames that publish ``body``, to the default exchange unless another is named."""
     header = _encode_content_header(properties, len(body))
     parts = [
-        _publish_method(channel, routing_key, mandatory),
+        _publish_method(channel, exchange, routing_key, mandatory),
         _FRAME.pack(_CONTENT_HEADER, channel, len(header)),
         header,
         _FRAME_END,
@@ -177,13 +178,12 @@ _ACK_FRAME = struct.Struct(">BHIHHQBB")
 
 
 @lru_cache(maxsize=1024)
-def _publish_method(channel: int, routing_key: str, mandatory: bool) -> bytes:
-    key = routing_key.encode(errors="surrogateescape")
+def _publish_method(channel: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:
     payload = b"".join(
         (
-            struct.pack(">HHHB", _BASIC, _PUBLISH, 0, 0),  # reserved; the default exchange
-            bytes((len(key),)),
-            key,
+            struct.pack(">HHH", _BASIC, _PUBLISH, 0),  # reserved
+            _encode_short(exchange),
+            _encode_short(routing_key),
             bytes((mandatory,)),
         )
     )

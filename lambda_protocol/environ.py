@@ -78,6 +78,21 @@ class Environ:
             raise ConfigError(f"{name} is {text!r}; expected seconds from {least:g} to {most:g}")
         return value
 
+    def durations(self, name: str, default: str) -> tuple[float, ...]:
+        """Return durations in seconds, separated by commas; none of them is nothing."""
+        values = []
+        for part in self.text(name, default).split(","):
+            try:
+                value = float(part)
+            except ValueError:
+                value = math.nan
+            if not 0 < value < math.inf:
+                raise ConfigError(
+                    f"{name} is {self.text(name)!r}; expected seconds separated by commas"
+                )
+            values.append(value)
+        return tuple(values)
+
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         """Return one of ``choices``, compared without regard to case."""
         text = self.text(name, default)

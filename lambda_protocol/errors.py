@@ -133,6 +133,7 @@ class ErrorType(StrEnum):
     EXTENSION_INIT_ERROR = "Extension.InitError"
     EXTENSION_EXIT_ERROR = "Extension.ExitError"
     EXTENSION_LAUNCH_ERROR = "Extension.LaunchError"
+    TOO_MANY_EXTENSIONS = "Extension.TooManyExtensions"
 
 
 def error_payload(error_type: str, message: str) -> bytes:

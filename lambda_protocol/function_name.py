@@ -31,6 +31,8 @@ _QUALIFIER = re.compile(r"\$LATEST(?:\.PUBLISHED)?|[a-zA-Z0-9_$-]+")
 #: Names that are queues of the system. RabbitMQ keeps ``amq.`` (a caller could otherwise write
 #: into another caller's reply queue); the others belong to events, beside a function's own queue.
 _SYSTEM_QUEUE = re.compile(r"amq\..*|lambda\.retry\..*|.*\.(?:events|dead)")
+#: The longest name: its event queue has one, too.
+_LONGEST = QUEUE_NAME_BYTES - len(".events")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,7 @@ def parse_function_name(
         region=region,
         account_id=account_id,
     )
-    if _SYSTEM_QUEUE.fullmatch(ref.name) or len(ref.name) > QUEUE_NAME_BYTES:
+    if _SYSTEM_QUEUE.fullmatch(ref.name) or len(ref.name) > _LONGEST:
         raise function_not_found(ref)
     return ref
 

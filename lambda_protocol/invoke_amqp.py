@@ -14,23 +14,22 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lambda_protocol.amqp_frames import Delivery, Properties
+from lambda_protocol.amqp_frames import Delivery, HeaderValue, Properties
 from lambda_protocol.errors import LambdaApiError, error_from_wire
 from lambda_protocol.function_name import FunctionRef, parse_function_name
 from lambda_protocol.invocation import (
     UNHANDLED,
     Invocation,
-    InvocationType,
     Outcome,
     new_request_id,
     relayed_request_id,
 )
 from lambda_protocol.invoke_http import (
     decode_client_context,
+    require_json,
     require_tenant_id,
     usable_trace_id,
 )
-from lambda_protocol.limits import EVENT_AGE_MAX_S
 
 #: RabbitMQ's pseudo-queue: replies come back on the channel that published the call.
 #: Source: RabbitMQ documentation, "Direct Reply-to".
@@ -43,7 +42,6 @@ _TRACE_ID = "X-Amzn-Trace-Id"
 _LOG_TYPE = "X-Amz-Log-Type"
 _TENANT_ID = "X-Amz-Tenant-Id"
 _QUALIFIER = "X-Amz-Function-Qualifier"
-_INVOCATION_TYPE = "X-Amz-Invocation-Type"
 #: In a call: this client understands frames. Without it: one reply and nothing else.
 _FRAMES = "X-Lambda-Frames"
 #: In a reply: which frame this is; absent from the last one.
@@ -75,12 +73,20 @@ class Started:
 
 
 def encode_call(invocation: Invocation, *, queue_timeout_s: float) -> Properties:
-    """Return the properties of a call; ``queue_timeout_s`` is how long it may wait unstarted.
+    """Return the properties of a call; ``queue_timeout_s`` is how long it may wait unstarted."""
+    return Properties(
+        content_type="application/json",
+        headers=call_headers(invocation),
+        correlation_id=invocation.request_id,
+        reply_to=DIRECT_REPLY_TO,
+        expiration=str(int(queue_timeout_s * 1000)),
+        timestamp=int(time.time()),
+    )
 
-    An Event has no ``reply_to``, and may wait for as long as AWS keeps one: it is run once, in
-    the background.
-    """
-    headers: dict[str, str | int] = {_TRACE_ID: invocation.trace_id, _FRAMES: 1}
+
+def call_headers(invocation: Invocation) -> dict[str, HeaderValue]:
+    """Return what a message says of an invocation beside its payload and request id."""
+    headers: dict[str, HeaderValue] = {_TRACE_ID: invocation.trace_id, _FRAMES: 1}
     if invocation.client_context is not None:
         headers[_CLIENT_CONTEXT] = invocation.client_context
     if invocation.wants_log_tail:
@@ -89,23 +95,16 @@ def encode_call(invocation: Invocation, *, queue_timeout_s: float) -> Properties
         headers[_TENANT_ID] = invocation.tenant_id
     if invocation.function.qualifier is not None:
         headers[_QUALIFIER] = invocation.function.qualifier
-    is_event = invocation.type is InvocationType.EVENT
-    if is_event:
-        headers[_INVOCATION_TYPE] = InvocationType.EVENT.value
-    return Properties(
-        content_type="application/json",
-        headers=headers,
-        delivery_mode=2 if is_event else None,
-        correlation_id=invocation.request_id,
-        reply_to=None if is_event else DIRECT_REPLY_TO,
-        expiration=str(int((EVENT_AGE_MAX_S if is_event else queue_timeout_s) * 1000)),
-        timestamp=int(time.time()),
-    )
+    return headers
 
 
-def decode_call(delivery: Delivery, function: FunctionRef) -> IncomingCall:
+def decode_call(
+    delivery: Delivery, function: FunctionRef, *, check_payload: bool = False
+) -> IncomingCall:
     """Return the call in ``delivery`` for ``function``, whose queue it came from.
 
+    ``check_payload`` refuses a payload that is no JSON, of a client that is none of ours: a Lambda
+    Server has checked its own.
     What a header cannot carry on is refused or replaced: a client context that is no JSON object,
     a malformed qualifier or tenant id raise a ``LambdaApiError``; an unusable trace id gives way
     to a fresh one.
@@ -113,6 +112,8 @@ def decode_call(delivery: Delivery, function: FunctionRef) -> IncomingCall:
     properties = delivery.properties
     headers = properties.headers
     understands_frames = headers.get(_FRAMES) == 1
+    if check_payload and not understands_frames and delivery.body:
+        require_json(delivery.body)
     client_context = _text(headers.get(_CLIENT_CONTEXT))
     if client_context is not None:
         decode_client_context(client_context)
@@ -127,7 +128,6 @@ def decode_call(delivery: Delivery, function: FunctionRef) -> IncomingCall:
     tenant_id = _text(headers.get(_TENANT_ID))
     if tenant_id is not None:
         require_tenant_id(tenant_id)
-    is_event = headers.get(_INVOCATION_TYPE) == InvocationType.EVENT
     invocation = Invocation(
         request_id=(
             relayed_request_id(properties.correlation_id)
@@ -136,7 +136,6 @@ def decode_call(delivery: Delivery, function: FunctionRef) -> IncomingCall:
         ),
         function=function,
         payload=delivery.body or b"{}",
-        type=InvocationType.EVENT if is_event else InvocationType.REQUEST_RESPONSE,
         wants_log_tail=headers.get(_LOG_TYPE) == "Tail",
         client_context=client_context,
         trace_id=usable_trace_id(_text(headers.get(_TRACE_ID))),
@@ -152,7 +151,7 @@ def decode_call(delivery: Delivery, function: FunctionRef) -> IncomingCall:
 
 def encode_outcome(correlation_id: str | None, outcome: Outcome) -> Properties:
     """Return the properties of the reply whose body is ``outcome.payload``."""
-    headers: dict[str, str | int] = {_STATUS: 200, _EXECUTED_VERSION: outcome.executed_version}
+    headers: dict[str, HeaderValue] = {_STATUS: 200, _EXECUTED_VERSION: outcome.executed_version}
     if outcome.function_error is not None:
         headers[_FUNCTION_ERROR] = outcome.function_error
     if outcome.log_tail is not None:
@@ -230,7 +229,7 @@ def _node_of(term: bytes) -> bytes | None:
     return node
 
 
-def _reply(correlation_id: str | None, headers: dict[str, str | int]) -> Properties:
+def _reply(correlation_id: str | None, headers: dict[str, HeaderValue]) -> Properties:
     return Properties(
         content_type="application/json", headers=headers, correlation_id=correlation_id
     )

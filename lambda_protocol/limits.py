@@ -29,8 +29,10 @@ FUNCTION_TIMEOUT_MAX_S: Final = 900
 #: Init phase of an on-demand function, seconds.
 #: Source: Lambda developer guide, "Lambda execution environment lifecycle".
 INIT_TIMEOUT_S: Final = 10.0
-#: Oldest an event may get before it is given up, seconds. Source: API_PutFunctionEventInvokeConfig.
+#: Oldest an event may get before it is given up, seconds: the default, and the least there can be.
+#: Source: API_PutFunctionEventInvokeConfig.
 EVENT_AGE_MAX_S: Final = 21_600
+EVENT_AGE_MIN_S: Final = 60
 
 #: How long a call may wait unstarted before it is refused, seconds (our choice).
 INVOKE_QUEUE_TIMEOUT_S: Final = 30.0

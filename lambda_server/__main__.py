@@ -1,20 +1,29 @@
-"""The command ``lambda-server``: serve, run functions for development, invoke."""
+"""The command ``lambda-server``: serve, run functions for development, invoke, dead letters."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import dataclasses
 import json
 import os
 import sys
+import time
+from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
 import click
 
-from lambda_protocol.environ import ConfigError
+from lambda_protocol.environ import ConfigError, Environ
+from lambda_protocol.errors import LambdaApiError
+from lambda_protocol.function_name import parse_function_name
 from lambda_protocol.limits import FUNCTION_TIMEOUT_MAX_S
+
+if TYPE_CHECKING:
+    from lambda_server.dead_letters import DeadLetters
 
 #: Exit codes of ``invoke``: the function failed, or the call did.
 FUNCTION_FAILED: Final = 1
@@ -116,6 +125,104 @@ def invoke(
         click.echo(body)
     if response.headers.get("X-Amz-Function-Error"):
         sys.exit(FUNCTION_FAILED)
+
+
+@main.group()
+def dead() -> None:
+    """Look at the events that a function could not do, and try them again.
+
+    AMQP_URI names the broker, as for `serve`.
+    """
+
+
+@dead.command(name="list")
+@click.argument("name")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 65_535))
+def list_dead(name: str, limit: int) -> None:
+    """List the oldest dead letters of the function NAME."""
+    with _dead_letters(name) as letters:
+        total = letters.count()
+        for letter in letters.read(limit):
+            when = _local_time(letter.first_queued_ms)
+            error = " ".join(letter.error_message.split())
+            click.echo(f"{letter.request_id}  {when}  attempts {letter.attempts}  {error[:100]}")
+        shown = f", the oldest {limit} shown" if total > limit else ""
+        click.echo(f"{name}: {total} dead letters{shown}")
+
+
+@dead.command()
+@click.argument("name")
+@click.argument("request_id", required=False)
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 65_535))
+def show(name: str, request_id: str | None, limit: int) -> None:
+    """Print dead letters of the function NAME whole, one JSON object a line.
+
+    With REQUEST_ID only that one, looked for among the oldest 65,535.
+    """
+    with _dead_letters(name) as letters:
+        found = letters.read(limit if request_id is None else 65_535)
+    for letter in found:
+        if request_id in (None, letter.request_id):
+            members = {**dataclasses.asdict(letter), "payload": _shown(letter.payload)}
+            click.echo(json.dumps(members))
+    if request_id is not None and all(letter.request_id != request_id for letter in found):
+        raise click.ClickException(f"{name} has no dead letter {request_id}")
+
+
+@dead.command()
+@click.argument("name")
+def redrive(name: str) -> None:
+    """Give every dead letter of the function NAME a fresh start as an event.
+
+    May be interrupted: what is not moved yet stays.
+    """
+    with _dead_letters(name) as letters:
+        total = letters.count()
+        with click.progressbar(length=total, label=f"{total} dead letters of {name}") as bar:
+            moved = letters.redrive(lambda: bar.update(1))
+    click.echo(f"{moved} events are tried again")
+
+
+@dead.command()
+@click.argument("name")
+@click.confirmation_option(prompt="Remove every dead letter for good?")
+def purge(name: str) -> None:
+    """Remove every dead letter of the function NAME."""
+    with _dead_letters(name) as letters:
+        click.echo(f"{letters.purge()} dead letters removed")
+
+
+@contextlib.contextmanager
+def _dead_letters(name: str) -> Iterator[DeadLetters]:
+    """Connect to the broker; every failure is one line."""
+    from lambda_protocol.amqp_connection import BrokerLost
+    from lambda_server.dead_letters import DeadLetters, DeadLettersError
+
+    try:
+        address = Environ(os.environ).broker()
+        if address is None:
+            raise click.UsageError("AMQP_URI is not set; expected amqp://host:port/vhost")
+        with contextlib.closing(DeadLetters(address, parse_function_name(name))) as letters:
+            yield letters
+    except (ConfigError, LambdaApiError) as error:
+        raise click.UsageError(str(error)) from error
+    except DeadLettersError as error:
+        raise click.ClickException(str(error)) from error
+    except BrokerLost as error:
+        raise click.ClickException(f"the broker is not reached or was lost: {error!r}") from error
+
+
+def _local_time(epoch_ms: int | None) -> str:
+    if epoch_ms is None:
+        return "-" * 19
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch_ms / 1000))
+
+
+def _shown(payload: bytes) -> object:
+    try:
+        return json.loads(payload)
+    except ValueError:
+        return payload.decode("utf-8", "replace")
 
 
 def _connect(endpoint_url: str) -> HTTPConnection:

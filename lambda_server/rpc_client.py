@@ -9,19 +9,19 @@ from typing import Any, Final
 
 from lambda_protocol.amqp_connection import (
     AmqpConnection,
-    BasicProperties,
     Channel,
     ChannelClosed,
     ChannelClosedByBroker,
     Parameters,
 )
-from lambda_protocol.amqp_frames import PERSISTENT, Delivery, Properties, encode_publish
+from lambda_protocol.amqp_frames import Delivery, encode_publish
 from lambda_protocol.errors import (
     LambdaApiError,
     ResourceNotReadyException,
     ServiceException,
     TooManyRequestsException,
 )
+from lambda_protocol.event_amqp import Event, encode_event, event_queue
 from lambda_protocol.function_name import function_not_found
 from lambda_protocol.invocation import Invocation, Outcome
 from lambda_protocol.invoke_amqp import DIRECT_REPLY_TO, Started, decode_reply, encode_call
@@ -90,16 +90,17 @@ class RpcClient:
     def publish_event(self, invocation: Invocation) -> None:
         """Publish an Event and wait for the broker's confirm; raises ``LambdaApiError``."""
         channel = self._confirming_channel()
-        properties = encode_call(invocation, queue_timeout_s=self._queue_timeout_s)
-        self._is_returned = False
-        self._confirms.clear()
-        channel.basic_publish(
-            "",
-            invocation.function.queue_name,
+        frames = encode_publish(
+            channel.channel_number,
+            event_queue(invocation.function),
+            encode_event(Event.accepted(invocation)),
             invocation.payload,
-            _pika_properties(properties),
+            frame_max=self._connection.frame_max,
             mandatory=True,
         )
+        self._is_returned = False
+        self._confirms.clear()
+        self._connection.send(frames)
         deadline = time.monotonic() + self._queue_timeout_s
         while not self._confirms:
             left = deadline - time.monotonic()
@@ -202,14 +203,3 @@ _NOT_FOUND: Final = 404
 
 def _deadline_of(frame: Started) -> float:
     return time.monotonic() + frame.within_s + REPLY_GRACE_S
-
-
-def _pika_properties(properties: Properties) -> BasicProperties:
-    return BasicProperties(
-        content_type=properties.content_type,
-        headers=dict(properties.headers),
-        delivery_mode=PERSISTENT,
-        correlation_id=properties.correlation_id,
-        expiration=properties.expiration,
-        timestamp=properties.timestamp,
-    )

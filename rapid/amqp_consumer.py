@@ -19,7 +19,6 @@ from lambda_protocol.amqp_connection import (
     AmqpConnection,
     BrokerLost,
     ChannelClosed,
-    ChannelClosedByBroker,
     connection_parameters,
 )
 from lambda_protocol.amqp_frames import Delivery
@@ -35,23 +34,23 @@ from lambda_protocol.invoke_amqp import (
     encode_started,
 )
 from rapid.amqp_link import AmqpLink
+from rapid.amqp_load import HAND_BACK_AFTER_S, Load
 from rapid.call import Call
+from rapid.event_consumer import EventConsumer
 from rapid.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 
 #: Reconnect delays, seconds: the first, and the longest.
 BACKOFF_S: Final = (0.1, 5.0)
-#: The work that may be read ahead for each slot, seconds.
-READ_AHEAD_S: Final = 0.005
-#: Steps of reading ahead, calls a slot: a change costs a new consumer, so there are few.
-READ_AHEAD_STEPS: Final = (0, 1, 4, 16)
-#: A call read ahead that has waited this long goes back, for an instance that is free, seconds.
-HAND_BACK_AFTER_S: Final = 0.05
-#: The weight of the newest call in the mean duration.
-_SMOOTHING: Final = 0.1
-#: Between two changes of the read-ahead, seconds.
-_CHANGE_INTERVAL_S: Final = 0.5
+#: How soon queues of events that were not to be had are asked for again, seconds.
+EVENTS_RETRY_S: Final = 5.0
+#: How long a stop waits for what was published last, seconds.
+CONFIRM_AT_STOP_S: Final = 2.0
+
+
+#: Makes the consumer of events, given a way to run something soon in this consumer's thread.
+MakeEvents = Callable[[Callable[[Callable[[], None]], None]], EventConsumer]
 
 
 class AmqpConsumer:
@@ -63,27 +62,33 @@ class AmqpConsumer:
         *,
         function: FunctionRef,
         scheduler: Scheduler,
-        slots: int,
+        load: Load,
+        make_events: MakeEvents,
         queue_arguments: dict[str, Any],
         is_auto_delete: bool,
         reruns_redelivered: bool,
+        checks_payload: bool,
     ) -> None:
-        """``slots`` is how many calls can run at once; raises ``ConfigError`` for a wrong URI."""
+        """``make_events`` makes the consumer of events; raises ``ConfigError`` for a wrong URI."""
         self._parameters = connection_parameters(broker, name=f"rapid {function.name}")
         self._broker = broker
         self._function = function
         self._scheduler = scheduler
-        self._slots = slots
         self._queue_arguments = queue_arguments
         self._is_auto_delete = is_auto_delete
         self._reruns_redelivered = reruns_redelivered
+        self._checks_payload = checks_payload
         self._link: AmqpLink | None = None
         self._commands: queue.SimpleQueue[Callable[[AmqpLink], None]] = queue.SimpleQueue()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._is_woken = False
         self._is_draining = False
         self._stopping = threading.Event()
         self._drained = threading.Event()
-        self._load = _Load(slots)
+        self._load = load
+        self._event_channel = 0
+        self._events_due = 0.0  # when their queues are asked for again, monotonic seconds
+        self.events = make_events(self._defer)
         self._thread = threading.Thread(target=self._run, name="amqp-consumer", daemon=True)
 
     @property
@@ -133,61 +138,97 @@ class AmqpConsumer:
 
         def on_delivery(delivery: Delivery) -> None:
             assert link is not None
-            self._on_delivery(link, delivery)
+            if delivery.channel == self._event_channel:
+                self.events.on_delivery(delivery)
+            else:
+                self._on_delivery(link, delivery)
 
         connection = AmqpConnection(self._parameters, on_delivery, wake_fd=self._wake_reader)
         try:
             link = self._open(connection)
-            if not self._is_draining:
-                self._consume(link)  # from here on calls come in
+            self._adapt(link)  # from here on calls come in
+            self._open_events(link)
             self._link = link
             logger.info("consuming", extra={"queue": self._function.name, "broker": self._broker})
             while not self._stopping.is_set():
-                connection.poll(self._load.poll_limit_s)
+                connection.poll(0.0 if self._is_woken else self._poll_limit_s)
+                self._is_woken = False
                 if link.lost_reason is not None:
                     raise ChannelClosed(0, link.lost_reason)
                 self._run_commands(link)
                 if self._load.is_over:
                     self._hand_back(link, HAND_BACK_AFTER_S)
-            self._run_commands(link)
+                if not self.events.is_open and time.monotonic() >= self._events_due:
+                    self._open_events(link)
+                self._adapt(link)
+            self._finish(link)
         finally:
             connection.shut_down()
+
+    def _finish(self, link: AmqpLink) -> None:
+        """Send what is left to send, and hear that the broker has it."""
+        deadline = time.monotonic() + CONFIRM_AT_STOP_S
+        self._run_commands(link)
+        while self.events.pending and time.monotonic() < deadline:
+            link.connection.poll(_FINISH_POLL_S)
+            self._run_commands(link)
 
     def _open(self, connection: AmqpConnection) -> AmqpLink:
         channel = connection.open_channel()
         link = AmqpLink(self._parameters, connection, channel, self._defer)
-        try:
-            connection.call(
-                channel,
-                "queue_declare",
-                queue=self._function.queue_name,
-                durable=True,
-                auto_delete=self._is_auto_delete,
-                arguments=self._queue_arguments,
-            )
-        except ChannelClosedByBroker as error:
-            logger.error(
-                "the queue %r exists with other properties; expected durable, auto_delete=%s, %s: "
-                "delete it, or set AMQP_QUEUE_TYPE and AMQP_QUEUE_EXPIRES to what it has",
-                self._function.queue_name,
-                self._is_auto_delete,
-                self._queue_arguments,
-                extra={"broker_says": error.reply_text},
-            )
-            raise
+        link.declare(
+            channel,
+            self._function.queue_name,
+            self._queue_arguments,
+            settings="AMQP_QUEUE_TYPE and AMQP_QUEUE_EXPIRES",
+            auto_delete=self._is_auto_delete,
+        )
         channel.add_on_cancel_callback(lambda _frame: link.lose("the queue was deleted"))
         channel.add_on_close_callback(lambda _channel, reason: link.lose(str(reason)))
         return link
 
-    def _consume(self, link: AmqpLink) -> None:
-        """Consume with the prefetch that the load allows."""
-        link.connection.call(link.channel, "basic_qos", prefetch_count=self._load.prefetch)
-        link.consumer_tag = link.connection.consume(link.channel, self._function.queue_name)
+    def _open_events(self, link: AmqpLink) -> None:
+        """Take events as well, if their queues are to be had; calls do not wait for that.
+
+        Where most nodes of a cluster are down, a quorum queue is there and does not answer.
+        """
+        try:
+            self._event_channel = self.events.open(link)
+            self._is_woken = True  # so that they are asked for
+        except BrokerLost as error:
+            if not link.connection.is_open:
+                raise
+            self._events_due = time.monotonic() + EVENTS_RETRY_S
+            logger.error(
+                "no events are taken or accepted; trying again",
+                extra={"error": repr(error), "delay_s": EVENTS_RETRY_S},
+            )
+
+    @property
+    def _poll_limit_s(self) -> float:
+        limit_s = self._load.poll_limit_s
+        if self.events.is_open:
+            return limit_s
+        return min(limit_s, max(0.0, self._events_due - time.monotonic()))
+
+    def _adapt(self, link: AmqpLink) -> None:
+        """Consume as much as the load allows; nothing while we drain."""
+        prefetch = 0 if self._is_draining else self._load.call_prefetch()
+        if prefetch != link.prefetch:
+            tag, link.consumer_tag, link.prefetch = link.consumer_tag, None, prefetch
+            if tag is not None:
+                link.connection.call(link.channel, "basic_cancel", consumer_tag=tag)
+            if prefetch:
+                link.connection.call(link.channel, "basic_qos", prefetch_count=prefetch)
+                queue = self._function.queue_name
+                link.consumer_tag = link.connection.consume(link.channel, queue)
+        if self.events.is_open:
+            self.events.adapt(is_draining=self._is_draining)
 
     def _on_delivery(self, link: AmqpLink, delivery: Delivery) -> None:
         properties = delivery.properties
         try:
-            incoming = decode_call(delivery, self._function)
+            incoming = decode_call(delivery, self._function, check_payload=self._checks_payload)
             if delivery.redelivered and not self._reruns_redelivered:
                 raise ServiceException("The instance that ran this invocation was lost.")
             call = _AmqpCall(self, link, delivery, incoming)
@@ -208,6 +249,7 @@ class AmqpConsumer:
             # The broker will deliver these again; here they would be answered to nobody.
             taken = self._scheduler.withdraw(lambda call: _is_of(call, link))
             self._load.on_done(len(taken))
+        self.events.lose()
         if error is not None and not self._stopping.is_set():
             logger.warning(
                 "broker not reached; trying again",
@@ -219,20 +261,9 @@ class AmqpConsumer:
             self._commands.get_nowait()(link)
 
     def _do_drain(self, link: AmqpLink) -> None:
-        self._cancel(link)
+        self._adapt(link)
         self._hand_back(link, 0.0)
         self._drained.set()
-
-    def _do_change_prefetch(self, link: AmqpLink) -> None:
-        if self._is_draining or link.consumer_tag is None:
-            return
-        self._cancel(link)
-        self._consume(link)
-
-    def _cancel(self, link: AmqpLink) -> None:
-        tag, link.consumer_tag = link.consumer_tag, None
-        if tag is not None:
-            link.connection.call(link.channel, "basic_cancel", consumer_tag=tag)
 
     def _hand_back(self, link: AmqpLink, waited_s: float) -> None:
         """Publish unstarted calls afresh, so that they are not taken for started ones."""
@@ -244,9 +275,9 @@ class AmqpConsumer:
             assert isinstance(call, _AmqpCall)
             link.hand_back(call.delivery, self._function.queue_name)
         self._load.on_done(len(taken))
-        if taken and waited_s:
-            self._load.stop_reading_ahead()
-            self._do_change_prefetch(link)
+        if taken:
+            self._load.on_handed_back(events=False)
+        self.events.hand_back(waited_s)
 
     # --- any thread
 
@@ -259,9 +290,8 @@ class AmqpConsumer:
             properties, body = encode_outcome(correlation_id, outcome), outcome.payload
         call.link.reply(call.delivery, call.incoming.reply_to, properties, body)
         duration_s = time.monotonic() - call.started_at if call.started_at else None
-        if self._load.on_done(1, duration_s):
-            self._command(self._do_change_prefetch)
-        elif self._is_draining:
+        is_changed = self._load.on_done(1, duration_s)
+        if is_changed or self._load.is_closed_to_events or self._is_draining:
             self._wake()
 
     def _defer(self, action: Callable[[], None]) -> None:
@@ -272,6 +302,7 @@ class AmqpConsumer:
         self._wake()
 
     def _wake(self) -> None:
+        self._is_woken = True  # stays, though a wait for one of the broker's answers takes the byte
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_writer, b"\0")
 
@@ -299,72 +330,8 @@ class _AmqpCall(Call):
         self.link.send_started(self.incoming.reply_to, properties)
 
 
+_FINISH_POLL_S: Final = 0.1
+
+
 def _is_of(call: Call, link: AmqpLink) -> bool:
     return isinstance(call, _AmqpCall) and call.link is link
-
-
-def _read_ahead(fitting: float, current: int) -> int:
-    """Return the step for ``fitting`` calls a slot: up only when it fits twice, so it settles."""
-    if fitting < current:
-        return max(step for step in READ_AHEAD_STEPS if step <= fitting)
-    return max(step for step in READ_AHEAD_STEPS if step <= max(current, fitting / 2))
-
-
-class _Load:
-    """How many calls are in hand, and how many may be read ahead. Thread-safe.
-
-    Nobody holds what it cannot start: reading ahead is for functions so fast that the way to the
-    broker and back would be most of their time.
-    """
-
-    def __init__(self, slots: int) -> None:
-        self._lock = threading.Lock()
-        self._slots = slots
-        self._in_hand = 0  # guarded by _lock
-        self._mean_s: float | None = None  # guarded by _lock
-        self._ahead = 0  # calls read ahead for each slot; guarded by _lock
-        self._changed_at = 0.0  # guarded by _lock
-
-    @property
-    def prefetch(self) -> int:
-        """The consumer's prefetch count."""
-        return min(self._slots * (1 + self._ahead), 65_535)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether more is in hand than can run."""
-        return self._in_hand > self._slots
-
-    @property
-    def poll_limit_s(self) -> float:
-        """How long the consumer may sleep before it looks at what it holds."""
-        return HAND_BACK_AFTER_S if self.is_over else 3600.0
-
-    def on_taken(self) -> None:
-        """Count a call in."""
-        with self._lock:
-            self._in_hand += 1
-
-    def on_done(self, count: int = 1, duration_s: float | None = None) -> bool:
-        """Count calls out; True when the prefetch should change for what one of them took."""
-        with self._lock:
-            self._in_hand -= count
-            if duration_s is None:
-                return False
-            mean = self._mean_s
-            mean = duration_s if mean is None else mean + _SMOOTHING * (duration_s - mean)
-            self._mean_s = mean
-            ahead = _read_ahead(READ_AHEAD_S / max(mean, 1e-6), self._ahead)
-            now = time.monotonic()
-            if ahead == self._ahead or now - self._changed_at < _CHANGE_INTERVAL_S:
-                return False
-            self._ahead = ahead
-            self._changed_at = now
-            return True
-
-    def stop_reading_ahead(self) -> None:
-        """Forget how fast the function was."""
-        with self._lock:
-            self._ahead = 0
-            self._mean_s = None
-            self._changed_at = time.monotonic()

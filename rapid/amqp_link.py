@@ -10,8 +10,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
-from lambda_protocol.amqp_connection import AmqpConnection, BrokerLost, Channel, Parameters
+from lambda_protocol.amqp_connection import (
+    AmqpConnection,
+    BrokerLost,
+    Channel,
+    ChannelClosedByBroker,
+    Parameters,
+)
 from lambda_protocol.amqp_frames import Delivery, Properties, encode_ack, encode_publish
 from lambda_protocol.invoke_amqp import ReplyAddress, parse_reply_to
 
@@ -35,6 +42,7 @@ class AmqpLink:
         self.connection = connection
         self.channel = channel
         self.consumer_tag: str | None = None  #: the consumer's thread's
+        self.prefetch = 0  #: of that consumer; none: 0
         self.lost_reason: str | None = None
         self._parameters = parameters
         self._defer = defer
@@ -45,6 +53,40 @@ class AmqpLink:
     def lose(self, reason: str) -> None:
         """Note that the connection is of no more use."""
         self.lost_reason = reason
+
+    def declare(
+        self,
+        channel: Channel,
+        queue: str,
+        arguments: dict[str, Any],
+        *,
+        settings: str,
+        auto_delete: bool = False,
+    ) -> None:
+        """Declare a durable queue; ``settings`` are those that decide how. The consumer's thread.
+
+        Raises one of ``BrokerLost``, and says what to do about a queue that is another.
+        """
+        try:
+            self.connection.call(
+                channel,
+                "queue_declare",
+                queue=queue,
+                durable=True,
+                auto_delete=auto_delete,
+                arguments=arguments,
+            )
+        except ChannelClosedByBroker as error:
+            logger.error(
+                "the queue %r exists with other properties; expected durable, auto_delete=%s, %s: "
+                "delete it, or set %s to what it has",
+                queue,
+                auto_delete,
+                arguments,
+                settings,
+                extra={"broker_says": error.reply_text},
+            )
+            raise
 
     def reply(
         self, delivery: Delivery, reply_to: str | None, properties: Properties, body: bytes

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lambda_protocol.errors import ErrorType, LambdaApiError, error_payload
-from lambda_protocol.invocation import UNHANDLED, Invocation, Outcome
+from lambda_protocol.invocation import UNHANDLED, Invocation, InvocationType, Outcome
 from lambda_protocol.invoke_http import decode_client_context
 
 #: Gets the outcome of a call, or why it could not be run; must not block.
@@ -53,6 +53,11 @@ class Call:
         self.is_cold = False  #: whether an init was done for it
         self.start_line = b""  #: its START line, once it is made
         self.log_mark = 0  #: where the log capture stood at its start
+
+    @property
+    def is_event(self) -> bool:
+        """Whether nobody waits for the answer."""
+        return self.invocation.type is InvocationType.EVENT
 
     def event_headers(self) -> list[tuple[str, str]]:
         """Return what ``next`` says of the event; optional headers are absent, never empty.

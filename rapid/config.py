@@ -15,11 +15,16 @@ from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import FunctionRef, parse_function_name
 from lambda_protocol.limits import (
+    EVENT_AGE_MAX_S,
+    EVENT_AGE_MIN_S,
     FUNCTION_TIMEOUT_MAX_S,
     INIT_TIMEOUT_S,
     INVOKE_QUEUE_TIMEOUT_S,
 )
 from lambda_protocol.log_format import LEVEL_NAMES
+from rapid.destinations import Destination, HttpDestination, parse_destination
+from rapid.events import RetryPolicy
+from rapid.log_lines import LEVELS
 
 USAGE: Final = """\
 Usage: rapid [FLAGS] [COMMAND [ARGS...]]
@@ -48,7 +53,14 @@ BOOTSTRAPS: Final = ("var/task/bootstrap", "opt/bootstrap", "var/runtime/bootstr
 
 #: Kept from the function: the broker is ours, the rest describes our process, not its.
 _HIDDEN_PREFIX: Final = "AMQP_"
-_HIDDEN: Final = frozenset({"PWD", "OLDPWD", "TERM", "SHLVL", "_", "_X_AMZN_TRACE_ID"})
+#: Destinations may have credentials in them.
+_HIDDEN: Final = frozenset(
+    {
+        *("ON_SUCCESS", "ON_FAILURE"),
+        *("PWD", "OLDPWD", "TERM", "SHLVL", "_"),
+        *("_X_AMZN_TRACE_ID", "_LAMBDA_TELEMETRY_LOG_FD"),
+    }
+)
 #: Kept from extensions, besides every name that starts with an underscore.
 #: Source: aws-lambda-rie, env.
 _HIDDEN_FROM_EXTENSIONS: Final = frozenset(
@@ -95,6 +107,8 @@ class Config:
     checks_payload: bool
     prints_reports: bool
     logs_json: bool  #: the function's log format
+    application_log_level: str  #: of the function's own records, in a JSON log
+    system_log_level: str  #: of the platform's
     has_openfaas: bool
     is_snap_start: bool
     invoke_api: tuple[str, int]
@@ -103,6 +117,10 @@ class Config:
     broker: BrokerAddress | None
     queue_type: str
     queue_expires_s: float | None  #: None: auto-delete
+    event_queue_type: str
+    retry_policy: RetryPolicy  #: of events
+    on_success: Destination | None  #: of events
+    on_failure: Destination | None
     reruns_redelivered: bool
     log_level: str
     logs_structured: bool
@@ -128,6 +146,7 @@ class Config:
         )
         multi = env.integer("AWS_LAMBDA_MAX_CONCURRENCY", 0, least=1, most=1600)
         expires = env.text("AMQP_QUEUE_EXPIRES")
+        logs_json = env.choice("AWS_LAMBDA_LOG_FORMAT", "Text", ("Text", "JSON")) == "JSON"
         version = env.text("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
         log_stream = f"{time.strftime('%Y/%m/%d', time.gmtime())}/[{version}]{os.urandom(16).hex()}"
         memory_mb = env.integer("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 3008, least=1, most=1 << 20)
@@ -149,7 +168,9 @@ class Config:
             accepts_any_name=env.flag("ANY_FUNCTION_NAME", default=True),
             checks_payload=env.flag("CHECK_PAYLOAD", default=True),
             prints_reports=env.flag("PRINT_REPORTS"),
-            logs_json=env.choice("AWS_LAMBDA_LOG_FORMAT", "Text", ("Text", "JSON")) == "JSON",
+            logs_json=logs_json,
+            application_log_level=env.choice("AWS_LAMBDA_LOG_LEVEL", "INFO", LEVELS),
+            system_log_level=env.choice("AWS_LAMBDA_SYSTEM_LOG_LEVEL", "INFO", LEVELS),
             has_openfaas=env.flag("ENABLE_OPENFAAS"),
             is_snap_start=env.text("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start",
             invoke_api=flags.invoke_api
@@ -170,6 +191,10 @@ class Config:
                 if expires == "auto-delete"
                 else env.seconds("AMQP_QUEUE_EXPIRES", 1800.0, least=0.001, most=2_000_000)
             ),
+            event_queue_type=env.choice("AMQP_EVENT_QUEUE_TYPE", "quorum", ("quorum", "classic")),
+            retry_policy=_retry_policy(env),
+            on_success=_destination(env, "ON_SUCCESS", env.text("ON_SUCCESS"), function),
+            on_failure=_destination(env, "ON_FAILURE", env.text("ON_FAILURE"), function),
             reruns_redelivered=env.choice("SYNC_REDELIVERY", "fail", ("fail", "retry")) == "retry",
             log_level=flags.log_level or env.choice("LOG_LEVEL", "INFO", LEVEL_NAMES),
             logs_structured=env.flag("USE_STRUCTURED_LOGGING"),
@@ -183,6 +208,7 @@ class Config:
                 region,
                 log_stream,
                 dummy_credentials=env.flag("DUMMY_CREDENTIALS"),
+                logs_json=logs_json,
             ),
         )
 
@@ -190,6 +216,11 @@ class Config:
     def slots(self) -> int:
         """How many invocations may run at once in this rapid."""
         return self.max_concurrency * self.runtime_concurrency
+
+    @property
+    def initialization_type(self) -> str:
+        """What the function is told of how it was started."""
+        return self.environ["AWS_LAMBDA_INITIALIZATION_TYPE"]
 
     @property
     def about(self) -> dict[str, str]:
@@ -234,6 +265,31 @@ def _function(env: Environ, handler: str, region: str) -> FunctionRef:
     return function
 
 
+def _retry_policy(env: Environ) -> RetryPolicy:
+    """Source: API_PutFunctionEventInvokeConfig, for the ranges; AWS's delays are not settings."""
+    delays_s = env.durations("EVENT_RETRY_DELAYS", "60,120")
+    backoff_s = env.durations("EVENT_BACKOFF", "1,300")
+    if len(backoff_s) != 2 or backoff_s[0] > backoff_s[1]:
+        raise ConfigError("EVENT_BACKOFF has to be two durations: the first, and the longest")
+    return RetryPolicy(
+        max_retries=env.integer("MAX_RETRY_ATTEMPTS", 2, least=0, most=2),
+        delays_s=delays_s,
+        backoff_s=(backoff_s[0], backoff_s[1]),
+        max_age_s=env.seconds(
+            "MAXIMUM_EVENT_AGE", EVENT_AGE_MAX_S, least=EVENT_AGE_MIN_S, most=EVENT_AGE_MAX_S
+        ),
+    )
+
+
+def _destination(env: Environ, name: str, text: str, function: FunctionRef) -> Destination | None:
+    if not text:
+        return None
+    destination = parse_destination(name, text, function)
+    if env.broker() is None and not isinstance(destination, HttpDestination):
+        raise ConfigError(f"{name} needs a broker (AMQP_URI); without one expected http(s)://...")
+    return destination
+
+
 def _name_in(handler: str) -> str:
     """Return the name a handler suggests; Java's and .NET's, and paths, suggest none."""
     name = handler.partition(".")[0]
@@ -250,6 +306,7 @@ def _function_environ(
     log_stream: str,
     *,
     dummy_credentials: bool,
+    logs_json: bool,
 ) -> dict[str, str]:
     """Everything passes but the hidden; what Lambda reserves is set, the rest only if absent."""
     presets = {
@@ -262,6 +319,8 @@ def _function_environ(
     }
     if dummy_credentials:
         presets |= {"AWS_ACCESS_KEY_ID": "dummy", "AWS_SECRET_ACCESS_KEY": "dummy"}
+    if logs_json:
+        presets["AWS_LAMBDA_LOG_LEVEL"] = "INFO"
     passed = {
         name: value
         for name, value in variables.items()

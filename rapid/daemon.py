@@ -9,10 +9,20 @@ import os
 import select
 import signal
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from lambda_protocol.errors import LambdaApiError
+from lambda_protocol.invocation import Invocation
 from rapid.config import Config
+from rapid.destinations import (
+    AmqpDestination,
+    FunctionDestination,
+    HttpDestination,
+    OnDelivered,
+)
 from rapid.environment import ExecutionEnvironment
+from rapid.event_queue import EventQueue
 from rapid.invoke_api import InvokeApi
 from rapid.metrics import Metrics
 from rapid.processes import Reaper, adopt_orphans, hide_environment
@@ -22,12 +32,15 @@ from rapid.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from rapid.amqp_consumer import AmqpConsumer
+    from rapid.http_sender import HttpSender
 
 logger = logging.getLogger(__name__)
 
 _STOP_SIGNALS: Final = {signal.SIGTERM, signal.SIGINT}
 #: Added to an environment's own shutdown budget before we exit without it, seconds.
 STOP_LIMIT_S: Final = 8.0
+#: How long a stop waits for records that are on their way to a destination by HTTP, seconds.
+SENDER_STOP_S: Final = 6.0
 #: How long the broker may take to let a drained consumer go, seconds.
 CONSUMER_STOP_S: Final = 3.0
 
@@ -40,10 +53,8 @@ class Daemon:
         self._signals = _catch_signals()  # before a port is open: whoever sees it may stop us
         self._config = config
         self._reaper = Reaper()
-        self._reporter = Reporter(
-            function_name=config.function.name, version=config.version, as_json=config.logs_json
-        )
-        metrics = Metrics(config.function.name)
+        self._reporter = Reporter(as_json=config.logs_json, level=config.system_log_level)
+        metrics = self._metrics = Metrics(config.function.name)
         self._scheduler = Scheduler(
             max_concurrency=config.max_concurrency,
             queue_timeout_s=config.queue_timeout_s,
@@ -54,18 +65,21 @@ class Daemon:
         metrics.running = lambda: self._scheduler.running
         self._listeners: dict[int, RuntimeApiListener] = {}
         self._listener(0)  # the first has a fixed address: taken ports are found here
+        self._sender = _make_sender(config)
+        self._consumer = self._make_consumer()
+        self._event_queue = self._make_event_queue()
         self._invoke_api = InvokeApi(
             config.invoke_api,
             function=config.function,
             version=config.version,
             submit=self._scheduler.submit,
+            accept_event=self._accept_event,
             is_ready=self._missing,
             render_metrics=metrics.render,
             accepts_any_name=config.accepts_any_name,
             checks_payload=config.checks_payload,
             has_openfaas=config.has_openfaas,
         )
-        self._consumer = self._make_consumer()
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code."""
@@ -107,8 +121,12 @@ class Daemon:
     def _stop_parts(self) -> None:
         if self._consumer is not None:
             self._consumer.drain(CONSUMER_STOP_S)
+        if self._event_queue is not None:
+            self._event_queue.drain(self._config.drain_timeout_s)
         self._scheduler.stop(self._config.drain_timeout_s, STOP_LIMIT_S)
         self._invoke_api.stop()
+        if self._sender is not None:
+            self._sender.stop(SENDER_STOP_S)
         if self._consumer is not None:
             self._consumer.stop(CONSUMER_STOP_S)
 
@@ -145,29 +163,91 @@ class Daemon:
             listener = self._listeners[index] = RuntimeApiListener(
                 (host, port if index == 0 else 0),
                 index,
-                is_snap_start=self._config.is_snap_start,
-                about=self._config.about,
+                config=self._config,
             )
         return listener
+
+    def _accept_event(
+        self, invocation: Invocation, on_accepted: Callable[[LambdaApiError | None], None]
+    ) -> None:
+        """Take an event by HTTP: into the broker if there is one, else into memory."""
+        if self._consumer is not None:
+            self._consumer.events.accept(invocation, on_accepted)
+        else:
+            assert self._event_queue is not None
+            self._event_queue.accept(invocation)
+            on_accepted(None)
+
+    def _send_by_http(
+        self, destination: HttpDestination, record: bytes, on_delivered: OnDelivered
+    ) -> None:
+        """Post a record."""
+        assert self._sender is not None
+        self._sender.send(destination, record, on_delivered)
+
+    def _make_event_queue(self) -> EventQueue | None:
+        config = self._config
+        if config.broker is not None:
+            return None
+        assert not isinstance(config.on_success, FunctionDestination | AmqpDestination)
+        assert not isinstance(config.on_failure, FunctionDestination | AmqpDestination)
+        return EventQueue(
+            policy=config.retry_policy,
+            on_success=config.on_success,
+            on_failure=config.on_failure,
+            submit=self._scheduler.submit,
+            metrics=self._metrics,
+            send_by_http=self._send_by_http,
+        )
 
     def _make_consumer(self) -> AmqpConsumer | None:
         config = self._config
         if config.broker is None:
             return None
         from rapid.amqp_consumer import AmqpConsumer  # pika: only with a broker
+        from rapid.amqp_load import Load
+        from rapid.event_consumer import EventConsumer
 
         arguments: dict[str, object] = {"x-queue-type": config.queue_type}
         if config.queue_expires_s is not None:
             arguments["x-expires"] = int(config.queue_expires_s * 1000)
+        load = Load(config.slots)
+
+        def make_events(defer: Callable[[Callable[[], None]], None]) -> EventConsumer:
+            return EventConsumer(
+                function=config.function,
+                queue_type=config.event_queue_type,
+                checks_payload=config.checks_payload,
+                policy=config.retry_policy,
+                on_success=config.on_success,
+                on_failure=config.on_failure,
+                scheduler=self._scheduler,
+                load=load,
+                metrics=self._metrics,
+                send_by_http=self._send_by_http,
+                defer=defer,
+            )
+
         return AmqpConsumer(
             config.broker,
             function=config.function,
             scheduler=self._scheduler,
-            slots=config.slots,
+            load=load,
+            make_events=make_events,
             queue_arguments=arguments,
             is_auto_delete=config.queue_expires_s is None,
             reruns_redelivered=config.reruns_redelivered,
+            checks_payload=config.checks_payload,
         )
+
+
+def _make_sender(config: Config) -> HttpSender | None:
+    """Return what posts records, if any destination wants them posted."""
+    if not any(isinstance(d, HttpDestination) for d in (config.on_success, config.on_failure)):
+        return None
+    from rapid.http_sender import HttpSender  # brings TLS
+
+    return HttpSender()
 
 
 def _catch_signals() -> int:

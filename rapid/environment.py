@@ -6,24 +6,30 @@ import functools
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
-from lambda_protocol.errors import ErrorType, LambdaApiError
+from lambda_protocol.errors import ErrorType
 from lambda_protocol.invocation import Outcome
 from rapid.call import Call, Failure, timed_out
 from rapid.config import Config
-from rapid.diagnosis import failed_init, launch_failure
+from rapid.diagnosis import failed_init
+from rapid.environment_owner import EnvironmentOwner
 from rapid.extensions import Extensions, answer_event, discover, invoke_event
 from rapid.http_service import Exchange
 from rapid.invocation_log import InvocationLog
-from rapid.phases import MOVES, Phase, RuntimeApiError, RuntimeState
+from rapid.journal import Journal
+from rapid.launch import Launch, LaunchError
+from rapid.log_level import passes
+from rapid.phases import FAILED_STATES, MOVES, Phase, RuntimeProgress, RuntimeState
+from rapid.platform_events import Ending
 from rapid.processes import ExitStatus, Reaper
 from rapid.report import Reporter
-from rapid.sandbox import RUNTIME, Sandbox
+from rapid.sandbox import Sandbox
 from rapid.shutdown import shut_down
+from rapid.subscription import Subscription
+from rapid.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -31,39 +37,10 @@ logger = logging.getLogger(__name__)
 INIT_ERROR_LINGER_S: Final = 0.5
 #: How long a killed process may take to be reaped before we go on without it, seconds.
 KILL_LIMIT_S: Final = 5.0
-#: Late answers remembered, to tell them from wrong ones.
-MAX_TIMED_OUT: Final = 1024
-
+#: How long what a gone environment had to tell is still delivered for, seconds.
+TELEMETRY_STOP_S: Final = 0.2
 
 T = TypeVar("T")
-
-
-class EnvironmentOwner(Protocol):
-    """What an environment tells its scheduler; ``_locked`` ones hold the lock both share."""
-
-    def on_available_locked(self, environment: ExecutionEnvironment) -> None:
-        """The environment can take a call."""
-
-    def on_init_done_locked(self, environment: ExecutionEnvironment, init_s: float) -> None:
-        """The init phase has succeeded."""
-
-    def on_init_failed_locked(self, started_at: float) -> list[Call]:
-        """The init phase has failed; return the calls that this ends."""
-
-    def on_gone_locked(self, environment: ExecutionEnvironment) -> None:
-        """Nothing is left of the environment."""
-
-    def requeue_locked(self, call: Call) -> None:
-        """The call was never delivered: it is first in line again."""
-
-    def note_deadline_locked(self, when: float) -> None:
-        """Something falls due then, monotonic seconds."""
-
-    def finish(self, call: Call, outcome: Outcome | LambdaApiError, status: str) -> None:
-        """The call is done."""
-
-    def settle(self) -> None:
-        """Something changed: hand out what waits. Called without the lock."""
 
 
 class ExecutionEnvironment:
@@ -104,12 +81,10 @@ class ExecutionEnvironment:
         self._registered = threading.Condition(lock)  # an extension has, or the init has failed
         # guarded by _lock, all of the following:
         self.phase = Phase.INIT
-        self.runtime_state = RuntimeState.STARTED
-        self.extensions = Extensions()
+        self.extensions = Extensions(hear_invoke=not config.is_multi_concurrency)
+        self._runtime = RuntimeProgress()
         self._parked: list[Exchange] = []
         self._running: dict[str, Call] = {}
-        self._answered_id: str | None = None
-        self._timed_out: OrderedDict[str, None] = OrderedDict()
         self._created_at = clock()
         self._init_deadline = self._created_at + init_limit_s
         self._invoke_deadline: float | None = None
@@ -117,15 +92,17 @@ class ExecutionEnvironment:
         self._answered_at = 0.0
         self._init_s: float | None = None
         self._has_served = False
+        self._journal: Journal | None = None  # None once nobody can listen
         # set once, before anyone can ask:
         self._sandbox: Sandbox | None = None
         self._log: InvocationLog | None = None
+        self._telemetry = Telemetry(logs_json=config.logs_json)
         self._address = ""
 
     def __repr__(self) -> str:
         """Show what a test wants to know."""
         return (
-            f"<Environment {self.index} {self.phase} runtime={self.runtime_state} "
+            f"<Environment {self.index} {self.phase} runtime={self._runtime.state} "
             f"parked={len(self._parked)} running={len(self._running)}>"
         )
 
@@ -161,7 +138,7 @@ class ExecutionEnvironment:
         call.deadline_ms = int((time.time() + self._config.timeout_s) * 1000)
         call.is_cold = not self._has_served
         self._has_served = True
-        self.runtime_state = RuntimeState.RUNNING
+        self._runtime.state = RuntimeState.RUNNING
         if self.phase is Phase.IDLE:
             self._move_locked(Phase.INVOKE)
         if not self._config.is_multi_concurrency:
@@ -171,6 +148,8 @@ class ExecutionEnvironment:
 
     def deliver(self, call: Call, exchange: Exchange) -> None:
         """Send the event to the runtime; a call that cannot be sent goes back to the queue."""
+        if self._journal is not None:
+            self._journal.begin(call, self._init_s)
         if self._log is not None and self._log.is_wanted(call):
             self._log.begin(call)
         if len(self.extensions) and not self._config.is_multi_concurrency:
@@ -217,155 +196,154 @@ class ExecutionEnvironment:
 
     def park(self, exchange: Exchange) -> None:
         """Take a ``next``: answered when there is an event for it."""
+        journal = self._journal
+        peak_memory_bytes = 0 if journal is None else journal.measure()
         with self._lock:
             if self.phase in (Phase.SHUTDOWN, Phase.GONE):
                 return  # it stays open until its process is gone
-            if self.runtime_state in (RuntimeState.INIT_ERROR, RuntimeState.RESTORE_ERROR):
-                raise self._invalid_transition_locked(RuntimeState.READY)
+            state = self._runtime.state
+            if state in FAILED_STATES:
+                raise self._runtime.invalid_transition(RuntimeState.READY)
             again = None
-            if self.runtime_state is RuntimeState.RUNNING and not self._config.is_multi_concurrency:
+            if state is RuntimeState.RUNNING and not self._config.is_multi_concurrency:
                 again = next(iter(self._running.values()))
             else:
                 exchange.on_disconnect = lambda: self._unpark(exchange)
                 self._parked.append(exchange)
-                self.runtime_state = RuntimeState.READY
-                self._answered_id = None
+                self._runtime.on_next()
                 self.extensions.is_open = False
+                if journal is not None:
+                    journal.end_runtime_locked(peak_memory_bytes)
                 self._settle_phase_locked()
         if again is not None:
             exchange.answer(200, again.event_headers(), again.invocation.payload)
         else:
             self._owner.settle()
+        if journal is not None:
+            journal.print_init()
 
-    def respond(self, request_id: str, payload: bytes) -> None:
-        """Take the runtime's answer; raises ``RuntimeApiError`` when it is not due one."""
-        call = self._take_answered(request_id, RuntimeState.INVOCATION_RESPONSE)
+    def respond(self, request_id: str, payload: bytes, began_at: float) -> None:
+        """Take the runtime's answer; raises ``RuntimeApiError`` when it is not due one.
+
+        ``began_at`` is when the answer began to arrive, monotonic seconds.
+        """
+        to = RuntimeState.INVOCATION_RESPONSE
+        call = self._take_answered(request_id, to, began_at, len(payload), _SUCCESS)
         outcome = Outcome(payload=payload, executed_version=self._config.version)
         self._complete(call, outcome, "success")
 
-    def respond_error(self, request_id: str, failure: Failure) -> None:
+    def respond_error(self, request_id: str, failure: Failure, began_at: float) -> None:
         """Take the error of a handler, or of an answer that is none; raises ``RuntimeApiError``."""
-        call = self._take_answered(request_id, RuntimeState.INVOCATION_ERROR_RESPONSE)
+        to = RuntimeState.INVOCATION_ERROR_RESPONSE
+        ending = Ending(status="error", error_type=failure.error_type)
+        call = self._take_answered(request_id, to, began_at, len(failure.payload or b""), ending)
         outcome = failure.outcome(request_id, self._config.version)
         self._complete(call, outcome, "error", failure.error_type)
 
     def fail_init(self, failure: Failure) -> None:
         """Take the runtime's own report that its init failed; raises ``RuntimeApiError``."""
         with self._lock:
-            if self.runtime_state is RuntimeState.RESTORING:
-                to = RuntimeState.RESTORE_ERROR
-            else:
-                to = RuntimeState.INIT_ERROR
-            if self.runtime_state not in (RuntimeState.STARTED, RuntimeState.RESTORING):
-                raise self._invalid_transition_locked(to)
-            self.runtime_state = to
+            self._runtime.on_init_error()
         self._fail(failure, "FAILURE", linger_s=INIT_ERROR_LINGER_S)
 
     def restore(self) -> None:
         """Take ``restore/next``: a restore is done at once; raises ``RuntimeApiError``."""
         with self._lock:
-            if self.runtime_state is not RuntimeState.STARTED:
-                raise self._invalid_transition_locked(RuntimeState.RESTORING)
-            self.runtime_state = RuntimeState.RESTORING
+            self._runtime.on_restore()
 
     # --- for the Extensions API
 
     def change_extensions(self, change: Callable[[Extensions], T]) -> T:
         """Run ``change`` on the registry under the lock, then go on if that made it possible."""
         with self._lock:
+            journal = self._journal
             result = change(self.extensions)
             self._registered.notify_all()
             self._settle_phase_locked()
         self._owner.settle()
+        if journal is not None:
+            journal.print_init()
         return result
 
     def fail_extension(self, failure: Failure) -> None:
         """Take an extension's own report that it failed; it may exit by itself."""
         self._fail(failure, "FAILURE", linger_s=INIT_ERROR_LINGER_S)
 
+    @property
+    def runtime_api_port(self) -> int:
+        """The port of the APIs that its processes call."""
+        return int(self._address.rpartition(":")[2] or 0)
+
+    def subscription_of(self, identifier: str | None) -> Subscription | None:
+        """Return an extension's telemetry; raises ``ExtensionsApiError`` if it is none."""
+        with self._lock:
+            extension = self.extensions.find(identifier)
+        return self._telemetry.subscription_of(extension.id)
+
+    def subscribe(self, identifier: str | None, subscription: Subscription) -> bool:
+        """Begin an extension's telemetry; False when it is too late for that.
+
+        Raises ``ExtensionsApiError`` for an identifier of no extension.
+        """
+        with self._lock:
+            extension = self.extensions.find(identifier)
+            journal = self._journal
+        if journal is None or not journal.subscribe(extension, subscription):
+            return False
+        journal.print_init()
+        return True
+
     # --- start
 
     def _start(self) -> None:
         try:
             self._address = self._listen(self)
-            self._sandbox = Sandbox(f"env-{self.index}", self._reaper)
+            paths = discover(self._config.extensions_dir)
+            self._sandbox = Sandbox(
+                f"env-{self.index}",
+                self._reaper,
+                has_extensions=bool(paths),
+                keeps=functools.partial(passes, config=self._config),
+            )
             self._log = InvocationLog(self._config, self._sandbox, self._reporter, self._clock)
         except OSError as error:
             logger.exception("environment not started", extra={"env": self.index})
             self._fail(Failure(ErrorType.UNKNOWN, str(error)), "FAILURE")
             return
-        if self._start_extensions():
-            self._start_runtime()
+        self._journal = Journal(
+            config=self._config,
+            telemetry=self._telemetry,
+            sandbox=self._sandbox,
+            log=self._log,
+            init_phase=self._init_phase,
+            clock=self._clock,
+        )
+        self._journal.begin_init()
+        launch = Launch(self._config, self._sandbox, index=self.index, runtime_api=self._address)
+        try:
+            self._start_extensions(launch, paths)
+            if self._wait_for_registrations():
+                launch.start_runtime(self._on_runtime_exit)
+        except LaunchError as error:
+            self._fail(error.failure, "FAILURE")
         self._sandbox.capture.close_writers()
 
-    def _start_extensions(self) -> bool:
-        """Start each and wait until all have registered; False when that came to nothing."""
-        for path in discover(self._config.extensions_dir):
-            name = path.name
+    def _start_extensions(self, launch: Launch, paths: list[Path]) -> None:
+        environ = launch.prepare_extensions(paths)
+        for path in paths:
             with self._lock:
-                self.extensions.add_external(name)
-            if not self._launch(
-                name,
-                (str(path),),
-                environ=self._config.extension_environ(self.index, self._address),
-                cwd=None,
-                on_exit=functools.partial(self._on_extension_exit, name),
-            ):
-                return False
+                self.extensions.add_external(path.name)
+            on_exit = functools.partial(self._on_extension_exit, path.name)
+            launch.start_extension(path, environ, on_exit)
+
+    def _wait_for_registrations(self) -> bool:
+        """Wait until every extension has registered; False when that came to nothing."""
         with self._lock:
             self._registered.wait_for(
                 lambda: self.extensions.all_registered or self.phase is not Phase.INIT,
                 max(0.0, self._init_deadline - self._clock()),
             )  # when the init deadline comes first, it is the clock's business
             return self.extensions.all_registered and self.phase is Phase.INIT
-
-    def _start_runtime(self) -> None:
-        command = self._config.command
-        if not command.argv:
-            searched = " ".join(command.searched)
-            self._fail(
-                Failure(
-                    ErrorType.INVALID_ENTRYPOINT, f"Couldn't find valid bootstrap(s): [{searched}]"
-                ),
-                "FAILURE",
-            )
-            return
-        logger.info(
-            "exec '%s' (cwd=%s, handler=%s)",
-            command.argv[0],
-            command.cwd or Path.cwd(),
-            self._config.handler,
-            extra={"env": self.index},
-        )
-        self._launch(
-            RUNTIME,
-            command.argv,
-            environ=self._config.runtime_environ(self.index, self._address),
-            cwd=command.cwd,
-            on_exit=self._on_runtime_exit,
-        )
-
-    def _launch(
-        self,
-        name: str,
-        argv: tuple[str, ...],
-        *,
-        environ: dict[str, str],
-        cwd: str | None,
-        on_exit: Callable[[ExitStatus], None],
-    ) -> bool:
-        """Start a process; False when it could not be, and the environment fails for it."""
-        assert self._sandbox is not None
-        try:
-            self._sandbox.start(name, argv, environ=environ, cwd=cwd, on_exit=on_exit)
-        except OSError as error:
-            is_runtime = name == RUNTIME
-            error_type = (
-                ErrorType.INVALID_ENTRYPOINT if is_runtime else ErrorType.EXTENSION_LAUNCH_ERROR
-            )
-            self._fail(launch_failure(error_type, argv[0], cwd, error), "FAILURE")
-            return False
-        return True
 
     # --- what happens to it
 
@@ -376,6 +354,8 @@ class ExecutionEnvironment:
             if self.phase is Phase.INIT:
                 self._init_s = now - self._created_at
                 self._owner.on_init_done_locked(self, self._init_s)
+            if self._journal is not None:
+                self._tell_phase_end_locked(self._journal)
             if self.phase is Phase.INIT or (self.phase is Phase.INVOKE and not self._running):
                 self._move_locked(Phase.IDLE)
                 self._idle_since = now
@@ -383,34 +363,31 @@ class ExecutionEnvironment:
         if self.can_take_locked:
             self._owner.on_available_locked(self)
 
-    def _take_answered(self, request_id: str, to: RuntimeState) -> Call:
+    def _tell_phase_end_locked(self, journal: Journal) -> None:
+        """Tell who listens that init or an invocation is over; without any, never tell again."""
+        if self.phase is Phase.INIT:
+            assert self._init_s is not None
+            if not journal.end_init_locked(self.extensions, self._init_s):
+                self._journal = None
+        elif self.phase is Phase.INVOKE and not self._running:
+            journal.end_phase_locked()
+
+    def _take_answered(
+        self, request_id: str, to: RuntimeState, began_at: float, size: int, ending: Ending
+    ) -> Call:
         with self._lock:
             call = self._running.pop(request_id, None)
             if call is None:
-                raise self._refusal_locked(request_id, to)
-            self._answered_id = request_id
+                raise self._runtime.refusal(request_id, to)
             self._answered_at = self._clock()
+            if self._journal is not None:
+                self._journal.note_answer_locked(call, began_at, size, ending)
             if not self._config.is_multi_concurrency:
-                self.runtime_state = to
+                self._runtime.on_answer(request_id, to)
             else:
+                self._runtime.answered_id = request_id
                 self._settle_phase_locked()
             return call
-
-    def _refusal_locked(self, request_id: str, to: RuntimeState) -> RuntimeApiError:
-        if request_id in self._timed_out:
-            del self._timed_out[request_id]
-            return RuntimeApiError(410, "InvokeTimeout", "Invoke timeout")
-        if request_id == self._answered_id:
-            return self._invalid_transition_locked(to)
-        return RuntimeApiError(400, "InvalidRequestID", "Invalid request ID")
-
-    def _invalid_transition_locked(self, to: RuntimeState) -> RuntimeApiError:
-        return RuntimeApiError(
-            403,
-            "InvalidStateTransition",
-            f"State transition from {self.runtime_state} to {to} failed for runtime. "
-            "Error: State transition is not allowed",
-        )
 
     def _unpark(self, exchange: Exchange) -> None:
         """Forget a ``next`` whose connection is gone."""
@@ -422,6 +399,8 @@ class ExecutionEnvironment:
         with self._lock:
             if self._running.pop(call.invocation.request_id, None) is None:
                 return
+            if self._journal is not None:
+                self._journal.forget_locked(call)
             self._owner.requeue_locked(call)
         self._fail(Failure(ErrorType.EXIT_ERROR, "Runtime is gone"), "FAILURE")
 
@@ -461,9 +440,7 @@ class ExecutionEnvironment:
             for call in late:
                 request_id = call.invocation.request_id
                 del self._running[request_id]
-                self._timed_out[request_id] = None
-                if len(self._timed_out) > MAX_TIMED_OUT:
-                    self._timed_out.popitem(last=False)
+                self._runtime.on_timeout(request_id)
             self._settle_phase_locked()
         self._fail_calls(late, timed_out(self._config.timeout_s))
         self._owner.settle()
@@ -497,9 +474,14 @@ class ExecutionEnvironment:
             if was_init and is_failure:
                 victims += self._owner.on_init_failed_locked(self._created_at)
             init_s = self._clock() - self._created_at
+            journal = self._journal
         if was_init and is_failure:
             self._report_failed_init(failure, init_s, init_status)
         self._fail_calls(victims, failure)
+        if journal is not None:
+            if was_init and is_failure:
+                journal.fail_init(self.extensions, failure, init_s=init_s, status=init_status)
+            journal.fail(victims, failure, _status_of(failure), is_failure=is_failure)
         threading.Thread(
             target=self._stop, args=(reason, linger_s), name=f"env-{self.index}-stop", daemon=True
         ).start()
@@ -517,6 +499,8 @@ class ExecutionEnvironment:
             init_s = self._init_s if call.is_cold else None
             outcome = self._log.end(call, outcome, status, error_type, init_s=init_s)
         self._owner.finish(call, outcome, status)
+        if self._journal is not None and self._config.is_multi_concurrency:
+            self._journal.end_one_of_many(call, Ending(status=status, error_type=error_type))
 
     def _report_failed_init(self, failure: Failure, init_s: float, status: str) -> None:
         output = b""
@@ -548,11 +532,19 @@ class ExecutionEnvironment:
         sandbox = self._sandbox
         if sandbox is not None:
             sandbox.close_door()
-            shut_down(sandbox, self.extensions, self._lock, reason=reason, linger_s=linger_s)
+            shut_down(
+                sandbox,
+                self.extensions,
+                self._lock,
+                reason=reason,
+                linger_s=linger_s,
+                flush=self._telemetry.flush if self._telemetry.has_subscribers else None,
+            )
             if not sandbox.wait_for_exit(KILL_LIMIT_S):
                 logger.error("processes not reaped", extra={"env": self.index})
             sandbox.kill_orphans(self._address)
             sandbox.close()
+            self._telemetry.stop(TELEMETRY_STOP_S)
         with self._lock:
             self._move_locked(Phase.GONE)
             self._owner.on_gone_locked(self)
@@ -564,6 +556,7 @@ class ExecutionEnvironment:
         self.phase = to
 
 
+_SUCCESS: Final = Ending()
 _RETIRED: Final = Failure(ErrorType.EXIT_ERROR, "The function's instance was shut down")
 
 

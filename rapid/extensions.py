@@ -71,9 +71,13 @@ class Extension:
 class Extensions:
     """The registry of one environment. Guarded by the scheduler's lock."""
 
-    def __init__(self) -> None:
-        """Know nobody; registration is open."""
+    def __init__(self, *, hear_invoke: bool = True) -> None:
+        """Know nobody; registration is open.
+
+        A runtime that takes several invocations at once has none of them told: ``hear_invoke``.
+        """
         self.is_open = True
+        self._hear_invoke = hear_invoke
         self._by_name: dict[str, Extension] = {}
 
     def __iter__(self) -> Iterator[Extension]:
@@ -113,6 +117,8 @@ class Extensions:
             raise ExtensionsApiError("Extension.InvalidExtensionName", "Empty extension name")
         known = self._by_name.get(name)
         wanted = _events(events, is_external=known is not None and known.is_external)
+        if "INVOKE" in wanted and not self._hear_invoke:
+            raise ExtensionsApiError("Extension.InvalidEventType", "INVOKE: ErrorInvalidEventType")
         if known is not None and known.state is not ExtensionState.STARTED:
             raise ExtensionsApiError(
                 "Extension.InvalidExtensionState", "Extension with this name already registered"
@@ -136,7 +142,7 @@ class Extensions:
 
         Raises ``ExtensionsApiError``.
         """
-        extension = self._find(identifier, unknown="Unknown extension {}")
+        extension = self.find(identifier)
         self._require_state(
             extension,
             (ExtensionState.REGISTERED, ExtensionState.READY, ExtensionState.RUNNING),
@@ -156,7 +162,7 @@ class Extensions:
         Raises ``ExtensionsApiError``.
         """
         to = ExtensionState.INIT_ERROR if is_init else ExtensionState.EXIT_ERROR
-        extension = self._find(identifier, unknown="Unknown Lambda-Extension-Identifier")
+        extension = self.find(identifier, unknown="Unknown Lambda-Extension-Identifier")
         if error_type is None:
             raise ExtensionsApiError(
                 "Extension.MissingHeader", "Lambda-Extension-Function-Error-Type not found"
@@ -183,8 +189,11 @@ class Extensions:
                     deliveries.append(delivery)
         return deliveries
 
-    def _find(self, identifier: str | None, *, unknown: str) -> Extension:
-        """Return the extension with this id; ``unknown`` is the message when there is none."""
+    def find(self, identifier: str | None, *, unknown: str = "Unknown extension {}") -> Extension:
+        """Return the extension with this id; raises ``ExtensionsApiError``.
+
+        ``unknown`` is the message when there is none.
+        """
         if identifier is None:
             raise ExtensionsApiError(
                 "Extension.MissingExtensionIdentifier", "Missing Lambda-Extension-Identifier header"
@@ -211,9 +220,14 @@ class Extensions:
             )
 
 
+def are_disabled(directory: Path) -> bool:
+    """Whether a file beside ``directory``, where extensions are found, switches them off."""
+    return (directory.parent / DISABLE_FILE).exists()
+
+
 def discover(directory: Path) -> list[Path]:
     """Return the extensions to start: every entry of ``directory`` that is no folder."""
-    if (directory.parent / DISABLE_FILE).exists():
+    if are_disabled(directory):
         return []
     try:
         return sorted(path for path in directory.iterdir() if not path.is_dir())

@@ -6,13 +6,15 @@ Source: Lambda developer guide, "Using the Lambda Extensions API"; aws-lambda-ri
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from lambda_protocol.http1 import Request
+from rapid.config import Config
 from rapid.environment import ExecutionEnvironment
-from rapid.extensions import ExtensionsApiError, answer_event
+from rapid.extensions import ExtensionsApiError, answer_event, are_disabled
 from rapid.http_service import JSON, Exchange
+from rapid.telemetry_api import TelemetryApi
 
 _PREFIX: Final = "/2020-01-01/extension"
 _IDENTIFIER: Final = "lambda-extension-identifier"
@@ -20,11 +22,13 @@ _ERROR_TYPE: Final = "lambda-extension-function-error-type"
 
 
 class ExtensionsApi:
-    """The routes; they share the listener of the Runtime API. Thread-safe."""
+    """The routes, telemetry's included; they share the Runtime API's listener. Thread-safe."""
 
-    def __init__(self, about: Mapping[str, str]) -> None:
-        """``about`` is what a registering extension is told of the function."""
-        self._about = about
+    def __init__(self, config: Config) -> None:
+        """Serve the extensions of one environment."""
+        self._about = config.about
+        self._extensions_dir = config.extensions_dir
+        self._telemetry = TelemetryApi(is_multi_concurrency=config.is_multi_concurrency)
         self._routes: dict[str, tuple[str, Callable[[ExecutionEnvironment, Exchange], None]]] = {
             f"{_PREFIX}/register": ("POST", self._register),
             f"{_PREFIX}/event/next": ("GET", self._next),
@@ -34,15 +38,17 @@ class ExtensionsApi:
 
     def handle(self, environment: ExecutionEnvironment, exchange: Exchange) -> bool:
         """Answer or park a request of this API; False when it is none."""
-        request = exchange.request
-        route = self._routes.get(request.path)
-        if route is None:
+        if are_disabled(self._extensions_dir):
             return False
-        method, handler = route
-        if request.method != method:
-            exchange.answer(405, JSON, b"{}")
-            return True
+        request = exchange.request
         try:
+            route = self._routes.get(request.path)
+            if route is None:
+                return self._telemetry.handle(environment, exchange)
+            method, handler = route
+            if request.method != method:
+                exchange.answer(405, JSON, b"{}")
+                return True
             handler(environment, exchange)
         except ExtensionsApiError as error:
             body = {"errorMessage": str(error), "errorType": error.error_type}

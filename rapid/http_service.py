@@ -13,6 +13,7 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from socketserver import BaseRequestHandler, ThreadingTCPServer
@@ -37,11 +38,12 @@ JSON: Final = (("Content-Type", "application/json"),)
 class Exchange:
     """A request and its one answer. Thread-safe: anyone may answer, whoever is first does."""
 
-    __slots__ = ("_answered", "_connection", "_lock", "on_disconnect", "request")
+    __slots__ = ("_answered", "_connection", "_lock", "began_at", "on_disconnect", "request")
 
-    def __init__(self, connection: Connection, request: Request) -> None:
+    def __init__(self, connection: Connection, request: Request, began_at: float = 0.0) -> None:
         """Belongs to ``connection``, which reads the next request only after the answer."""
         self.request = request
+        self.began_at = began_at  #: when its head had come, monotonic seconds
         #: Called by the connection's thread if the peer goes away unanswered.
         self.on_disconnect: Callable[[], None] | None = None
         self._connection = connection
@@ -238,8 +240,9 @@ class Connection(BaseRequestHandler):
             return False
         if self._owes_answer and not self._wait_for_turn():
             return False
+        began_at = time.monotonic()
         self._reader.read_body(request)
-        exchange = Exchange(self, request)
+        exchange = Exchange(self, request, began_at)
         self._owes_answer = True
         self._exchange = exchange
         try:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 from lambda_protocol.invocation import Outcome
 from lambda_protocol.limits import LOG_TAIL_BYTES
+from rapid import platform_events as events
 from rapid.call import Call, Failure
 from rapid.config import Config
 from rapid.log_capture import write_all
-from rapid.report import Report, Reporter
+from rapid.platform_events import Ending, Event, InitRef, InvocationRef
+from rapid.report import Reporter
 from rapid.sandbox import RUNTIME, Sandbox
 
 _STDOUT = 1
@@ -21,7 +23,8 @@ class InvocationLog:
     """The platform's lines of one environment. Thread-safe.
 
     They are made only for a call that wants its tail, or when PRINT_REPORTS asks for them:
-    measuring memory costs more than a fast function.
+    measuring memory costs more than a fast function. They end with the answer, which the tail goes
+    with; what comes after it is for telemetry.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class InvocationLog:
     def begin(self, call: Call) -> None:
         """Note where the output of ``call`` starts."""
         call.log_mark = self._sandbox.capture.total_bytes
-        call.start_line = self._reporter.start(call.invocation.request_id)
+        call.start_line = self._start(call)
         self._print(call.start_line)
 
     def end(
@@ -62,36 +65,68 @@ class InvocationLog:
         """
         capture = self._sandbox.capture
         capture.flush()
-        end = self._reporter.end(
-            Report(
-                request_id=call.invocation.request_id,
-                duration_ms=(self._clock() - call.started_at) * 1000,
-                init_ms=None if init_s is None else init_s * 1000,
-                memory_mb=self._config.memory_mb,
-                peak_memory_bytes=self._sandbox.peak_memory_bytes(RUNTIME),
-                status=status,
-                error_type=error_type,
-            )
-        )
+        end = self._end(call, outcome, Ending(status=status, error_type=error_type), init_s)
         self._print(end)
         if not call.invocation.wants_log_tail:
             return outcome
         # A call that a failed init ended never began.
-        start = call.start_line or self._reporter.start(call.invocation.request_id)
+        start = call.start_line or self._start(call)
         tail = start + capture.tail_since(call.log_mark) + end
         return dataclasses.replace(outcome, log_tail=tail[-LOG_TAIL_BYTES:])
 
     def init_failed(self, failure: Failure, *, init_s: float, phase: str, status: str) -> None:
         """Report on an init that failed; one that succeeded is in its first REPORT."""
-        self._print(
-            self._reporter.init_report(
-                init_ms=init_s * 1000,
-                phase=phase,
-                status=status,
-                error_type=None if status == "timeout" else failure.error_type,
+        error_type = None if status == "timeout" else failure.error_type
+        self.print(
+            events.init_report(
+                InitRef(initialization_type=self._config.initialization_type, phase=phase),
+                Ending(status=status, error_type=error_type),
+                duration_ms=init_s * 1000,
+                at=time.time(),
             )
         )
 
-    def _print(self, lines: bytes) -> None:
+    def print(self, event: Event) -> None:
+        """Log an event of the platform's, if PRINT_REPORTS asks for them."""
         if self._config.prints_reports:
+            self._print(self._reporter.render(event))
+
+    def _start(self, call: Call) -> bytes:
+        event = events.start(ref_of(call), version=self._config.version, at=time.time())
+        return self._reporter.render(event)
+
+    def _end(self, call: Call, outcome: Outcome, ending: Ending, init_s: float | None) -> bytes:
+        """Return the last lines; only a JSON log has one of the runtime's own end."""
+        now, ref = time.time(), ref_of(call)
+        duration_ms = (self._clock() - call.started_at) * 1000
+        report = events.report(
+            ref,
+            ending,
+            duration_ms=duration_ms,
+            init_ms=None if init_s is None else init_s * 1000,
+            memory_mb=self._config.memory_mb,
+            peak_memory_bytes=self._sandbox.peak_memory_bytes(RUNTIME),
+            at=now,
+        )
+        line = self._reporter.render(report)
+        if self._reporter.as_json and not self._config.is_multi_concurrency:
+            size = len(outcome.payload) if ending.status == "success" else None
+            done = events.runtime_done(
+                ref, ending, duration_ms=duration_ms, produced_bytes=size, spans=(), at=now
+            )
+            line = self._reporter.render(done) + line
+        return line
+
+    def _print(self, lines: bytes) -> None:
+        if lines and self._config.prints_reports:
             write_all(_STDOUT, lines)
+
+
+def ref_of(call: Call) -> InvocationRef:
+    """Return how events name ``call``."""
+    invocation = call.invocation
+    return InvocationRef(
+        request_id=invocation.request_id,
+        trace_id=invocation.trace_id,
+        tenant_id=invocation.tenant_id,
+    )

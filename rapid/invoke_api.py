@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 RIE_FUNCTION_NAME: Final = "function"
 
 Submit = Callable[[Call], None]
+#: Takes an event, and tells once, from any thread, that it is safe, or why it is not.
+AcceptEvent = Callable[[Invocation, Callable[[LambdaApiError | None], None]], None]
 
 
 class InvokeApi:
@@ -58,6 +60,7 @@ class InvokeApi:
         function: FunctionRef,
         version: str,
         submit: Submit,
+        accept_event: AcceptEvent,
         is_ready: Callable[[], str | None],
         render_metrics: Callable[[], tuple[str, bytes]],
         accepts_any_name: bool,
@@ -68,6 +71,7 @@ class InvokeApi:
         self._function = function
         self._version = version
         self._submit = submit
+        self._accept_event = accept_event
         self._is_ready = is_ready
         self._render_metrics = render_metrics
         self._accepts_any_name = accepts_any_name
@@ -117,7 +121,8 @@ class InvokeApi:
             self._submit(Call(invocation, _answer_with(exchange, invocation)))
             return
         if invocation.type is InvocationType.EVENT:
-            self._submit(Call(invocation, _log_lost(invocation)))
+            self._accept_event(invocation, _accept_with(exchange, invocation))
+            return
         _send(exchange, encode_outcome(invocation, Outcome()))
 
     def _decode(self, request: Request, path: InvokePath, request_id: str) -> Invocation:
@@ -186,14 +191,16 @@ def _answer_with(exchange: Exchange, invocation: Invocation) -> OnOutcome:
     return on_outcome
 
 
-def _log_lost(invocation: Invocation) -> OnOutcome:
-    def on_outcome(outcome: Outcome | LambdaApiError) -> None:
-        if isinstance(outcome, LambdaApiError):
-            logger.error(
-                "event not run", extra={"request_id": invocation.request_id, "error": outcome.code}
-            )
+def _accept_with(
+    exchange: Exchange, invocation: Invocation
+) -> Callable[[LambdaApiError | None], None]:
+    def on_accepted(error: LambdaApiError | None) -> None:
+        if error is not None:
+            _send(exchange, encode_error(error, invocation.request_id))
+        else:
+            _send(exchange, encode_outcome(invocation, Outcome()))
 
-    return on_outcome
+    return on_accepted
 
 
 def _send(exchange: Exchange, response: HttpResponse) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 BUCKETS_S: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0,
+)  # fmt: skip
+#: The same for the age of events, which may wait for hours.
+EVENT_AGE_BUCKETS_S: Final = (
+    0.01, 0.1, 1.0, 10.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 10_800.0, 21_600.0,
 )  # fmt: skip
 #: What became of an invocation: the values of the label ``outcome``.
 OUTCOMES: Final = ("success", "error", "failure", "timeout", "throttled", "refused")
@@ -59,6 +64,12 @@ class Metrics:
         self._duration = Histogram()
         self._init = Histogram()
         self._wait = Histogram()
+        self._event_age = Histogram(EVENT_AGE_BUCKETS_S)
+        self._events_received = 0
+        self._event_retries = 0
+        self._events_dropped: Counter[str] = Counter()
+        self._dead_letters = 0
+        self._destination_failures = 0
 
     def on_started(self, waited_s: float, *, is_cold: bool) -> None:
         """A call was handed to a runtime."""
@@ -77,6 +88,36 @@ class Metrics:
         outcome = "throttled" if isinstance(error, TooManyRequestsException) else "refused"
         with self._lock:
             self._outcomes[outcome] += 1
+
+    def on_event_received(self) -> None:
+        """An event has come for its first attempt."""
+        with self._lock:
+            self._events_received += 1
+
+    def on_event_age(self, age_s: float) -> None:
+        """An event is handed to the scheduler, so long after it was accepted."""
+        with self._lock:
+            self._event_age.observe(age_s)
+
+    def on_event_retried(self) -> None:
+        """An event will be tried again."""
+        with self._lock:
+            self._event_retries += 1
+
+    def on_event_dropped(self, condition: str) -> None:
+        """An event is given up, for the reason that a destination is told."""
+        with self._lock:
+            self._events_dropped[condition] += 1
+
+    def on_dead_letter(self) -> None:
+        """An event goes to the dead letters."""
+        with self._lock:
+            self._dead_letters += 1
+
+    def on_destination_failed(self) -> None:
+        """A record could not be delivered to its destination."""
+        with self._lock:
+            self._destination_failures += 1
 
     def on_init(self, init_s: float) -> None:
         """An init phase has succeeded."""
@@ -116,7 +157,34 @@ class Metrics:
                     "Invocations refused as too many.",
                     self._outcomes["throttled"],
                 ),
+                (
+                    "lambda_async_events_received",
+                    "Events that came for their first attempt.",
+                    self._events_received,
+                ),
+                (
+                    "lambda_async_event_retries",
+                    "Attempts of events that were put off to later.",
+                    self._event_retries,
+                ),
+                (
+                    "lambda_dead_letters",
+                    "Events that went to the dead letters.",
+                    self._dead_letters,
+                ),
+                (
+                    "lambda_destination_delivery_failures",
+                    "Records that could not be delivered to their destination.",
+                    self._destination_failures,
+                ),
             ]
+            dropped = CounterMetricFamily(
+                "lambda_async_events_dropped",
+                "Events that were given up, by reason.",
+                labels=["function_name", "reason"],
+            )
+            for reason, count in self._events_dropped.items():
+                dropped.add_metric([*label, reason], count)
             histograms = [
                 (
                     "lambda_duration_seconds",
@@ -125,8 +193,13 @@ class Metrics:
                 ),
                 ("lambda_init_duration_seconds", "Init phases that succeeded.", self._init),
                 ("lambda_queue_wait_seconds", "From arrival to the event's delivery.", self._wait),
+                (
+                    "lambda_async_event_age_seconds",
+                    "From an event's acceptance to its attempt.",
+                    self._event_age,
+                ),
             ]
-            families: list[Metric] = [invocations]
+            families: list[Metric] = [invocations, dropped]
             for name, text, value in counters:
                 counter = CounterMetricFamily(name, text, labels=["function_name"])
                 counter.add_metric(label, value)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from enum import StrEnum
 from typing import Final
+
+#: Late answers remembered, to tell them from wrong ones.
+MAX_TIMED_OUT: Final = 1024
 
 
 class Phase(StrEnum):
@@ -42,6 +46,10 @@ class RuntimeState(StrEnum):
     INVOCATION_ERROR_RESPONSE = "InvocationErrorResponse"
 
 
+#: Those in which it has said itself that it cannot go on.
+FAILED_STATES: Final = (RuntimeState.INIT_ERROR, RuntimeState.RESTORE_ERROR)
+
+
 class RuntimeApiError(Exception):
     """A request the Runtime API refuses."""
 
@@ -50,3 +58,61 @@ class RuntimeApiError(Exception):
         super().__init__(message)
         self.status = status
         self.error_type = error_type
+
+
+class RuntimeProgress:
+    """Where one runtime stands, and what it may do next. Guarded by the scheduler's lock."""
+
+    def __init__(self) -> None:
+        """The runtime is about to start."""
+        self.state = RuntimeState.STARTED
+        self.answered_id: str | None = None  #: the last invocation it has answered
+        self._timed_out: OrderedDict[str, None] = OrderedDict()
+
+    def on_next(self) -> None:
+        """It waits for an event."""
+        self.state = RuntimeState.READY
+        self.answered_id = None
+
+    def on_answer(self, request_id: str, to: RuntimeState) -> None:
+        """It has answered its event."""
+        self.state = to
+        self.answered_id = request_id
+
+    def on_init_error(self) -> None:
+        """It says that its init, or a restore, failed; raises ``RuntimeApiError``."""
+        is_restoring = self.state is RuntimeState.RESTORING
+        to = RuntimeState.RESTORE_ERROR if is_restoring else RuntimeState.INIT_ERROR
+        if self.state is not RuntimeState.STARTED and not is_restoring:
+            raise self.invalid_transition(to)
+        self.state = to
+
+    def on_restore(self) -> None:
+        """It asks for a restore; raises ``RuntimeApiError``."""
+        if self.state is not RuntimeState.STARTED:
+            raise self.invalid_transition(RuntimeState.RESTORING)
+        self.state = RuntimeState.RESTORING
+
+    def on_timeout(self, request_id: str) -> None:
+        """An invocation has ended without its answer, which may still come."""
+        self._timed_out[request_id] = None
+        if len(self._timed_out) > MAX_TIMED_OUT:
+            self._timed_out.popitem(last=False)
+
+    def refusal(self, request_id: str, to: RuntimeState) -> RuntimeApiError:
+        """Return why an answer is not due; a late one is called so once."""
+        if request_id in self._timed_out:
+            del self._timed_out[request_id]
+            return RuntimeApiError(410, "InvokeTimeout", "Invoke timeout")
+        if request_id == self.answered_id:
+            return self.invalid_transition(to)
+        return RuntimeApiError(400, "InvalidRequestID", "Invalid request ID")
+
+    def invalid_transition(self, to: RuntimeState) -> RuntimeApiError:
+        """Return the refusal of what is out of turn."""
+        return RuntimeApiError(
+            403,
+            "InvalidStateTransition",
+            f"State transition from {self.state} to {to} failed for runtime. "
+            "Error: State transition is not allowed",
+        )

@@ -90,9 +90,11 @@ class Reaper:
         stdout: int,
         stderr: int,
         on_exit: OnExit,
+        pass_fds: Sequence[int] = (),
     ) -> ProcessGroup:
         """Start ``argv`` as the leader of a new process group; raises ``OSError``.
 
+        ``pass_fds`` are descriptors it inherits under their own numbers.
         ``on_exit`` runs once, in the reaping thread, without any lock of ours held.
         """
         with self._lock:  # so that the exit cannot be reaped before it can be told
@@ -103,6 +105,7 @@ class Reaper:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
+                pass_fds=pass_fds,
                 process_group=0,
             )
             process.returncode = 0  # tells subprocess that nobody has to wait for it
@@ -173,10 +176,9 @@ def hide_environment() -> None:
 def child_pids(pid: int) -> list[int]:
     """Return the direct children of ``pid``, of all its threads; empty when there is no /proc."""
     children: list[int] = []
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):
-                children += map(int, (task / "children").read_text().split())
+    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/task") as tasks:
+        for task in tasks:
+            children += map(int, _read_proc(f"{task.path}/children").split())
     return children
 
 
@@ -210,8 +212,19 @@ def _descendants(pid: int) -> Iterator[int]:
 
 
 def _peak_memory_bytes(pid: int) -> int:
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0
+    _, _, rest = _read_proc(f"/proc/{pid}/status").partition(b"\nVmHWM:")
+    return int(rest.split(None, 1)[0]) * 1024 if rest else 0
+
+
+def _read_proc(path: str) -> bytes:
+    """Return a small file of the kernel's, or nothing; a third of the time ``Path`` takes."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, 65_536)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)

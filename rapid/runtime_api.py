@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
 
 from lambda_protocol.errors import ErrorType
 from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES
 from rapid.call import Failure
+from rapid.config import Config
 from rapid.environment import ExecutionEnvironment
 from rapid.extensions_api import ExtensionsApi
 from rapid.http_service import JSON, Exchange, Headers, HttpService
@@ -43,16 +43,12 @@ class RuntimeApiListener:
         address: tuple[str, int],
         index: int,
         *,
-        is_snap_start: bool,
-        about: Mapping[str, str],
+        config: Config,
     ) -> None:
-        """Bind ``address``; raises ``OSError`` when it is taken.
-
-        ``about`` is what a registering extension is told of the function.
-        """
+        """Bind ``address``; raises ``OSError`` when it is taken."""
         self._environment: ExecutionEnvironment | None = None
-        self._is_snap_start = is_snap_start
-        self._extensions_api = ExtensionsApi(about)
+        self._is_snap_start = config.is_snap_start
+        self._extensions_api = ExtensionsApi(config)
         self._service = HttpService(
             address,
             self.handle,
@@ -124,7 +120,7 @@ class RuntimeApiListener:
 def _respond(environment: ExecutionEnvironment, request_id: str, exchange: Exchange) -> None:
     request = exchange.request
     if request.is_oversize:
-        environment.respond_error(request_id, _RESPONSE_TOO_LARGE)
+        environment.respond_error(request_id, _RESPONSE_TOO_LARGE, exchange.began_at)
         return _refuse(
             exchange,
             413,
@@ -132,24 +128,25 @@ def _respond(environment: ExecutionEnvironment, request_id: str, exchange: Excha
             f"Exceeded maximum allowed payload size ({RESPONSE_PAYLOAD_BYTES} bytes).",
         )
     if request.is_truncated:
-        environment.respond_error(request_id, _TRUNCATED)
+        environment.respond_error(request_id, _TRUNCATED, exchange.began_at)
         return _refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
     mode = request.headers.get(_RESPONSE_MODE)
     if mode is not None and mode not in ("streaming", ""):
-        environment.respond_error(request_id, _INVALID_MODE)
+        environment.respond_error(request_id, _INVALID_MODE, exchange.began_at)
         return _refuse(
             exchange, 400, "InvalidFunctionResponseMode", "Invalid function response mode"
         )
-    environment.respond(request_id, request.body)
+    environment.respond(request_id, request.body, exchange.began_at)
     _accept(exchange)
 
 
 def _respond_error(environment: ExecutionEnvironment, request_id: str, exchange: Exchange) -> None:
     request = exchange.request
     if request.is_truncated:
-        environment.respond_error(request_id, _TRUNCATED)
+        environment.respond_error(request_id, _TRUNCATED, exchange.began_at)
         return _refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
-    environment.respond_error(request_id, _posted_failure(exchange, ErrorType.UNKNOWN))
+    failure = _posted_failure(exchange, ErrorType.UNKNOWN)
+    environment.respond_error(request_id, failure, exchange.began_at)
     _accept(exchange)
 
 

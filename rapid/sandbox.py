@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from rapid.log_capture import LogCapture
+from rapid.log_lines import LogMessage
 from rapid.processes import ExitStatus, ProcessGroup, Reaper, environ_of
 
 logger = logging.getLogger(__name__)
@@ -22,9 +23,16 @@ RUNTIME: Final = "\0runtime"
 class Sandbox:
     """Processes by name. Thread-safe; its lock is a leaf."""
 
-    def __init__(self, name: str, reaper: Reaper) -> None:
-        """Open the pipes that every process of this sandbox writes to."""
-        self.capture = LogCapture(name)
+    def __init__(
+        self,
+        name: str,
+        reaper: Reaper,
+        *,
+        has_extensions: bool = False,
+        keeps: Callable[[LogMessage], bool] = lambda message: True,
+    ) -> None:
+        """Open the pipes that the processes of this sandbox write to; see ``LogCapture``."""
+        self.capture = LogCapture(name, has_extensions=has_extensions, keeps=keeps)
         self._reaper = reaper
         self._lock = threading.Lock()
         self._exited = threading.Condition(self._lock)
@@ -58,13 +66,17 @@ class Sandbox:
 
         with self._lock:
             self._alive.add(name)
+        capture = self.capture
+        is_runtime = name == RUNTIME
+        inherited = capture.log_descriptor if is_runtime else None
         try:
             group = self._reaper.spawn(
                 argv,
                 environ=environ,
                 cwd=cwd,
-                stdout=self.capture.stdout,
-                stderr=self.capture.stderr,
+                stdout=capture.stdout if is_runtime else capture.extension_stdout,
+                stderr=capture.stderr if is_runtime else capture.extension_stderr,
+                pass_fds=() if inherited is None else (inherited,),
                 on_exit=on_reaped,
             )
         except OSError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol
 
@@ -15,16 +14,17 @@ from lambda_protocol.errors import (
     ServiceException,
     TooManyRequestsException,
 )
-from lambda_protocol.invocation import InvocationType, Outcome
-from lambda_protocol.limits import EVENT_AGE_MAX_S, STARTED_FRAME_AFTER_S
+from lambda_protocol.invocation import Outcome
+from lambda_protocol.limits import STARTED_FRAME_AFTER_S
 from rapid.call import Call, OnStarted
 from rapid.environment import ExecutionEnvironment
 from rapid.http_service import Exchange
 from rapid.metrics import Metrics
+from rapid.waiting_line import WaitingLine
 
 logger = logging.getLogger(__name__)
 
-#: Calls that wait in one rapid beyond this are refused.
+#: Calls that wait in one rapid beyond this are refused; events likewise.
 MAX_WAITING: Final = 10_000
 #: How long an answered environment is trusted to come back before another is started, seconds.
 PATIENCE_S: Final = 0.05
@@ -85,7 +85,7 @@ class Scheduler:
         self._tick = threading.Condition(self.lock)
         self._changed = threading.Condition(self.lock)
         # guarded by lock:
-        self._waiting: deque[Call] = deque()
+        self._waiting = WaitingLine()
         self._environments: dict[int, ExecutionEnvironment] = {}
         self._idle: list[ExecutionEnvironment] = []  # last in, first out: surplus ones idle out
         self._failed_inits = 0  # in a row
@@ -145,11 +145,11 @@ class Scheduler:
         Raises ``LambdaApiError`` when the call cannot be taken.
         """
         now = self._clock()
-        is_event = call.invocation.type is InvocationType.EVENT
+        is_event = call.is_event
         with self.lock:
             if self._is_stopping:
                 raise ServiceException("The function's instance is shutting down.")
-            if len(self._waiting) >= MAX_WAITING:
+            if len(self._waiting.line_of(call)) >= MAX_WAITING:
                 raise self._throttled()
             if call.invocation.request_id in self._request_ids:
                 raise InvalidParameterValueException(
@@ -157,7 +157,8 @@ class Scheduler:
                 )
             self._request_ids.add(call.invocation.request_id)
             call.received_at = now
-            call.wait_deadline = now + (EVENT_AGE_MAX_S if is_event else self._queue_timeout_s)
+            # Whoever has an event also has its age, and knows for how long it may wait.
+            call.wait_deadline = float("inf") if is_event else now + self._queue_timeout_s
             self._waiting.append(call)
             actions = self._match_locked(now)
             is_refused = False
@@ -273,7 +274,7 @@ class Scheduler:
     def _match_locked(self, now: float) -> Actions:
         """Match waiting calls to environments.
 
-        1. A call goes to the environment that became idle last.
+        1. A call goes to the environment that became idle last; an event does when no call waits.
         2. When calls are left, as many environments are started as would have to wait, not
            counting those that are starting or just between two calls.
         3. What is left waits; the clock ends its wait.
@@ -352,7 +353,7 @@ class Scheduler:
 
     def _on_tick_locked(self, now: float) -> None:
         """Do what is due and find out when to look again; leaves the lock to act."""
-        throttled = [call for call in self._waiting if call.wait_deadline <= now]
+        throttled = [call for call in self._waiting.calls if call.wait_deadline <= now]
         for call in throttled:
             self._forget_locked(call)
         if throttled and self._is_stopping:
@@ -363,7 +364,7 @@ class Scheduler:
         actions = self._match_locked(now)
         for environment in environments:
             self.note_deadline_locked(max(now + _TICK_S, environment.next_deadline_locked()))
-        for call in self._waiting:
+        for call in self._waiting.calls:
             self.note_deadline_locked(call.wait_deadline)
         self.lock.release()
         try:
@@ -385,7 +386,7 @@ class Scheduler:
         """Return whom to tell that a call takes long, each once, and when it is answered."""
         announce = []
         held = [call for environment in environments for call in environment.running_locked()]
-        for call in (*held, *self._waiting):
+        for call in (*held, *self._waiting.calls):
             if call.on_started is None:
                 continue
             due = call.received_at + STARTED_FRAME_AFTER_S

@@ -15,6 +15,7 @@ import pytest
 from lambda_protocol.invocation import Invocation
 from scripts.rabbitmq_node import RabbitmqNode, find_server
 from tests import support
+from tests.events import Chronicle, Recorder
 from tests.support import Rapid, Server, unique_name
 
 #: Nodes this worker started. Another worker may be the one to stop them; forgotten before that,
@@ -109,6 +110,21 @@ def broker_server(broker: str) -> Iterator[Server]:
     """Give a Lambda Server over the broker, which many tests share."""
     with Server(AMQP_URI=broker) as server:
         yield server
+
+
+@pytest.fixture
+def chronicle(tmp_path: Path) -> Iterator[Chronicle]:
+    """Give a chronicle of attempts; whatever is held is let go at the end."""
+    chronicle = Chronicle(tmp_path)
+    yield chronicle
+    chronicle.open()
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    """Give a destination for the records of events."""
+    with contextlib.closing(Recorder()) as recorder:
+        yield recorder
 
 
 @pytest.fixture

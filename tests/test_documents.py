@@ -31,7 +31,7 @@ DOCUMENTS = [
 PACKAGES = ("lambda_protocol", "lambda_server", "rapid")
 
 #: Methods that read a variable by its name: a mapping's, and those of ``Environ``.
-READERS = {"get", "getenv", "text", "flag", "integer", "seconds", "choice"}
+READERS = {"get", "getenv", "text", "flag", "integer", "seconds", "durations", "choice"}
 
 
 def table_rows(document: str, heading: str) -> list[list[str]]:

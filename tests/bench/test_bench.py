@@ -11,6 +11,7 @@ import pytest
 
 from bench import procfs
 from bench.client import Answers
+from bench.extensions import render_extensions
 from bench.load import parse_load
 from bench.profile import summarize
 from bench.report import render, save_json
@@ -160,4 +161,16 @@ def test_profile_tells_own_time_from_total() -> None:
         "  60.0   60.0  write",
         "  30.0   30.0  parse",
         "  10.0  100.0  serve",
+    ]
+
+
+def test_extensions_are_compared_by_their_medians() -> None:
+    none = [make_sample(1000, p50_ms) for p50_ms in (0.1, 0.3, 9.0)]
+    samples = {"none": none, "one": [make_sample(900)]}
+
+    rows = render_extensions(samples).splitlines()[2:]
+
+    assert rows == [
+        "| none | 0.30 | 3.0 | 1,000 | 0.200 |",
+        "| one | 1.00 | 3.0 | 900 | 0.200 |",
     ]

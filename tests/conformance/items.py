@@ -59,8 +59,6 @@ def _how(text: str) -> dict[str, str]:
 
 
 _STREAMING: Final = _later("response streaming (InvokeWithResponseStream) is not built yet")
-_RETRIES: Final = _later("retries and destinations of events are not built yet: an event runs once")
-_TELEMETRY: Final = _later("the Telemetry and Logs APIs are not built yet")
 _SERVER: Final = {"programs": "Server"}
 _RAPID: Final = {"programs": "rapid"}
 
@@ -176,11 +174,11 @@ ITEMS: Final[tuple[Item, ...]] = (
         "InvokeAsync and Event",
         Programs.BOTH,
         (65, "The old invoke-async operation is answered 202 and runs the function."),
-        (66, "A failing event runs three times with one request id.", _RETRIES),
-        (67, "With no retry attempts an event runs once.", _RETRIES),
-        (68, "An event over its maximum age is dropped: EventAgeExceeded.", _RETRIES),
-        (69, "The record of a failed event has AWS's form.", _RETRIES),
-        (70, "The record of a successful event has AWS's form.", _RETRIES),
+        (66, "A failing event runs three times with one request id."),
+        (67, "With no retry attempts an event runs once."),
+        (68, "An event over its maximum age is dropped: EventAgeExceeded."),
+        (69, "The record of a failed event has AWS's form."),
+        (70, "The record of a successful event has AWS's form."),
     ),
     *_section(
         "Runtime API",
@@ -269,18 +267,14 @@ ITEMS: Final[tuple[Item, ...]] = (
     *_section(
         "Telemetry and logs",
         Programs.RAPID,
-        (114, "Subscribing to telemetry is checked, and closed after init.", _TELEMETRY),
-        (115, "Subscribing to logs with schema 2021-03-18 works.", _TELEMETRY),
-        (116, "A subscriber gets the platform's and the function's records in order.", _TELEMETRY),
-        (117, "A destination's host name and path are honoured.", _TELEMETRY),
-        (118, "A dead subscriber blocks nobody.", _TELEMETRY),
+        (114, "Subscribing to telemetry is checked, and closed after init."),
+        (115, "Subscribing to logs with schema 2021-03-18 works."),
+        (116, "A subscriber gets the platform's and the function's records in order."),
+        (117, "A destination's host name and path are honoured."),
+        (118, "A dead subscriber blocks nobody, and is told what it missed."),
         (119, "START, END and REPORT share the request id; Init Duration is last, and only cold."),
         (120, "With log format JSON the platform's lines are objects of time, type and record."),
-        (
-            121,
-            "A multi-line message on the log descriptor is one record.",
-            _later("_LAMBDA_TELEMETRY_LOG_FD is not offered yet: runtimes log to standard output"),
-        ),
+        (121, "A multi-line message on the log descriptor is one record."),
         (122, "Partial lines, lines of 1 MB and bytes that are no UTF-8 pass, also in the tail."),
     ),
     *_section(

@@ -14,6 +14,8 @@ from tests.support import LIMIT_S, Answer, Client, Rapid, RawConnection, wait_un
 RUNTIME: Final = "/2018-06-01/runtime"
 NEXT: Final = f"{RUNTIME}/invocation/next"
 EXTENSION: Final = "/2020-01-01/extension"
+TELEMETRY: Final = "/2022-07-01/telemetry"
+LOGS: Final = "/2020-08-15/logs"
 #: What an extension's file holds: it lives, and leaves the talking to the test.
 IDLE_SCRIPT: Final = "#!/bin/sh\nexec sleep 600\n"
 
@@ -116,6 +118,11 @@ class ExtensionPuppet:
         return self.client.get(
             f"{EXTENSION}/event/next", Lambda_Extension_Identifier=self.identifier
         )
+
+    def subscribe(self, path: str, body: Any) -> Answer:
+        """Subscribe to telemetry or logs."""
+        headers = {"Lambda-Extension-Identifier": self.identifier}
+        return self.client.request("PUT", path, json.dumps(body).encode(), headers)
 
     def park(self, connection: RawConnection) -> RawConnection:
         """Ask for the next event on ``connection`` and do not wait for an answer."""

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from tests.conformance.conftest import OpenDoor
 from tests.conformance.doors import Door, Gate, assert_error
+from tests.events import CHRONICLE, Chronicle, Recorder
 
 conformance = pytest.mark.conformance
 
@@ -30,3 +34,82 @@ def test_invoke_async_refuses_what_is_no_json(door: Door) -> None:
         answer = client.post(path, b"nonsense")
 
     assert_error(answer, 400, "InvalidRequestContentException")
+
+
+def send(door: Door, event: Any) -> str:
+    """Invoke asynchronously; return the request id."""
+    answer = door.invoke(json.dumps(event), X_Amz_Invocation_Type="Event")
+    assert answer.status == 202
+    return str(answer.headers["x-amzn-RequestId"])
+
+
+@conformance(66, 69)
+def test_a_failing_event_runs_three_times_and_its_record_is_aws_s(
+    open_door: OpenDoor, chronicle: Chronicle, recorder: Recorder
+) -> None:
+    door = open_door(CHRONICLE, ON_FAILURE=recorder.url, **chronicle.environ)
+
+    request_id = send(door, {"fail": True})
+
+    record = recorder.wait_for()[0]
+    assert [attempt.request_id for attempt in chronicle.attempts] == 3 * [request_id]
+    assert record.pop("timestamp")
+    arn = f"arn:aws:lambda:us-east-1:123456789012:function:{door.function_name}:$LATEST"
+    assert record == {
+        "version": "1.0",
+        "requestContext": {
+            "requestId": request_id,
+            "functionArn": arn,
+            "condition": "RetriesExhausted",
+            "approximateInvokeCount": 3,
+        },
+        "requestPayload": {"fail": True},
+        "responseContext": {
+            "statusCode": 200,
+            "executedVersion": "$LATEST",
+            "functionError": "Unhandled",
+        },
+        "responsePayload": {"errorMessage": "on purpose", "errorType": "Boom"},
+    }
+
+
+@conformance(67)
+def test_with_no_retry_attempts_an_event_runs_once(
+    open_door: OpenDoor, chronicle: Chronicle, recorder: Recorder
+) -> None:
+    door = open_door(
+        CHRONICLE, ON_FAILURE=recorder.url, MAX_RETRY_ATTEMPTS="0", **chronicle.environ
+    )
+
+    send(door, {"fail": True})
+
+    assert recorder.wait_for()[0]["requestContext"]["approximateInvokeCount"] == 1
+    assert len(chronicle.attempts) == 1
+
+
+@conformance(68)
+def test_an_event_whose_retry_would_come_too_late_is_dropped(
+    open_door: OpenDoor, chronicle: Chronicle, recorder: Recorder
+) -> None:
+    settings = {**chronicle.environ, "EVENT_RETRY_DELAYS": "61", "MAXIMUM_EVENT_AGE": "60"}
+    door = open_door(CHRONICLE, ON_FAILURE=recorder.url, **settings)
+
+    send(door, {"fail": True})
+
+    context = recorder.wait_for()[0]["requestContext"]
+    assert (context["condition"], context["approximateInvokeCount"]) == ("EventAgeExceeded", 1)
+
+
+@conformance(70)
+def test_the_record_of_a_successful_event_is_aws_s(
+    open_door: OpenDoor, chronicle: Chronicle, recorder: Recorder
+) -> None:
+    door = open_door(CHRONICLE, ON_SUCCESS=recorder.url, **chronicle.environ)
+
+    request_id = send(door, {"n": 1})
+
+    record = recorder.wait_for()[0]
+    assert record["requestContext"]["requestId"] == request_id
+    assert record["requestContext"]["condition"] == "Success"
+    assert record["responseContext"] == {"statusCode": 200, "executedVersion": "$LATEST"}
+    assert record["responsePayload"] == {"n": 1}

@@ -262,6 +262,7 @@ def broken_rapid() -> Iterator[Client]:
         function=FunctionRef(name="f"),
         version="$LATEST",
         submit=submit,
+        accept_event=lambda *_: None,
         is_ready=lambda: None,
         render_metrics=lambda: ("text/plain", b""),
         accepts_any_name=True,

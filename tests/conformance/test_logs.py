@@ -3,12 +3,13 @@ from __future__ import annotations
 import base64
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import StartRapid
-from tests.support import MISBEHAVE, Answer, Rapid
+from tests.support import MISBEHAVE, RECORDER_EXTENSION, Answer, Rapid
 
 conformance = pytest.mark.conformance
 
@@ -101,6 +102,72 @@ def test_a_failed_init_is_an_object_with_log_format_json(start_rapid: StartRapid
     assert set(line) == {"time", "type", "record"}
     assert (line["record"]["phase"], line["record"]["status"]) == ("init", "error")
     assert line["record"]["errorType"] == "Runtime.ExitError"
+
+
+@conformance(120)
+def test_a_json_log_with_system_level_debug_tells_of_init_and_runtime(
+    start_rapid: StartRapid,
+) -> None:
+    rapid = start_rapid(
+        MISBEHAVE,
+        PRINT_REPORTS="true",
+        AWS_LAMBDA_LOG_FORMAT="JSON",
+        AWS_LAMBDA_SYSTEM_LOG_LEVEL="DEBUG",
+    )
+
+    lines, _ = tail_lines(rapid)
+
+    printed = [json.loads(line) for line in rapid.stdout.decode().splitlines()]
+    assert [line["type"] for line in printed] == [
+        "platform.initStart",
+        "platform.initRuntimeDone",
+        "platform.initReport",
+        "platform.start",
+        "platform.runtimeDone",
+        "platform.report",
+    ]
+    assert [json.loads(line) for line in lines] == printed[3:]
+
+
+@conformance(120)
+def test_a_json_log_tells_of_the_runtime_when_it_failed(start_rapid: StartRapid) -> None:
+    rapid = start_rapid(MISBEHAVE, AWS_LAMBDA_LOG_FORMAT="JSON", AWS_LAMBDA_SYSTEM_LOG_LEVEL="WARN")
+
+    fine, _ = tail_lines(rapid)
+    failed, _ = tail_lines(rapid, b'{"do":"exit"}')
+
+    assert fine == []
+    records = [json.loads(line) for line in failed]
+    assert [each["type"] for each in records] == ["platform.runtimeDone", "platform.report"]
+    assert {each["record"]["status"] for each in records} == {"failure"}
+
+
+def test_with_reports_extensions_and_their_subscriptions_are_printed(
+    start_rapid: StartRapid, tmp_path: Path
+) -> None:
+    directory = tmp_path / "extensions"
+    directory.mkdir()
+    (directory / "recorder").symlink_to(RECORDER_EXTENSION)
+    subscription = {
+        "schemaVersion": "2022-12-13",
+        "types": ["function", "platform"],
+        "destination": {"protocol": "TCP", "port": 1},
+    }
+    rapid = start_rapid(
+        MISBEHAVE,
+        flags=(),
+        ready=True,
+        PRINT_REPORTS="true",
+        EXTENSIONS_DIR=str(directory),
+        RECORDER_FILE=str(tmp_path / "record"),
+        RECORDER_SUBSCRIBE=json.dumps(subscription),
+    )
+    rapid.invoke()
+
+    assert rapid.stdout.decode().splitlines()[:2] == [
+        "TELEMETRY\tName: recorder\tState: Subscribed\tTypes: [Platform, Function]",
+        "EXTENSION\tName: recorder\tState: Ready\tEvents: [INVOKE, SHUTDOWN]",
+    ]
 
 
 @conformance(122)

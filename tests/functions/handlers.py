@@ -43,6 +43,13 @@ def log(event: Any, context: Any) -> Any:
     return event
 
 
+def log_lines(event: Any, context: Any) -> Any:
+    """Print a line, and log a message that may have several."""
+    print("printed", flush=True)
+    logging.getLogger().warning(event["message"])
+    return event
+
+
 def count(event: Any, context: Any) -> int:
     """Return how many events this process has had."""
     global _calls

@@ -61,7 +61,6 @@ def relayed(invocation: Invocation) -> IncomingCall:
         pytest.param(make_invocation(function=FUNCTION, wants_log_tail=True), id="tail"),
         pytest.param(make_invocation(function=FUNCTION, client_context=CONTEXT), id="context"),
         pytest.param(make_invocation(function=FUNCTION, tenant_id="a b"), id="tenant"),
-        pytest.param(make_invocation(function=FUNCTION, type=InvocationType.EVENT), id="event"),
         pytest.param(
             make_invocation(
                 function=FunctionRef(
@@ -99,12 +98,6 @@ def test_a_header_without_a_value_is_absent() -> None:
     headers = encode_call(make_invocation(), queue_timeout_s=1).headers
 
     assert set(headers) == {"X-Amzn-Trace-Id", "X-Lambda-Frames"}
-
-
-def test_an_event_is_persistent_and_wants_no_reply() -> None:
-    properties = encode_call(make_invocation(type=InvocationType.EVENT), queue_timeout_s=1)
-
-    assert (properties.delivery_mode, properties.reply_to) == (2, None)
 
 
 def test_a_plain_client_needs_only_reply_to_and_correlation_id() -> None:

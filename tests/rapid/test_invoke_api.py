@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from lambda_protocol.errors import LambdaApiError, TooManyRequestsException
+from lambda_protocol.errors import LambdaApiError, ServiceException, TooManyRequestsException
 from lambda_protocol.function_name import FunctionRef
-from lambda_protocol.invocation import InvocationType, Outcome
+from lambda_protocol.invocation import Invocation, InvocationType, Outcome
 from rapid.call import Call
 from rapid.invoke_api import InvokeApi
-from tests.support import Client, RawConnection
+from tests.conformance.doors import assert_error
+from tests.support import LIMIT_S, Client, RawConnection, wait_for
 
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:"
 
@@ -27,12 +29,17 @@ class Door:
         self.calls: list[Call] = []
         self.answer: Outcome | LambdaApiError | None = Outcome(payload=b'"done"')
         self.refusal = None
+        self.events: list[Invocation] = []
+        self.event_error: LambdaApiError | None = None
+        self.holds_events = False
+        self.on_accepted: Callable[[LambdaApiError | None], None] | None = None
         self.missing: str | None = None
         self.api = InvokeApi(
             ("127.0.0.1", 0),
             function=FunctionRef(name="echo"),
             version="$LATEST",
             submit=self._submit,
+            accept_event=self._accept,
             is_ready=lambda: self.missing,
             render_metrics=lambda: ("text/plain; version=0.0.4", b"lambda_x 1\n"),
             **{
@@ -51,6 +58,16 @@ class Door:
         self.calls.append(call)
         if self.answer is not None:
             call.on_outcome(self.answer)
+
+    def _accept(
+        self, invocation: Invocation, on_accepted: Callable[[LambdaApiError | None], None]
+    ) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.events.append(invocation)
+        self.on_accepted = on_accepted
+        if not self.holds_events:
+            on_accepted(self.event_error)
 
     def invoke(self, name: str = "echo", body: bytes = b"{}", **headers: str) -> Any:
         return self.client.post(f"/2015-03-31/functions/{name}/invocations", body, **headers)
@@ -88,20 +105,37 @@ def test_a_dry_run_is_a_204_and_nothing_runs(door: Door) -> None:
     assert (answer.status, answer.body, door.calls) == (204, b"", [])
 
 
-def test_an_event_is_accepted_before_it_is_done(door: Door) -> None:
-    door.answer = None
-
+def test_an_event_is_a_202_when_it_is_safe(door: Door) -> None:
     answer = door.invoke(X_Amz_Invocation_Type="Event")
 
-    assert (answer.status, answer.body) == (202, b"")
-    assert door.calls[0].invocation.type is InvocationType.EVENT
+    assert (answer.status, answer.body, door.calls) == (202, b"", [])
+    assert door.events[0].type is InvocationType.EVENT
+    assert answer.headers["x-amzn-RequestId"] == door.events[0].request_id
+
+
+def test_an_event_is_answered_only_when_it_is_safe(door: Door) -> None:
+    door.holds_events = True
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(door.invoke, X_Amz_Invocation_Type="Event")
+        on_accepted = wait_for(lambda: door.on_accepted, "the event")
+        assert not answer.done()
+
+        on_accepted(None)
+
+        assert answer.result(LIMIT_S).status == 202
+
+
+def test_an_event_that_is_not_safe_is_no_202(door: Door) -> None:
+    door.event_error = ServiceException("The broker did not take the event.")
+
+    assert_error(door.invoke(X_Amz_Invocation_Type="Event"), 500, "ServiceException")
 
 
 def test_invoke_async_is_an_event(door: Door) -> None:
     answer = door.client.post("/2014-11-13/functions/echo/invoke-async", b"{}")
 
     assert answer.status == 202
-    assert door.calls[0].invocation.type is InvocationType.EVENT
+    assert door.events[0].type is InvocationType.EVENT
 
 
 @pytest.mark.parametrize(

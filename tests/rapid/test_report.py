@@ -6,25 +6,43 @@ from typing import Any
 
 import pytest
 
-from rapid.report import Report, Reporter
+from rapid import platform_events as events
+from rapid.platform_events import Ending, Event, InitRef, InvocationRef
+from rapid.report import Reporter
 
-TEXT = Reporter(function_name="f", version="$LATEST", as_json=False)
-JSON = Reporter(function_name="f", version="7", as_json=True)
+TEXT = Reporter(as_json=False)
+JSON = Reporter(as_json=True)
+EVERYTHING = Reporter(as_json=True, level="DEBUG")
+WARNINGS = Reporter(as_json=True, level="WARN")
 MIB = 1_048_576
+REF = InvocationRef(request_id="rid")
+INIT = InitRef(initialization_type="on-demand", phase="init")
+AT = 1_769_860_800.123
 
 
-def report(**changes: Any) -> Report:
-    return Report(
-        **{
-            "request_id": "rid",
-            "duration_ms": 3.014,
-            "init_ms": None,
-            "memory_mb": 128,
-            "peak_memory_bytes": 36 * MIB,
-            **changes,
-        }
-    )
+def report(status: str = "success", error_type: str | None = None, **changes: Any) -> Event:
+    figures = {
+        "duration_ms": 3.014,
+        "init_ms": None,
+        "memory_mb": 128,
+        "peak_memory_bytes": 36 * MIB,
+        "at": AT,
+        **changes,
+    }
+    return events.report(REF, Ending(status=status, error_type=error_type), **figures)
 
+
+def init_report(status: str = "error", error_type: str | None = "X.Y", **init: Any) -> Event:
+    ref = InitRef(**{"initialization_type": "on-demand", "phase": "init", **init})
+    ending = Ending(status=status, error_type=error_type)
+    return events.init_report(ref, ending, duration_ms=1236.04, at=AT)
+
+
+START = events.start(REF, version="$LATEST", at=AT)
+DONE = events.runtime_done(REF, Ending(), duration_ms=1.0, produced_bytes=2, spans=(), at=AT)
+INIT_START = events.init_start(
+    INIT, function_name="f", function_arn="a", version="1", instance_id="i", memory_mb=1, at=AT
+)
 
 WARM = (
     "END RequestId: rid\n"
@@ -33,31 +51,56 @@ WARM = (
 )
 
 
-def test_the_start_line_names_request_and_version() -> None:
-    assert TEXT.start("rid") == b"START RequestId: rid Version: $LATEST\n"
-
-
 @pytest.mark.parametrize(
-    ("changes", "line"),
+    ("event", "lines"),
     [
-        pytest.param({}, WARM + "\n", id="warm"),
-        pytest.param({"status": "error"}, WARM + "\n", id="handler-error"),
-        pytest.param({"status": "timeout"}, WARM + "\tStatus: timeout\n", id="timeout"),
+        pytest.param(START, "START RequestId: rid Version: $LATEST\n", id="start"),
+        pytest.param(report(), WARM + "\n", id="warm"),
+        pytest.param(report("error", "ValueError"), WARM + "\n", id="handler-error"),
+        pytest.param(report("timeout"), WARM + "\tStatus: timeout\n", id="timeout"),
         pytest.param(
-            {"status": "failure", "error_type": "Runtime.ExitError"},
+            report("failure", "Runtime.ExitError"),
             WARM + "\tStatus: error\tError Type: Runtime.ExitError\n",
             id="crash",
         ),
         pytest.param(
-            {"init_ms": 110.1},
+            report(init_ms=110.1),
             WARM.replace("Billed Duration: 4 ms", "Billed Duration: 114 ms")
             + "\tInit Duration: 110.10 ms\t\n",
             id="cold",
         ),
+        pytest.param(
+            init_report(error_type="Extension.Crash"),
+            "INIT_REPORT Init Duration: 1236.04 ms\tPhase: init\tStatus: error\t"
+            "Error Type: Extension.Crash\n",
+            id="failed-init",
+        ),
+        pytest.param(
+            init_report("timeout", None, phase="invoke"),
+            "INIT_REPORT Init Duration: 1236.04 ms\tPhase: invoke\tStatus: timeout\n",
+            id="late-init",
+        ),
+        pytest.param(init_report("success", None), "", id="init"),
+        pytest.param(
+            events.extension("x", "Ready", ["SHUTDOWN", "INVOKE"], error_type=None, at=AT),
+            "EXTENSION\tName: x\tState: Ready\tEvents: [INVOKE, SHUTDOWN]\n",
+            id="extension",
+        ),
+        pytest.param(
+            events.subscription("x", ["platform", "function"], is_logs_api=False, at=AT),
+            "TELEMETRY\tName: x\tState: Subscribed\tTypes: [Platform, Function]\n",
+            id="telemetry",
+        ),
+        pytest.param(
+            events.subscription("x", ["function"], is_logs_api=True, at=AT),
+            "LOGS\tName: x\tState: Subscribed\tTypes: [Function]\n",
+            id="logs",
+        ),
+        pytest.param(DONE, "", id="runtime-done"),
     ],
 )
-def test_the_report_line_is_that_of_recorded_logs(changes: dict[str, Any], line: str) -> None:
-    assert TEXT.end(report(**changes)).decode() == line
+def test_text_lines_are_those_of_recorded_logs(event: Event, lines: str) -> None:
+    assert TEXT.render(event).decode() == lines
 
 
 @pytest.mark.parametrize(
@@ -67,7 +110,7 @@ def test_the_report_line_is_that_of_recorded_logs(changes: dict[str, Any], line:
 def test_billed_duration_is_the_next_whole_millisecond_init_included(
     duration_ms: float, init_ms: float | None, billed: int
 ) -> None:
-    line = TEXT.end(report(duration_ms=duration_ms, init_ms=init_ms)).decode()
+    line = TEXT.render(report(duration_ms=duration_ms, init_ms=init_ms)).decode()
 
     assert f"\tBilled Duration: {billed} ms\t" in line
 
@@ -76,24 +119,9 @@ def test_billed_duration_is_the_next_whole_millisecond_init_included(
     ("peak_bytes", "shown"), [(0, 1), (1, 1), (36 * MIB, 36), (36 * MIB + 1, 37)]
 )
 def test_memory_used_is_rounded_up(peak_bytes: int, shown: int) -> None:
-    assert f"Max Memory Used: {shown} MB" in TEXT.end(report(peak_memory_bytes=peak_bytes)).decode()
+    line = TEXT.render(report(peak_memory_bytes=peak_bytes)).decode()
 
-
-def test_a_failed_init_has_a_line_of_its_own() -> None:
-    line = TEXT.init_report(
-        init_ms=1236.04, phase="init", status="error", error_type="Extension.Crash"
-    )
-
-    assert line == (
-        b"INIT_REPORT Init Duration: 1236.04 ms\tPhase: init\tStatus: error\t"
-        b"Error Type: Extension.Crash\n"
-    )
-
-
-def test_an_init_that_timed_out_names_no_error_type() -> None:
-    line = TEXT.init_report(init_ms=10_005.33, phase="init", status="timeout", error_type=None)
-
-    assert line == b"INIT_REPORT Init Duration: 10005.33 ms\tPhase: init\tStatus: timeout\n"
+    assert f"Max Memory Used: {shown} MB" in line
 
 
 # --- JSON
@@ -110,11 +138,13 @@ def record_of(line: bytes, kind: str) -> dict[str, Any]:
 
 
 def test_json_start_is_a_platform_start_event() -> None:
-    assert record_of(JSON.start("rid"), "platform.start") == {"requestId": "rid", "version": "7"}
+    record = record_of(JSON.render(START), "platform.start")
+
+    assert record == {"requestId": "rid", "version": "$LATEST"}
 
 
 def test_json_report_is_a_platform_report_event() -> None:
-    line = JSON.end(report(init_ms=110.1, status="failure", error_type="Runtime.ExitError"))
+    line = JSON.render(report("failure", "Runtime.ExitError", init_ms=110.1))
 
     assert record_of(line, "platform.report") == {
         "requestId": "rid",
@@ -131,19 +161,68 @@ def test_json_report_is_a_platform_report_event() -> None:
 
 
 def test_json_report_of_a_warm_success_has_no_more_than_it_needs() -> None:
-    record = record_of(JSON.end(report()), "platform.report")
+    record = record_of(JSON.render(report()), "platform.report")
 
     assert set(record) == {"requestId", "status", "metrics"}
     assert "initDurationMs" not in record["metrics"]
 
 
 def test_json_init_report_is_a_platform_init_report_event() -> None:
-    line = JSON.init_report(init_ms=1.0, phase="invoke", status="error", error_type="X.Y")
+    line = JSON.render(init_report(phase="invoke"))
 
     assert record_of(line, "platform.initReport") == {
         "initializationType": "on-demand",
         "phase": "invoke",
         "status": "error",
         "errorType": "X.Y",
-        "metrics": {"durationMs": 1.0},
+        "metrics": {"durationMs": 1236.04},
     }
+
+
+@pytest.mark.parametrize(
+    ("event", "level"),
+    [
+        pytest.param(INIT_START, "DEBUG", id="init-start"),
+        pytest.param(events.init_runtime_done(INIT, Ending(), at=AT), "DEBUG", id="init-done"),
+        pytest.param(init_report("success", None), "DEBUG", id="init-report"),
+        pytest.param(
+            init_report("success", None, initialization_type="provisioned-concurrency"),
+            "INFO",
+            id="init-report-provisioned",
+        ),
+        pytest.param(init_report(), "WARN", id="failed-init"),
+        pytest.param(START, "INFO", id="start"),
+        pytest.param(DONE, "DEBUG", id="runtime-done"),
+        pytest.param(
+            events.runtime_done(
+                REF,
+                Ending(status="error"),
+                duration_ms=1.0,
+                produced_bytes=None,
+                spans=(),
+                at=AT,
+            ),
+            "WARN",
+            id="runtime-failed",
+        ),
+        pytest.param(report(), "INFO", id="report"),
+        pytest.param(report("timeout"), "WARN", id="report-timeout"),
+        pytest.param(
+            events.extension("x", "Ready", [], error_type=None, at=AT), "INFO", id="extension"
+        ),
+        pytest.param(events.logs_dropped(1, 2, at=AT), "WARN", id="dropped"),
+    ],
+)
+def test_each_event_has_awss_level(event: Event, level: str) -> None:
+    """Source: Lambda developer guide, "Log-level filtering", system log level event mapping."""
+    seen_from = [
+        name
+        for name, reporter in (("DEBUG", EVERYTHING), ("INFO", JSON), ("WARN", WARNINGS))
+        if reporter.render(event)
+    ]
+
+    assert seen_from[-1] == level
+
+
+def test_a_text_log_has_no_levels() -> None:
+    assert Reporter(as_json=False, level="FATAL").render(START)

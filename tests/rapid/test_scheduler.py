@@ -433,7 +433,7 @@ def test_without_a_queue_a_call_still_waits_for_the_init_started_for_it() -> Non
     assert world.taken() == ["cold"]
 
 
-def test_a_refusal_does_not_lose_what_was_matched_with_it() -> None:
+def test_a_call_that_may_not_wait_goes_before_an_event_that_does() -> None:
     """An event waits, its environment is just noted as free, and a call arrives in between."""
     world = World(queue_timeout_s=0)
     world.submit("event 1", type=InvocationType.EVENT)
@@ -442,10 +442,25 @@ def test_a_refusal_does_not_lose_what_was_matched_with_it() -> None:
     environment.answer()
     environment.available()
 
-    with pytest.raises(TooManyRequestsException):
-        world.submit("call")
+    world.submit("call")
 
-    assert world.taken() == ["event 1", "event 2"]
+    assert world.taken() == ["event 1", "call"]
+
+
+def test_an_event_never_takes_a_slot_from_a_call_that_waits() -> None:
+    world = World()
+    environment = world.ready(1)[0]
+    world.submit("running")
+    world.submit("event", type=InvocationType.EVENT)
+    world.submit("call 1")
+    world.submit("call 2")
+
+    for _ in range(3):
+        environment.answer()
+        environment.available()
+        world.scheduler.settle()
+
+    assert world.taken() == ["running", "call 1", "call 2", "event"]
 
 
 def test_a_full_queue_refuses_at_once() -> None:

@@ -19,6 +19,7 @@ from lambda_protocol.errors import (
     ResourceNotReadyException,
     TooManyRequestsException,
 )
+from lambda_protocol.event_amqp import event_queue
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import InvocationType, Outcome
 from lambda_protocol.invoke_amqp import encode_error, encode_outcome, encode_started
@@ -43,10 +44,12 @@ class Function:
         self.ref = FunctionRef(name=unique_name())
         self.connection = pika.BlockingConnection(pika.URLParameters(uri))
         self.channel = self.connection.channel()
-        self.channel.queue_declare(self.ref.name)
+        self._queues = (self.ref.name, event_queue(self.ref))
+        for queue in self._queues:
+            self.channel.queue_declare(queue)
 
     def take(self) -> Taken:
-        """Return the next call."""
+        """Return the next call or event."""
         return wait_for(self._get, "a call in the queue")
 
     def reply(self, to: Taken, properties: Properties, body: bytes = b"") -> None:
@@ -67,14 +70,18 @@ class Function:
         self.reply(to, encode_outcome(to.properties.correlation_id, outcome), body)
 
     def close(self) -> None:
-        """Delete the queue and hang up."""
-        self.channel.queue_delete(self.ref.name)
+        """Delete the queues and hang up."""
+        for queue in self._queues:
+            self.channel.queue_delete(queue)
         self.connection.close()
 
     def _get(self) -> Taken | None:
-        got: Any = self.channel.basic_get(self.ref.name, auto_ack=True)
-        method, properties, body = got  # the stubs give every part the wrong type
-        return None if method is None else Taken(properties, body)
+        for queue in self._queues:
+            got: Any = self.channel.basic_get(queue, auto_ack=True)
+            method, properties, body = got  # the stubs give every part the wrong type
+            if method is not None:
+                return Taken(properties, body)
+        return None
 
 
 @pytest.fixture
@@ -276,10 +283,13 @@ def test_an_accepted_event_is_in_the_queue_and_persistent(
     client.publish_event(invocation)
 
     taken = function.take()
+    headers = taken.properties.headers or {}
     assert taken.body == invocation.payload
     assert taken.properties.delivery_mode == 2
     assert taken.properties.reply_to is None
-    assert (taken.properties.headers or {})["X-Amz-Invocation-Type"] == "Event"
+    assert taken.properties.correlation_id == invocation.request_id
+    assert headers["X-Lambda-Attempt"] == 1
+    assert abs(int(str(headers["X-Lambda-First-Queued-Ms"])) - time.time() * 1000) < 60_000
 
 
 def test_events_and_calls_share_a_client(

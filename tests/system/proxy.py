@@ -84,8 +84,9 @@ class Proxy:
         self._flows.set()
 
     def close(self) -> None:
-        """End everything."""
-        self._listener.shutdown(socket.SHUT_RDWR)
+        """End everything. Idempotent."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._flows.set()
         self.cut()

@@ -442,6 +442,20 @@ def test_a_plain_rpc_client_gets_the_payload_and_its_correlation_id(
     assert reply.headers["X-Amz-Executed-Version"] == "$LATEST"
 
 
+def test_a_plain_rpc_client_is_refused_what_is_no_json(
+    start_rapid: StartRapid, broker: str, amqp: AmqpClient
+) -> None:
+    checks = start_rapid(ECHO, AMQP_URI=broker)
+    passes = start_rapid(ECHO, AMQP_URI=broker, CHECK_PAYLOAD="FALSE")
+
+    refused = amqp.call(checks.function_name, b"no json")
+    passed = amqp.call(passes.function_name, b"no json")
+
+    assert refused.headers["X-Lambda-Status"] == 400
+    assert refused.headers["X-Lambda-Error-Type"] == "InvalidRequestContentException"
+    assert passed.body == b"no json"
+
+
 def test_a_plain_rpc_client_sees_failures(
     start_rapid: StartRapid, broker: str, amqp: AmqpClient
 ) -> None:
@@ -693,7 +707,7 @@ def test_an_odd_body_harms_nobody(
 def test_a_body_over_the_limit_is_refused_or_run_and_harms_nobody(
     echo: Rapid, server: Server, amqp: AmqpClient
 ) -> None:
-    reply = amqp.call(echo.function_name, b"x" * (7 * MIB))
+    reply = amqp.call(echo.function_name, b'"' + b"x" * (7 * MIB) + b'"')
 
     assert reply.headers["X-Lambda-Status"] == 413 or "X-Amz-Function-Error" in reply.headers
     assert server.invoke(echo.function_name, b"[1]").body == b"[1]"

@@ -306,9 +306,10 @@ def test_an_event_waits_for_an_instance(
     server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient, ledger: Ledger
 ) -> None:
     name = unique_name()
-    amqp.declare(name)
+    start_rapid(ECHO, AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name).stop()
 
     accepted = server.invoke(name, "[1]", X_Amz_Invocation_Type="Event")
+    assert amqp.waiting(f"{name}.events") == 1
     start_rapid(LEDGER, AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name, **ledger.environ)
 
     assert accepted.status == 202
@@ -328,7 +329,9 @@ def test_declared_queues_are_what_rabbitmq_4_3_takes(
     methods = proxy.methods
 
     declared = [method for method in methods if isinstance(method, pika.spec.Queue.Declare)]
-    assert [method.queue for method in declared if not method.passive] == [rapid.function_name]
+    name = rapid.function_name
+    queues = [method.queue for method in declared if not method.passive]
+    assert queues == [name, f"{name}.dead", f"{name}.events"]
     for method in declared:
         assert method.passive or (
             method.durable and not method.exclusive and not method.auto_delete

@@ -1,0 +1,3 @@
+module bench-extension
+
+go 1.21

@@ -1,0 +1,161 @@
+"""An asynchronous invocation on its way through the broker: its queues, properties and headers.
+
+An event waits in ``F.events`` until an instance of the function ``F`` takes it, and what could not
+be done with it ends in ``F.dead``. Which attempt it is for, and since when it waits, travel in
+headers, so that any instance can go on with it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from lambda_protocol.amqp_frames import PERSISTENT, Delivery, HeaderValue, Properties
+from lambda_protocol.function_name import FunctionRef
+from lambda_protocol.invocation import Invocation, InvocationType
+from lambda_protocol.invoke_amqp import call_headers, decode_call
+from lambda_protocol.limits import EVENT_AGE_MAX_S
+
+#: Which attempt a message is for, from 1.
+ATTEMPT: Final = "X-Lambda-Attempt"
+#: When the event was first accepted, epoch milliseconds.
+FIRST_QUEUED_MS: Final = "X-Lambda-First-Queued-Ms"
+#: How often it was put off because of a throttle or a fault of the service.
+BACKOFFS: Final = "X-Lambda-Backoffs"
+#: In a dead letter, besides the event's own headers.
+#: Source: Lambda developer guide, "Dead-letter queues", message attributes.
+REQUEST_ID: Final = "RequestID"
+ERROR_CODE: Final = "ErrorCode"
+ERROR_MESSAGE: Final = "ErrorMessage"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """An asynchronous invocation, and what was tried with it."""
+
+    invocation: Invocation
+    first_queued_ms: int  #: epoch milliseconds, at the first edge
+    attempt: int = 1  #: the number of the attempt that comes next, or runs
+    backoffs: int = 0  #: throttles and faults of the service, which use up no attempt
+
+    @classmethod
+    def accepted(cls, invocation: Invocation) -> Event:
+        """Return the event of an invocation that is accepted now."""
+        return cls(invocation=invocation, first_queued_ms=int(time.time() * 1000))
+
+    def age_s(self, now_ms: int) -> float:
+        """Return how long ago it was accepted; the clocks of two machines may differ."""
+        return max(0.0, (now_ms - self.first_queued_ms) / 1000)
+
+
+def event_queue(function: FunctionRef) -> str:
+    """Return the queue of a function's events."""
+    return f"{function.queue_name}.events"
+
+
+def dead_letter_queue(function: FunctionRef) -> str:
+    """Return the queue of what could not be done."""
+    return f"{function.queue_name}.dead"
+
+
+def event_queue_arguments(function: FunctionRef, queue_type: str) -> dict[str, Any]:
+    """Return what a function's event queue is declared with, beside ``durable``.
+
+    It does not expire: RabbitMQ would delete it with what is in it. Whatever the broker itself
+    takes out (too old, or delivered too often: RabbitMQ 4 stops after 20 times) goes to the
+    dead letters. Source: RabbitMQ documentation, "Queue TTL", "Dead Letter Exchanges".
+    """
+    return dead_lettering(queue_type, dead_letter_queue(function))
+
+
+def dead_letter_queue_arguments(queue_type: str) -> dict[str, Any]:
+    """Return what a queue of dead letters is declared with, beside ``durable``.
+
+    They may be looked at as often as one likes: RabbitMQ 4 drops a message of a quorum queue that
+    was given back 20 times, unless it is told another number.
+    """
+    arguments: dict[str, Any] = {"x-queue-type": queue_type}
+    if queue_type == "quorum":
+        arguments["x-delivery-limit"] = 1_000_000
+    return arguments
+
+
+def dead_lettering(queue_type: str, routing_key: str | None) -> dict[str, Any]:
+    """Return the arguments of a queue that hands on what expires, by the default exchange.
+
+    ``routing_key`` None keeps the message's own. A quorum queue keeps a message until its
+    successor has it. Source: RabbitMQ documentation, "At-Least-Once Dead Lettering".
+    """
+    arguments: dict[str, Any] = {"x-queue-type": queue_type, "x-dead-letter-exchange": ""}
+    if routing_key is not None:
+        arguments["x-dead-letter-routing-key"] = routing_key
+    if queue_type == "quorum":
+        arguments["x-dead-letter-strategy"] = "at-least-once"
+        arguments["x-overflow"] = "reject-publish"  # which that strategy asks for
+    return arguments
+
+
+def encode_event(event: Event) -> Properties:
+    """Return the properties of an event on its way to a function."""
+    age_s = event.age_s(int(time.time() * 1000))
+    return Properties(
+        content_type="application/json",
+        headers=_headers(event),
+        delivery_mode=PERSISTENT,
+        correlation_id=event.invocation.request_id,
+        expiration=str(max(1, int((EVENT_AGE_MAX_S - age_s) * 1000))),
+        timestamp=int(time.time()),
+    )
+
+
+def decode_event(
+    delivery: Delivery, function: FunctionRef, *, check_payload: bool = False
+) -> Event:
+    """Return the event in ``delivery``; raises ``LambdaApiError`` for what no function could run.
+
+    A message that another client put there, without our headers, is an event accepted now.
+    """
+    headers = delivery.properties.headers
+    invocation = decode_call(delivery, function, check_payload=check_payload).invocation
+    event = Event.accepted(replace(invocation, type=InvocationType.EVENT, wants_log_tail=False))
+    return replace(
+        event,
+        first_queued_ms=_number(headers, FIRST_QUEUED_MS, event.first_queued_ms),
+        attempt=_number(headers, ATTEMPT, 1),
+        backoffs=_number(headers, BACKOFFS, 0),
+    )
+
+
+def encode_dead_letter(event: Event, error_message: str) -> Properties:
+    """Return the properties of a dead letter, whose body is the event's payload.
+
+    Source: Lambda developer guide, "Dead-letter queues": the first KB of the message.
+    """
+    headers = _headers(event) | {
+        REQUEST_ID: event.invocation.request_id,
+        ERROR_CODE: 200,
+        ERROR_MESSAGE: error_message.encode()[:1024].decode(errors="ignore"),
+    }
+    return Properties(
+        content_type="application/json",
+        headers=headers,
+        delivery_mode=PERSISTENT,
+        correlation_id=event.invocation.request_id,
+        timestamp=int(time.time()),
+    )
+
+
+def _headers(event: Event) -> dict[str, HeaderValue]:
+    headers = call_headers(event.invocation)
+    headers[FIRST_QUEUED_MS] = event.first_queued_ms
+    headers[ATTEMPT] = event.attempt
+    if event.backoffs:
+        headers[BACKOFFS] = event.backoffs
+    return headers
+
+
+def _number(headers: Mapping[str, HeaderValue], name: str, default: int) -> int:
+    value = headers.get(name)
+    return value if isinstance(value, int) and 0 <= value < 1 << 62 else default

@@ -1,0 +1,204 @@
+"""What could not be done: looking at a function's dead letters, and giving them another try."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from lambda_protocol.amqp_connection import (
+    AmqpConnection,
+    Channel,
+    ChannelClosedByBroker,
+    connection_parameters,
+)
+from lambda_protocol.amqp_frames import Delivery, encode_ack, encode_publish
+from lambda_protocol.environ import BrokerAddress
+from lambda_protocol.errors import LambdaApiError
+from lambda_protocol.event_amqp import (
+    ATTEMPT,
+    ERROR_MESSAGE,
+    FIRST_QUEUED_MS,
+    REQUEST_ID,
+    dead_letter_queue,
+    decode_event,
+    encode_event,
+    event_queue,
+)
+from lambda_protocol.function_name import FunctionRef
+
+#: How long the broker may be silent while letters are read or moved, seconds.
+SILENCE_LIMIT_S: Final = 10.0
+#: Letters that are on their way at once while they are moved.
+_IN_FLIGHT: Final = 100
+
+
+class DeadLettersError(Exception):
+    """The letters cannot be reached or moved; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """One event that was given up."""
+
+    request_id: str
+    first_queued_ms: int | None  #: epoch milliseconds
+    attempts: int
+    error_message: str
+    payload: bytes
+
+
+class DeadLetters:
+    """The dead letters of one function. One thread; a context of one connection to the broker."""
+
+    def __init__(self, address: BrokerAddress, function: FunctionRef) -> None:
+        """Connect; raises one of ``BrokerLost``."""
+        self._function = function
+        self._queue = dead_letter_queue(function)
+        self._deliveries: list[Delivery] = []
+        parameters = connection_parameters(address, name="lambda-server dead")
+        self._connection = AmqpConnection(parameters, self._deliveries.append)
+
+    def count(self) -> int:
+        """Return how many there are; raises ``DeadLettersError`` for an unknown function."""
+        channel = self._connection.open_channel()
+        try:
+            answer: Any = self._connection.call(
+                channel, "queue_declare", queue=self._queue, passive=True
+            )
+        except ChannelClosedByBroker as error:
+            raise DeadLettersError(
+                f"no queue {self._queue}: no rapid of the function {self._function.name} has "
+                "used this broker yet"
+            ) from error
+        channel.close()
+        return int(answer.method.message_count)
+
+    def read(self, limit: int) -> list[DeadLetter]:
+        """Return the oldest letters, at most ``limit``; they stay where they are.
+
+        Whatever was read goes back when the connection is closed.
+        """
+        wanted = min(limit, self.count())
+        if wanted == 0:
+            return []
+        channel = self._connection.open_channel()
+        self._connection.call(channel, "basic_qos", prefetch_count=min(wanted, 65_535))
+        self._connection.consume(channel, self._queue)
+        self._wait(lambda: len(self._deliveries) >= wanted)
+        return [_letter(delivery) for delivery in self._deliveries[:wanted]]
+
+    def redrive(self, on_moved: Callable[[], None]) -> int:
+        """Give every letter that is there now a fresh start as an event; return how many got one.
+
+        A letter is removed when the broker has confirmed its event, so an interrupted redrive
+        loses none; one that was just on its way may be there twice. One that is no invocation
+        stays where it is.
+        """
+        left = total = self.count()
+        if total == 0:
+            return 0
+        channel = self._connection.open_channel()
+        moving = _Moving(self._connection, channel)
+        self._connection.call(channel, "basic_qos", prefetch_count=min(total, _IN_FLIGHT))
+        self._connection.consume(channel, self._queue)
+        unusable = 0
+        while left:
+            self._wait(lambda: bool(self._deliveries) or moving.has_news)
+            while self._deliveries:
+                delivery = self._deliveries.pop(0)
+                try:
+                    moving.publish(delivery, self._encode(channel.channel_number, delivery))
+                except LambdaApiError:
+                    unusable += 1
+                    left -= 1
+            for letter in moving.take_confirmed():
+                self._connection.send(encode_ack(letter.channel, letter.delivery_tag))
+                left -= 1
+                on_moved()
+        return total - unusable
+
+    def purge(self) -> int:
+        """Remove every letter; return how many."""
+        self.count()
+        channel = self._connection.open_channel()
+        answer: Any = self._connection.call(channel, "queue_purge", queue=self._queue)
+        return int(answer.method.message_count)
+
+    def close(self) -> None:
+        """Hang up; what was only read goes back to its queue."""
+        self._connection.shut_down()
+
+    def _encode(self, channel: int, delivery: Delivery) -> bytes:
+        event = decode_event(delivery, self._function)
+        fresh = replace(event, first_queued_ms=int(time.time() * 1000), attempt=1, backoffs=0)
+        return encode_publish(
+            channel,
+            event_queue(self._function),
+            encode_event(fresh),
+            delivery.body,
+            frame_max=self._connection.frame_max,
+            mandatory=True,
+        )
+
+    def _wait(self, is_done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + SILENCE_LIMIT_S
+        while not is_done():
+            if time.monotonic() > deadline:
+                raise DeadLettersError(f"the broker was silent for {SILENCE_LIMIT_S:g} s")
+            self._connection.poll(0.1)
+
+
+class _Moving:
+    """Letters whose events are on their way to the broker. One thread."""
+
+    def __init__(self, connection: AmqpConnection, channel: Channel) -> None:
+        self._connection = connection
+        self._tags = itertools.count(1)
+        self._letters: dict[int, Delivery] = {}  # by publishing tag
+        self._confirmed: list[Delivery] = []
+        self._is_refused = False
+        channel.add_on_return_callback(self._on_return)
+        connection.call(channel, "confirm_delivery", ack_nack_callback=self._on_confirm)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether :meth:`take_confirmed` has something to say."""
+        return self._is_refused or bool(self._confirmed)
+
+    def publish(self, letter: Delivery, frames: bytes) -> None:
+        """Publish the event that a letter becomes."""
+        self._letters[next(self._tags)] = letter
+        self._connection.send(frames)
+
+    def take_confirmed(self) -> list[Delivery]:
+        """Return the letters whose events the broker has, each once."""
+        if self._is_refused:
+            raise DeadLettersError("the broker took no event; the rest stays where it is")
+        confirmed, self._confirmed = self._confirmed, []
+        return confirmed
+
+    def _on_return(self, *_returned: object) -> None:
+        self._is_refused = True
+
+    def _on_confirm(self, frame: Any) -> None:
+        tag = int(frame.method.delivery_tag)
+        self._is_refused |= frame.method.NAME != "Basic.Ack"
+        tags = [t for t in self._letters if t <= tag] if frame.method.multiple else [tag]
+        self._confirmed += [self._letters.pop(t) for t in tags if t in self._letters]
+
+
+def _letter(delivery: Delivery) -> DeadLetter:
+    headers = delivery.properties.headers
+    request_id = headers.get(REQUEST_ID) or delivery.properties.correlation_id
+    first_queued_ms, attempts = headers.get(FIRST_QUEUED_MS), headers.get(ATTEMPT)
+    return DeadLetter(
+        request_id=str(request_id or ""),
+        first_queued_ms=first_queued_ms if isinstance(first_queued_ms, int) else None,
+        attempts=attempts if isinstance(attempts, int) else 0,
+        # The broker's own letters have no message: they had waited for too long.
+        error_message=str(headers.get(ERROR_MESSAGE) or "EventAgeExceeded"),
+        payload=delivery.body,
+    )

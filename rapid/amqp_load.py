@@ -1,0 +1,133 @@
+"""How much of the broker's work is in hand, and how much more may be sent here."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final
+
+#: The work that may be read ahead for each slot, seconds.
+READ_AHEAD_S: Final = 0.005
+#: Steps of reading ahead, calls a slot: a change costs a new consumer, so there are few.
+READ_AHEAD_STEPS: Final = (0, 1, 4, 16)
+#: What was sent here and has not begun after this goes back, for an instance that is free, seconds.
+HAND_BACK_AFTER_S: Final = 0.05
+#: The weight of the newest call in the mean duration.
+_SMOOTHING: Final = 0.1
+#: Between two changes of the read-ahead, seconds.
+_CHANGE_INTERVAL_S: Final = 0.5
+
+
+class Load:
+    """Calls and events in hand, against the slots that they run in. Thread-safe.
+
+    Nobody holds what it cannot start. The broker knows two limits, one for calls and one for
+    events, and fills both: so slots that events have taken for a while are no longer offered to
+    calls, what cannot start goes back, and then no event is taken until a slot is free. Reading
+    ahead is for functions so fast that the way to the broker and back would be most of their time.
+    """
+
+    def __init__(self, slots: int) -> None:
+        """``slots`` is how many invocations can run at once."""
+        self._lock = threading.Lock()
+        self._slots = slots
+        # guarded by _lock:
+        self._in_hand = 0
+        self._event_times: dict[int, float] = {}  # by key, of those in hand: since when
+        self._takes_events = True
+        self._mean_s: float | None = None
+        self._ahead = 0  # calls read ahead for each slot
+        self._changed_at = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more is in hand than can run."""
+        return self._in_hand > self._slots
+
+    @property
+    def poll_limit_s(self) -> float:
+        """How long the consumer may sleep before it looks again at what it holds."""
+        with self._lock:
+            newest = max(self._event_times.values(), default=-HAND_BACK_AFTER_S)
+            has_new = time.monotonic() - newest < HAND_BACK_AFTER_S
+        return HAND_BACK_AFTER_S if has_new or self.is_over else 3600.0
+
+    def call_prefetch(self) -> int:
+        """Return how many calls the broker may have sent here and not heard of."""
+        with self._lock:
+            settled = self._settled_before_locked()
+            taken = sum(since <= settled for since in self._event_times.values())
+            return self._prefetch_locked(max(0, self._slots - taken))
+
+    def event_prefetch(self) -> int:
+        """Return how many events the broker may have sent here and not heard of."""
+        with self._lock:
+            if not self._takes_events and self._in_hand < self._slots:
+                self._takes_events = True
+            return self._prefetch_locked(self._slots) if self._takes_events else 0
+
+    @property
+    def is_closed_to_events(self) -> bool:
+        """Whether events wait in the broker for a slot to be free."""
+        return not self._takes_events
+
+    def on_taken(self) -> None:
+        """Count a call in."""
+        with self._lock:
+            self._in_hand += 1
+
+    def on_event_taken(self, key: int) -> None:
+        """Count an event in; ``key`` tells it from the others in hand."""
+        with self._lock:
+            self._in_hand += 1
+            self._event_times[key] = time.monotonic()
+
+    def on_event_done(self, key: int, duration_s: float | None = None) -> bool:
+        """Count an event out, if it is in hand; True when a prefetch should change."""
+        with self._lock:
+            since = self._event_times.pop(key, None)
+            if since is None:
+                return False
+            has_taken_a_slot = since <= self._settled_before_locked()
+        return self.on_done(1, duration_s) or has_taken_a_slot or self.is_closed_to_events
+
+    def on_done(self, count: int = 1, duration_s: float | None = None) -> bool:
+        """Count calls out; True when the prefetch should change for what one of them took."""
+        with self._lock:
+            self._in_hand -= count
+            if duration_s is None:
+                return False
+            mean = self._mean_s
+            mean = duration_s if mean is None else mean + _SMOOTHING * (duration_s - mean)
+            self._mean_s = mean
+            ahead = read_ahead(READ_AHEAD_S / max(mean, 1e-6), self._ahead)
+            now = time.monotonic()
+            if ahead == self._ahead or now - self._changed_at < _CHANGE_INTERVAL_S:
+                return False
+            self._ahead = ahead
+            self._changed_at = now
+            return True
+
+    def on_handed_back(self, *, events: bool) -> None:
+        """Forget how fast the function was; with ``events``, take none until a slot is free."""
+        with self._lock:
+            self._ahead = 0
+            self._mean_s = None
+            self._changed_at = time.monotonic()
+            if events:
+                self._takes_events = False
+
+    def _settled_before_locked(self) -> float:
+        """Return since when an event must be in hand for its slot to be no longer offered."""
+        is_slow = self._mean_s is not None and self._mean_s >= HAND_BACK_AFTER_S
+        return time.monotonic() - (0.0 if is_slow else HAND_BACK_AFTER_S)
+
+    def _prefetch_locked(self, slots: int) -> int:
+        return min(slots * (1 + self._ahead), 65_535)
+
+
+def read_ahead(fitting: float, current: int) -> int:
+    """Return the step for ``fitting`` calls a slot: up only when it fits twice, so it settles."""
+    if fitting < current:
+        return max(step for step in READ_AHEAD_STEPS if step <= fitting)
+    return max(step for step in READ_AHEAD_STEPS if step <= max(current, fitting / 2))

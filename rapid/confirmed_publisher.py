@@ -1,0 +1,104 @@
+"""Publishing that is told what became of each message: the broker has it, or has not."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from lambda_protocol.amqp_connection import AmqpConnection, Channel
+from lambda_protocol.amqp_frames import Properties, encode_publish
+
+#: How long the broker may take to confirm a message, seconds.
+CONFIRM_LIMIT_S: Final = 30.0
+
+#: Gets whether the broker has the message: routed to a queue and, if persistent, on disk.
+OnConfirm = Callable[[bool], None]
+
+
+@dataclass(slots=True)
+class _Pending:
+    routing_key: str
+    correlation_id: str | None
+    on_confirm: OnConfirm
+    sent_at: float
+    is_returned: bool = False
+
+
+class ConfirmedPublisher:
+    """A channel in confirm mode. One thread: the connection's owner.
+
+    Every message's ``on_confirm`` is called once. Source: RabbitMQ documentation, "Publisher
+    Confirms": a message that goes to no queue is returned first, and confirmed then.
+    """
+
+    def __init__(self, connection: AmqpConnection, channel: Channel) -> None:
+        """Put ``channel``, on which nothing was published yet, into confirm mode."""
+        self._connection = connection
+        self._number = channel.channel_number
+        self._tags = itertools.count(1)
+        self._pending: dict[int, _Pending] = {}  # by tag; the oldest first
+        channel.add_on_return_callback(self._on_return)
+        connection.call(channel, "confirm_delivery", ack_nack_callback=self._on_confirm)
+
+    @property
+    def pending(self) -> int:
+        """How many messages the broker has not confirmed yet."""
+        return len(self._pending)
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: Properties,
+        body: bytes,
+        on_confirm: OnConfirm,
+    ) -> None:
+        """Publish a message; a connection that is gone is heard of by ``on_confirm``, too."""
+        frames = encode_publish(
+            self._number,
+            routing_key,
+            properties,
+            body,
+            frame_max=self._connection.frame_max,
+            mandatory=True,
+            exchange=exchange,
+        )
+        tag = next(self._tags)
+        self._pending[tag] = _Pending(
+            routing_key, properties.correlation_id, on_confirm, time.monotonic()
+        )
+        try:
+            self._connection.send(frames)
+        except OSError:
+            self._pending.pop(tag)
+            on_confirm(False)
+
+    def is_overdue(self) -> bool:
+        """Whether the broker owes a confirm for too long."""
+        oldest = next(iter(self._pending.values()), None)
+        return oldest is not None and time.monotonic() - oldest.sent_at > CONFIRM_LIMIT_S
+
+    def fail(self) -> None:
+        """Tell whoever still waits that the connection is gone."""
+        pending, self._pending = self._pending, {}
+        for message in pending.values():
+            message.on_confirm(False)
+
+    def _on_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
+        for message in self._pending.values():
+            if (message.routing_key, message.correlation_id) == (
+                method.routing_key,
+                properties.correlation_id,
+            ):
+                message.is_returned = True
+
+    def _on_confirm(self, frame: Any) -> None:
+        tag, is_ack = int(frame.method.delivery_tag), frame.method.NAME == "Basic.Ack"
+        tags = [t for t in self._pending if t <= tag] if frame.method.multiple else [tag]
+        for confirmed in tags:
+            message = self._pending.pop(confirmed, None)
+            if message is not None:
+                message.on_confirm(is_ack and not message.is_returned)

@@ -1,0 +1,89 @@
+"""Where records of events go: another function, a queue or exchange, or an HTTP address."""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from lambda_protocol.environ import ConfigError
+from lambda_protocol.errors import LambdaApiError
+from lambda_protocol.function_name import FunctionRef, parse_function_name
+from lambda_protocol.invocation import Invocation, InvocationType, new_request_id
+
+EXPECTED: Final = "expected function:NAME, queue:NAME, exchange:NAME/ROUTING_KEY or http(s)://..."
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionDestination:
+    """Another function, invoked asynchronously with the record."""
+
+    function: FunctionRef
+
+
+@dataclass(frozen=True, slots=True)
+class AmqpDestination:
+    """A message; the default exchange, "", takes it to the queue of that name."""
+
+    exchange: str
+    routing_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class HttpDestination:
+    """An address that the record is posted to."""
+
+    url: str
+
+
+Destination = FunctionDestination | AmqpDestination | HttpDestination
+
+#: Gets whether a delivery has succeeded, once, from any thread.
+OnDelivered = Callable[[bool], None]
+#: Posts a record to an HTTP destination, soon.
+SendByHttp = Callable[[HttpDestination, bytes, OnDelivered], None]
+
+
+def parse_destination(name: str, text: str, own: FunctionRef) -> Destination:
+    """Return the destination that the setting ``name`` has; raises ``ConfigError``.
+
+    A function cannot be its own destination: its failures would never end.
+    Source: API_PutFunctionEventInvokeConfig.
+    """
+    scheme, colon, rest = text.partition(":")
+    # The value may hold a password, so it is never shown.
+    if scheme == "queue" and rest:
+        return AmqpDestination("", rest)
+    if scheme == "exchange" and rest:
+        exchange, _, routing_key = rest.partition("/")
+        return AmqpDestination(exchange, routing_key)
+    if scheme in ("http", "https"):
+        parts = urllib.parse.urlsplit(text)
+        try:
+            has_port = parts.port != 0
+        except ValueError:
+            has_port = False
+        if not parts.hostname or not has_port:
+            raise ConfigError(f"{name} is no URL with a host and port; {EXPECTED}")
+        return HttpDestination(text)
+    if colon and scheme in ("function", "arn"):
+        try:
+            function = parse_function_name(text, region=own.region, account_id=own.account_id)
+        except LambdaApiError as error:
+            raise ConfigError(f"{name}: {error.message}") from None
+        if function.name == own.name:
+            raise ConfigError(f"{name} is the function itself; expected another one")
+        return FunctionDestination(function)
+    raise ConfigError(f"{name} begins with {scheme[:20]!r}; {EXPECTED}")
+
+
+def record_invocation(record: bytes, function: FunctionRef, cause: Invocation) -> Invocation:
+    """Return the invocation of a function that is told of what became of ``cause``."""
+    return Invocation(
+        request_id=new_request_id(),
+        function=function,
+        payload=record,
+        type=InvocationType.EVENT,
+        trace_id=cause.trace_id,
+    )

@@ -1,0 +1,138 @@
+"""What is done with an event after each attempt: the policy, and the record of what came of it.
+
+Source: Lambda developer guide, "How Lambda handles errors and retries with asynchronous
+invocation" and "Capturing records of Lambda asynchronous invocations".
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from lambda_protocol.errors import LambdaApiError
+from lambda_protocol.event_amqp import Event
+from lambda_protocol.invocation import Outcome
+
+
+class Condition(StrEnum):
+    """Why an event is done with, as a destination's record names it."""
+
+    SUCCESS = "Success"
+    RETRIES_EXHAUSTED = "RetriesExhausted"
+    EVENT_AGE_EXCEEDED = "EventAgeExceeded"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The function has succeeded."""
+
+    condition = Condition.SUCCESS
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """``event`` is to be tried again, after ``delay_s``."""
+
+    event: Event
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """The event is given up."""
+
+    condition: Condition
+
+
+Step = Done | Retry | Discard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When an event is tried again."""
+
+    max_retries: int  #: attempts after the first, for errors of the function
+    delays_s: tuple[float, ...]  #: before each of them; the last one goes on
+    backoff_s: tuple[float, float]  #: after a throttle or fault of the service: first and longest
+    max_age_s: float  #: an attempt that would begin later is not made
+
+    def next_step(self, event: Event, outcome: Outcome | LambdaApiError, now_ms: int) -> Step:
+        """Return what to do after an attempt that has ended with ``outcome``.
+
+        An error of the function uses up an attempt. A throttle or a fault of the service does not:
+        it puts the event off, longer each time.
+        """
+        if isinstance(outcome, LambdaApiError):
+            again = replace(event, backoffs=event.backoffs + 1)
+            first_s, longest_s = self.backoff_s
+            # The exponent is bounded: beyond it the delay is the longest for any sensible first.
+            delay_s = min(first_s * 2 ** min(event.backoffs, 32), longest_s)
+            return self._retry(again, delay_s, now_ms)
+        if outcome.function_error is None:
+            return Done()
+        if event.attempt > self.max_retries:
+            return Discard(Condition.RETRIES_EXHAUSTED)
+        again = replace(event, attempt=event.attempt + 1)
+        delay_s = self.delays_s[min(event.attempt, len(self.delays_s)) - 1]
+        return self._retry(again, delay_s, now_ms)
+
+    def is_too_old(self, event: Event, now_ms: int) -> bool:
+        """Whether no attempt may begin any more."""
+        return event.age_s(now_ms) > self.max_age_s
+
+    def _retry(self, again: Event, delay_s: float, now_ms: int) -> Step:
+        if again.age_s(now_ms) + delay_s > self.max_age_s:  # AWS looks ahead, too
+            return Discard(Condition.EVENT_AGE_EXCEEDED)
+        return Retry(again, delay_s)
+
+
+def destination_record(
+    event: Event, condition: Condition, outcome: Outcome | None, *, attempts: int, now_s: float
+) -> bytes:
+    """Return what a destination is told of an event, as JSON.
+
+    ``outcome`` is the last attempt's, None when none was made or none reached the function.
+    ``now_s`` is epoch seconds.
+    """
+    invocation = event.invocation
+    when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_s))
+    record: dict[str, object] = {
+        "version": "1.0",
+        "timestamp": f"{when}.{int(now_s * 1000) % 1000:03d}Z",
+        "requestContext": {
+            "requestId": invocation.request_id,
+            "functionArn": invocation.function.qualified_arn,
+            "condition": condition,
+            "approximateInvokeCount": attempts,
+        },
+        "requestPayload": _json(invocation.payload),
+    }
+    if outcome is not None:
+        response: dict[str, object] = {
+            "statusCode": 200,
+            "executedVersion": outcome.executed_version,
+        }
+        if outcome.function_error is not None:
+            response["functionError"] = outcome.function_error
+        record["responseContext"] = response
+        record["responsePayload"] = _json(outcome.payload)
+    return json.dumps(record).encode()
+
+
+def error_message(condition: Condition, outcome: Outcome | None) -> str:
+    """Return the message of a dead letter: the function's own, or why nothing was tried."""
+    if outcome is not None:
+        answer = _json(outcome.payload)
+        if isinstance(answer, dict) and isinstance(answer.get("errorMessage"), str):
+            return str(answer["errorMessage"])
+    return str(condition)
+
+
+def _json(payload: bytes) -> object:
+    """Return a payload as it stands in a record; what is no JSON stands there as text."""
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError):
+        return payload.decode(errors="replace")

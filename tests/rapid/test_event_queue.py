@@ -1,0 +1,157 @@
+"""Events of a rapid without a broker: by real processes, and the bounds by a queue alone."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from lambda_protocol.errors import ServiceException, TooManyRequestsException
+from lambda_protocol.invocation import InvocationType, Outcome
+from rapid import event_queue
+from rapid.call import Call
+from rapid.event_queue import EventQueue
+from rapid.events import RetryPolicy
+from rapid.metrics import Metrics
+from tests.conftest import StartRapid
+from tests.events import CHRONICLE, Chronicle
+from tests.support import LIMIT_S, Rapid, make_invocation, run_rapid, wait_until
+
+
+def send(rapid: Rapid, event: Any) -> None:
+    """Invoke asynchronously, and check that the event is accepted."""
+    assert rapid.invoke(json.dumps(event), X_Amz_Invocation_Type="Event").status == 202
+
+
+def test_a_failing_event_is_tried_three_times_with_growing_delays(
+    start_rapid: StartRapid, chronicle: Chronicle
+) -> None:
+    rapid = start_rapid(CHRONICLE, **chronicle.environ)
+
+    send(rapid, {"fail": True})
+
+    attempts = chronicle.wait_for(3)
+    first, second = (b.at - a.at for a, b in itertools.pairwise(attempts))
+    assert first >= 0.2
+    assert second >= 0.4
+    assert len({attempt.request_id for attempt in attempts}) == 1
+    rapid.wait_for_log("event given up")
+
+
+def test_what_waits_is_done_before_a_stop(start_rapid: StartRapid, chronicle: Chronicle) -> None:
+    settings = {**chronicle.environ, "EVENT_RETRY_DELAYS": "3600"}
+    rapid = start_rapid(CHRONICLE, **settings)
+    send(rapid, {"fail_until": 2})
+    send(rapid, {"n": 1})
+    chronicle.wait_for(2)
+
+    assert rapid.stop() == 0
+
+    assert len(chronicle.attempts) == 3  # the retry did not wait for its hour
+
+
+def test_what_is_not_done_in_time_is_told(start_rapid: StartRapid, chronicle: Chronicle) -> None:
+    rapid = start_rapid(CHRONICLE, DRAIN_TIMEOUT="0.1", **chronicle.environ)
+    send(rapid, chronicle.held)
+    send(rapid, {"n": 1})
+    chronicle.wait_for(1)
+
+    assert rapid.stop() == 0
+
+    assert "events lost: they were not done in time events=2" in "\n".join(rapid.log)
+
+
+@pytest.mark.parametrize("destination", ["queue:x", "function:x", "exchange:x"])
+def test_a_destination_that_needs_a_broker_is_one_line(destination: str) -> None:
+    done = run_rapid(CHRONICLE, ON_FAILURE=destination)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("rapid: ON_FAILURE needs a broker (AMQP_URI)")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_RETRY_ATTEMPTS", "3"),
+        ("MAXIMUM_EVENT_AGE", "59"),
+        ("EVENT_RETRY_DELAYS", "60,x"),
+        ("EVENT_RETRY_DELAYS", "60,,120"),
+        ("EVENT_BACKOFF", "1"),
+        ("EVENT_BACKOFF", "300,1"),
+        ("AMQP_EVENT_QUEUE_TYPE", "stream"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(name: str, value: str) -> None:
+    done = run_rapid(CHRONICLE, **{name: value})
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"rapid: {name} ")
+    assert done.stderr.count("\n") == 1
+
+
+class Bench:
+    """A queue whose scheduler is the test."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.refusal: ServiceException | None = None
+        self.metrics = Metrics("f")
+        self.queue = EventQueue(
+            policy=RetryPolicy(
+                max_retries=0, delays_s=(1.0,), backoff_s=(0.001, 0.001), max_age_s=60
+            ),
+            on_success=None,
+            on_failure=None,
+            submit=self._submit,
+            metrics=self.metrics,
+            send_by_http=lambda *_: None,
+        )
+
+    def _submit(self, call: Call) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.calls.append(call)
+
+
+def event(payload: bytes = b"{}") -> Any:
+    return make_invocation(type=InvocationType.EVENT, payload=payload)
+
+
+def test_events_are_bounded_by_number_and_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_queue, "MAX_EVENTS", 2)
+    monkeypatch.setattr(event_queue, "MAX_BYTES", 10)
+    bench = Bench()
+    bench.queue.accept(event(b"12345678"))
+    with pytest.raises(TooManyRequestsException):
+        bench.queue.accept(event(b"123"))
+    bench.queue.accept(event(b"12"))
+    with pytest.raises(TooManyRequestsException):
+        bench.queue.accept(event(b""))
+
+    bench.calls[0].on_outcome(Outcome())
+
+    bench.queue.accept(event(b"12345678"))
+
+
+def test_an_event_that_cannot_be_taken_leaves_no_trace() -> None:
+    bench = Bench()
+    bench.refusal = ServiceException("stopping")
+
+    with pytest.raises(ServiceException):
+        bench.queue.accept(event())
+
+    bench.queue.drain(0)
+
+
+def test_a_fault_puts_an_event_off_and_uses_up_no_attempt() -> None:
+    bench = Bench()
+    bench.queue.accept(event())
+
+    bench.calls[0].on_outcome(ServiceException("a fault"))
+
+    wait_until(lambda: len(bench.calls) == 2, "the event to be tried again")
+    bench.calls[1].on_outcome(Outcome())
+    bench.queue.drain(LIMIT_S)

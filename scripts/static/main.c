@@ -132,6 +132,7 @@ static void flush(const char *name)
 int main(int argc, char **argv)
 {
     start_interpreter(argc, argv);
+    PyGC_Disable(); /* importing leaves no garbage; Daemon.run() switches it on */
     int code = 0;
     if (PyImport_ImportFrozenModule("__main__") <= 0) /* rapid/__main__.py */
         code = exit_code();

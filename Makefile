@@ -11,7 +11,7 @@ VENV_BIN := .venv/bin
 
 .PHONY: help
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: up
 up: .venv/.runtime ## start broker, Lambda Server and the echo-lambda example (PORT=8080 BROKER=auto|none|rabbitmq)
@@ -44,6 +44,28 @@ conformance: .venv/.dev ## compare with the AWS contract, and write docs/CONFORM
 	@scripts/test-setup
 	@scripts/build-runtimes
 	@$(VENV_BIN)/python -m tests.conformance
+
+.PHONY: rapid
+rapid: ## make dist/lambda-runtime-api-daemon, rapid as one static file (PGO=0: quicker to make; UPDATE=1: newest sources)
+	@PYTHON="$(PYTHON)" scripts/build-rapid $(if $(filter 0,$(PGO)),--no-pgo) $(if $(filter 1,$(UPDATE)),--update)
+
+.PHONY: docker
+docker: ## build the images lambda-runtime-api-daemon and lambda-server
+	@scripts/build-images
+
+.PHONY: sbom
+sbom: ## write down, as SPDX, what dist/lambda-runtime-api-daemon is made of
+	@$(PYTHON) -m scripts.static.sbom
+
+.PHONY: test-binary
+test-binary: .venv/.dev ## run rapid's tests against that file (ARGS='tests/static' for some of them)
+	@scripts/test-setup
+	@$(VENV_BIN)/python -m scripts.static.tests $(if $(filter 0,$(PGO)),--no-pgo) $(if $(ARGS),-- $(ARGS))
+
+.PHONY: container-check
+container-check: .venv/.dev ## build the images and run them as containers, without docker; needs root
+	@scripts/test-setup
+	@$(VENV_BIN)/pytest --quiet --capture=no tests/containers $(ARGS)
 
 .PHONY: bench
 bench: .venv/.dev ## measure latency and throughput

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from scripts.progress import wait_until
 FUNCTION_NAME = "lambda-bench-echo"
 
 _CHECKOUT = Path(__file__).parent.parent
+STATIC_RAPID = _CHECKOUT / "dist" / "lambda-runtime-api-daemon"
 _INHERITED = ("HOME", "LANG", "PATH", "PYTHONPATH", "TMPDIR")
 _READY_LIMIT_S = 30.0
 _STOP_LIMIT_S = 10.0
@@ -113,6 +114,12 @@ def rapid(
         environ=environ,
         port=port,
     )
+
+
+def static_rapid(echo: Path, *, max_concurrency: int = 1) -> Launch:
+    """Return rapid as the one file that `make rapid` made."""
+    from_source = rapid(echo, max_concurrency=max_concurrency)
+    return replace(from_source, name="rapid, one file", command=(str(STATIC_RAPID), str(echo)))
 
 
 def rie(binary: Path, echo: Path) -> Launch:

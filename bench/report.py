@@ -15,6 +15,7 @@ from bench.targets import judge
 
 _SUBJECTS = {
     "direct": "rapid, direct",
+    "static": "rapid in one file, direct",
     "rie": "aws-lambda-rie",
     "server": "server + broker",
 }

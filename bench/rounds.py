@@ -29,11 +29,13 @@ class Scenario:
 #: aws-lambda-rie takes one call at a time; a second one breaks it.
 SCENARIOS = (
     Scenario("direct", 1),
+    Scenario("static", 1),
     Scenario("rie", 1),
     Scenario("server", 1),
     Scenario("server", 16),
     Scenario("server", 64),
     Scenario("direct", 16),
+    Scenario("static", 16),
 )
 
 

@@ -55,6 +55,8 @@ def _measure_startups(plan: Plan, setup: Setup, folder: Path) -> dict[str, list[
     programs: dict[str, Callable[[], Launch]] = {}
     if "direct" in plan.subjects:
         programs["rapid"] = lambda: launches.rapid(setup.echo)
+    if "static" in plan.subjects and launches.STATIC_RAPID.exists():
+        programs["rapid, one file"] = lambda: launches.static_rapid(setup.echo)
     if "rie" in plan.subjects and setup.rie is not None:
         binary = setup.rie
         programs["aws-lambda-rie"] = lambda: launches.rie(binary, setup.echo)

@@ -11,7 +11,7 @@ from bench import launches, procfs
 from scripts.progress import Step
 from scripts.rabbitmq_node import RabbitmqNode
 
-SUBJECTS = ("direct", "rie", "server")
+SUBJECTS = ("direct", "static", "rie", "server")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,9 @@ def running(names: Collection[str], setup: Setup, folder: Path) -> Iterator[dict
         if "direct" in names:
             launch = launches.rapid(setup.echo, max_concurrency=setup.max_concurrency)
             subjects["direct"] = _run_alone(launch, stack, folder)
+        if "static" in names and launches.STATIC_RAPID.exists():
+            launch = launches.static_rapid(setup.echo, max_concurrency=setup.max_concurrency)
+            subjects["static"] = _run_alone(launch, stack, folder)
         if "rie" in names and setup.rie is not None:
             subjects["rie"] = _run_alone(launches.rie(setup.rie, setup.echo), stack, folder)
         if "server" in names:

@@ -102,7 +102,7 @@ def _judge_idle_memory(results: Results) -> Verdict:
         default=None,
     )
     return Verdict(
-        target=f"rapid from source, idle: <= {_MOST_IDLE_MB:.0f} MB",
+        target=f"rapid, idle: <= {_MOST_IDLE_MB:.0f} MB",
         found=f"{idle_mb:.1f} MB" if idle_mb is not None else "not run",
         is_reached=idle_mb <= _MOST_IDLE_MB if idle_mb is not None else None,
     )

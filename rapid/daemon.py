@@ -91,6 +91,7 @@ class Daemon:
         if self._consumer is not None:
             self._consumer.start()
         gc.freeze()  # what is here now stays: the collector need not look at it again
+        gc.enable()  # off until here in the static executable
         logger.info(
             "serving",
             extra={"function": self._config.function.name, "port": self._invoke_api.port},

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import importlib
 import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -194,9 +195,14 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 
 def _prctl(option: int, value: int) -> None:
     try:
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
-    except (OSError, AttributeError):  # a static program has no dynamic loader
-        logger.debug("no prctl here", extra={"option": option})
+        if "_prctl" in sys.builtin_module_names:  # the static executable, which has no ctypes
+            importlib.import_module("_prctl").prctl(option, value)
+        else:
+            import ctypes
+
+            ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+    except (ImportError, OSError, AttributeError):
+        logger.warning("prctl cannot be called here", extra={"option": option})
 
 
 def _descendants(pid: int) -> Iterator[int]:

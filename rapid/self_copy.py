@@ -45,9 +45,9 @@ def copy_self(target: Path = TARGET) -> list[Path]:
 
 
 def _own_file() -> Path:
-    """Return the one file we are: the frozen executable, or a zipapp."""
+    """Return the one file we are: the static executable, which knows its path, or a zipapp."""
     if getattr(sys, "frozen", False):
-        return Path("/proc/self/exe").resolve()
+        return Path(sys.executable)
     program = Path(sys.argv[0])
     if program.is_file() and zipfile.is_zipfile(program):
         return program.resolve()

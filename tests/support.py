@@ -42,6 +42,16 @@ RECORDER_EXTENSION: Final = FUNCTIONS / "recorder-extension"
 #: A command line that runs ``tests/functions/handlers.py``; its last word is the handler.
 AWSLAMBDARIC: Final = (sys.executable, "-m", "awslambdaric")
 
+#: Whether rapid is the static file that RAPID_BINARY names, or runs from the checkout.
+IS_ONE_FILE: Final = "RAPID_BINARY" in os.environ
+RAPID: Final = (
+    [str(Path(os.environ["RAPID_BINARY"]).resolve())]
+    if IS_ONE_FILE
+    else [sys.executable, "-m", "rapid"]
+)
+#: The interpreter for tests of rapid's modules; in the static executable there is one of its own.
+INTERPRETER: Final = os.environ.get("RAPID_INTERPRETER", sys.executable)
+
 #: How long a process may take to start or stop, an answer to come, a line to be logged, seconds.
 LIMIT_S: Final = 20.0
 _POLL_S: Final = 0.005
@@ -417,7 +427,7 @@ class WebProgram(Program):
 
 
 class Rapid(WebProgram):
-    """``python -m rapid``, on free loopback ports, for one test function.
+    """rapid, on free loopback ports, for one test function.
 
     ``command`` is the runtime's command line (``ECHO``, ``MISBEHAVE``, …); keywords are environment
     variables. Entering waits until it accepts connections and, unless ``ready=False``, until
@@ -437,7 +447,7 @@ class Rapid(WebProgram):
         self.function_name = environ.setdefault("AWS_LAMBDA_FUNCTION_NAME", unique_name())
         super().__init__(
             f"rapid {self.function_name}",
-            [sys.executable, "-m", "rapid", *flags, *command],
+            [*RAPID, *flags, *command],
             {"INVOKE_API_HOST": LOOPBACK, "EXTENSIONS_DIR": "/nonexistent", **environ},
             port=port,
             ready=ready,
@@ -494,7 +504,7 @@ class Server(WebProgram):
 def run_rapid(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run rapid to its end, for what it refuses or prints."""
     return subprocess.run(
-        [sys.executable, "-m", "rapid", *argv],
+        [*RAPID, *argv],
         env={**base_environ(), **environ},
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
@@ -521,6 +531,17 @@ def marked_pids(mark: str) -> list[int]:
         with contextlib.suppress(OSError):
             if needle in (folder / "environ").read_bytes():
                 found.append(int(folder.name))
+    return found
+
+
+def child_states(pid: int) -> dict[int, str]:
+    """Return the children of a process and how the kernel says they are: S sleeps, Z is dead."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == pid:
+                found[int(folder.name)] = state
     return found
 
 

@@ -121,7 +121,7 @@ def test_an_unanswered_call_misses_the_target() -> None:
 
 
 def test_idle_memory_has_a_limit() -> None:
-    assert verdicts(make_results({}, idle_mb=30.1))["rapid from source, idle: <= 30 MB"] is False
+    assert verdicts(make_results({}, idle_mb=30.1))["rapid, idle: <= 30 MB"] is False
 
 
 def test_tables_show_median_and_range() -> None:

@@ -6,14 +6,15 @@ there yet, and /var/runtime/bootstrap honours AWS_LAMBDA_EXEC_WRAPPER.
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
-from tests.support import Rapid
+from tests.support import RAPID, Rapid
 
-_ENTRYPOINT: Final = """\
+ENTRYPOINT: Final = """\
 #!/bin/sh
 # Takes the handler; starts the runtime, by the emulator unless a Runtime API is there already.
 if [ $# -ne 1 ]; then
@@ -43,8 +44,8 @@ if [ -n "${AWS_LAMBDA_EXEC_WRAPPER}" ]; then
 fi
 exec "$@"
 """
-#: What stands at /usr/local/bin/aws-lambda-rie: rapid, from the checkout.
-_RIE: Final = '#!/bin/sh\nexec @PYTHON@ -m rapid "$@"\n'
+#: What stands at /usr/local/bin/aws-lambda-rie.
+_RIE: Final = f'#!/bin/sh\nexec {shlex.join(RAPID)} "$@"\n'
 #: Makes $1 a root: what it does not hold comes from the machine, folder by folder; then runs the
 #: rest in /var/task. In a mount namespace of its own, so nothing outlives it.
 _ENTER: Final = r"""
@@ -78,7 +79,7 @@ class BaseImage:
         """Lay out entrypoint, emulator, bootstrap and an empty task folder."""
         self.folder = folder
         self.in_namespace = in_namespace
-        self.entrypoint = self._script("lambda-entrypoint.sh", _ENTRYPOINT)
+        self.entrypoint = self._script("lambda-entrypoint.sh", ENTRYPOINT)
         self.rie = self._script("usr/local/bin/aws-lambda-rie", _RIE)
         self.bootstrap = self._script("var/runtime/bootstrap", _BOOTSTRAP)
         for empty in ("var/task", "opt"):
@@ -112,7 +113,7 @@ class _ImageRapid(Rapid):
     """A rapid that is not started by its own command line."""
 
     def __init__(self, command: list[str], **environ: str) -> None:
-        """Run ``command`` instead of ``python -m rapid``."""
+        """Run ``command`` instead."""
         super().__init__(flags=(), ready=True, **environ)
         self._command = command
 

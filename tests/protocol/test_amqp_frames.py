@@ -6,7 +6,7 @@ import datetime
 import decimal
 import random
 import struct
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pika
 import pika.frame
@@ -22,6 +22,12 @@ from lambda_protocol.amqp_frames import (
 )
 
 FRAME_MAX = 4096  # the least that AMQP allows
+
+#: Older ones, such as Debian's in the static executable, mistake some integers' signs in a table.
+_PIKA: Final[str] = pika.__version__  # type: ignore[attr-defined] # unknown to types-pika
+reads_every_integer = pytest.mark.skipif(
+    _PIKA.split(".")[:2] < ["1", "4"], reason="pika before 1.4 mistakes integers' signs"
+)
 
 
 # --- what pika says
@@ -96,6 +102,7 @@ def random_properties(rng: random.Random) -> Properties:
 # --- what we write
 
 
+@reads_every_integer
 def test_a_publish_reads_the_same_by_pika() -> None:
     rng = random.Random(1)
     for _ in range(300):
@@ -155,6 +162,7 @@ def test_an_acknowledgement_is_pikas_byte_for_byte() -> None:
 # --- what we read
 
 
+@reads_every_integer
 def test_a_delivery_by_pika_reads_the_same() -> None:
     rng = random.Random(2)
     for _ in range(300):
@@ -223,6 +231,7 @@ def test_properties_that_nobody_needs_are_passed_over() -> None:
     )
 
 
+@reads_every_integer
 def test_every_integer_type_of_a_table_is_read_as_pika_reads_it() -> None:
     for kind, form, value in [
         (b"b", ">b", -5),

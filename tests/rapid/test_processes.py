@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rapid.processes import ExitStatus, ProcessGroup, Reaper, child_pids, environ_of
-from tests.support import is_alive, wait_for, wait_until
+from tests.support import INTERPRETER, is_alive, wait_for, wait_until
 
 # --- exit statuses
 
@@ -67,7 +67,7 @@ def test_a_kill_has_a_signal_and_no_code() -> None:
 def run_isolated(body: str) -> str:
     """Run ``body`` in a Python of its own, with a reaper and helpers; return what it printed."""
     done = subprocess.run(
-        [sys.executable, "-c", _PREAMBLE + body],
+        [INTERPRETER, "-c", _PREAMBLE + body],
         cwd=Path(__file__).resolve().parents[2],
         env=dict(os.environ),
         capture_output=True,

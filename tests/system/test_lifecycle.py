@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.conftest import StartRapid
 from tests.support import (
     BASH_ECHO,
     MISBEHAVE,
+    RAPID,
     Client,
     Program,
     Rapid,
@@ -325,7 +325,7 @@ def container() -> Iterator[tuple[Program, int]]:
     port, runtime_api_port = free_ports(2)
     program = Program(
         "rapid as PID 1",
-        [*_NEW_NAMESPACE, sys.executable, "-m", "rapid", MISBEHAVE],
+        [*_NEW_NAMESPACE, *RAPID, MISBEHAVE],
         {
             "INVOKE_API_HOST": LOOPBACK,
             "PORT": str(port),

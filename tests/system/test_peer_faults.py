@@ -8,7 +8,6 @@ import math
 import os
 import re
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from tests.support import (
     BASH_ECHO,
     ECHO,
     MISBEHAVE,
+    RAPID,
     RECORDER_EXTENSION,
     Answer,
     Client,
@@ -498,7 +498,7 @@ def test_neither_privileges_nor_accounts_nor_sockets_of_others_are_needed() -> N
     )
     program = Program(
         "rapid as nobody",
-        [*unprivileged, sys.executable, "-B", "-m", "rapid", MISBEHAVE],
+        [*unprivileged, *RAPID, MISBEHAVE],
         {
             "INVOKE_API_HOST": LOOPBACK,
             "PORT": str(port),

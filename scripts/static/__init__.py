@@ -1,0 +1,1 @@
+"""rapid as one static executable: an interpreter from source, and our modules frozen into it."""

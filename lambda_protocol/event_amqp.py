@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from lambda_protocol.amqp_frames import PERSISTENT, Delivery, HeaderValue, Properties
 from lambda_protocol.function_name import FunctionRef
-from lambda_protocol.invocation import Invocation, InvocationType
+from lambda_protocol.invocation import Event, InvocationType
 from lambda_protocol.invoke_amqp import call_headers, decode_call
 from lambda_protocol.limits import EVENT_AGE_MAX_S
 
@@ -29,25 +29,6 @@ BACKOFFS: Final = "X-Lambda-Backoffs"
 REQUEST_ID: Final = "RequestID"
 ERROR_CODE: Final = "ErrorCode"
 ERROR_MESSAGE: Final = "ErrorMessage"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """An asynchronous invocation, and what was tried with it."""
-
-    invocation: Invocation
-    first_queued_ms: int  #: epoch milliseconds, at the first edge
-    attempt: int = 1  #: the number of the attempt that comes next, or runs
-    backoffs: int = 0  #: throttles and faults of the service, which use up no attempt
-
-    @classmethod
-    def accepted(cls, invocation: Invocation) -> Event:
-        """Return the event of an invocation that is accepted now."""
-        return cls(invocation=invocation, first_queued_ms=int(time.time() * 1000))
-
-    def age_s(self, now_ms: int) -> float:
-        """Return how long ago it was accepted; the clocks of two machines may differ."""
-        return max(0.0, (now_ms - self.first_queued_ms) / 1000)
 
 
 def event_queue(function: FunctionRef) -> str:

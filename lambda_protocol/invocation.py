@@ -35,6 +35,25 @@ class Invocation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """An asynchronous invocation, and what was tried with it."""
+
+    invocation: Invocation
+    first_queued_ms: int  #: epoch milliseconds, at the first edge
+    attempt: int = 1  #: the number of the attempt that comes next, or runs
+    backoffs: int = 0  #: throttles and faults of the service, which use up no attempt
+
+    @classmethod
+    def accepted(cls, invocation: Invocation) -> Event:
+        """Return the event of an invocation that is accepted now."""
+        return cls(invocation=invocation, first_queued_ms=int(time.time() * 1000))
+
+    def age_s(self, now_ms: int) -> float:
+        """Return how long ago it was accepted; the clocks of two machines may differ."""
+        return max(0.0, (now_ms - self.first_queued_ms) / 1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What became of an invocation that reached its function (or, for an event, was accepted)."""
 

@@ -21,9 +21,9 @@ from lambda_protocol.errors import (
     ServiceException,
     TooManyRequestsException,
 )
-from lambda_protocol.event_amqp import Event, encode_event, event_queue
+from lambda_protocol.event_amqp import encode_event, event_queue
 from lambda_protocol.function_name import function_not_found
-from lambda_protocol.invocation import Invocation, Outcome
+from lambda_protocol.invocation import Event, Invocation, Outcome
 from lambda_protocol.invoke_amqp import DIRECT_REPLY_TO, Started, decode_reply, encode_call
 from lambda_protocol.limits import REPLY_GRACE_S
 

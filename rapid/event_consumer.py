@@ -17,7 +17,6 @@ from lambda_protocol.amqp_connection import ChannelClosed
 from lambda_protocol.amqp_frames import PERSISTENT, Delivery, Properties
 from lambda_protocol.errors import ErrorType, LambdaApiError, ServiceException, error_payload
 from lambda_protocol.event_amqp import (
-    Event,
     dead_letter_queue,
     dead_letter_queue_arguments,
     decode_event,
@@ -27,7 +26,7 @@ from lambda_protocol.event_amqp import (
     event_queue_arguments,
 )
 from lambda_protocol.function_name import FunctionRef
-from lambda_protocol.invocation import UNHANDLED, Invocation, InvocationType, Outcome
+from lambda_protocol.invocation import UNHANDLED, Event, Invocation, InvocationType, Outcome
 from rapid.amqp_link import AmqpLink
 from rapid.amqp_load import Load
 from rapid.call import Call

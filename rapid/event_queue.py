@@ -11,8 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from lambda_protocol.errors import LambdaApiError, TooManyRequestsException
-from lambda_protocol.event_amqp import Event
-from lambda_protocol.invocation import Invocation, Outcome
+from lambda_protocol.invocation import Event, Invocation, Outcome
 from rapid.call import Call
 from rapid.destinations import HttpDestination, SendByHttp
 from rapid.events import Condition, Discard, Done, Retry, RetryPolicy, destination_record

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from lambda_protocol.errors import LambdaApiError
-from lambda_protocol.event_amqp import Event
-from lambda_protocol.invocation import Outcome
+from lambda_protocol.invocation import Event, Outcome
 
 
 class Condition(StrEnum):

@@ -9,7 +9,6 @@ import pytest
 from lambda_protocol.amqp_frames import Delivery, FrameReader, Properties, encode_publish
 from lambda_protocol.errors import InvalidRequestContentException
 from lambda_protocol.event_amqp import (
-    Event,
     dead_letter_queue_arguments,
     decode_event,
     encode_dead_letter,
@@ -17,7 +16,7 @@ from lambda_protocol.event_amqp import (
     event_queue_arguments,
 )
 from lambda_protocol.function_name import FunctionRef
-from lambda_protocol.invocation import InvocationType
+from lambda_protocol.invocation import Event, InvocationType
 from tests.support import make_invocation
 
 FUNCTION = FunctionRef(name="echo")

@@ -8,9 +8,8 @@ import pytest
 
 from lambda_protocol.environ import ConfigError
 from lambda_protocol.errors import LambdaApiError, ServiceException, TooManyRequestsException
-from lambda_protocol.event_amqp import Event
 from lambda_protocol.function_name import FunctionRef
-from lambda_protocol.invocation import UNHANDLED, InvocationType, Outcome
+from lambda_protocol.invocation import UNHANDLED, Event, InvocationType, Outcome
 from rapid.destinations import (
     AmqpDestination,
     FunctionDestination,

@@ -13,9 +13,9 @@ import pytest
 
 from lambda_protocol.amqp_frames import Properties
 from lambda_protocol.environ import BrokerAddress
-from lambda_protocol.event_amqp import Event, encode_dead_letter
+from lambda_protocol.event_amqp import encode_dead_letter
 from lambda_protocol.function_name import FunctionRef
-from lambda_protocol.invocation import InvocationType
+from lambda_protocol.invocation import Event, InvocationType
 from lambda_server.dead_letters import DeadLetters
 from tests.support import ROOT, base_environ, make_invocation, unique_name
 

@@ -49,8 +49,12 @@ class Function:
             self.channel.queue_declare(queue)
 
     def take(self) -> Taken:
-        """Return the next call or event."""
-        return wait_for(self._get, "a call in the queue")
+        """Return the next call."""
+        return wait_for(lambda: self._get(self._queues[0]), "a call in the queue")
+
+    def take_event(self) -> Taken:
+        """Return the next event."""
+        return wait_for(lambda: self._get(self._queues[1]), "an event in its queue")
 
     def reply(self, to: Taken, properties: Properties, body: bytes = b"") -> None:
         """Answer a call as rapid does."""
@@ -75,13 +79,10 @@ class Function:
             self.channel.queue_delete(queue)
         self.connection.close()
 
-    def _get(self) -> Taken | None:
-        for queue in self._queues:
-            got: Any = self.channel.basic_get(queue, auto_ack=True)
-            method, properties, body = got  # the stubs give every part the wrong type
-            if method is not None:
-                return Taken(properties, body)
-        return None
+    def _get(self, queue: str) -> Taken | None:
+        got: Any = self.channel.basic_get(queue, auto_ack=True)
+        method, properties, body = got  # the stubs give every part the wrong type
+        return None if method is None else Taken(properties, body)
 
 
 @pytest.fixture
@@ -282,7 +283,7 @@ def test_an_accepted_event_is_in_the_queue_and_persistent(
 
     client.publish_event(invocation)
 
-    taken = function.take()
+    taken = function.take_event()
     headers = taken.properties.headers or {}
     assert taken.body == invocation.payload
     assert taken.properties.delivery_mode == 2
@@ -298,7 +299,7 @@ def test_events_and_calls_share_a_client(
     client = make_client()
     for _ in range(3):
         client.publish_event(make_invocation(function=function.ref, type=InvocationType.EVENT))
-        function.take()
+        function.take_event()
         result = pool.submit(client.call, make_invocation(function=function.ref))
         function.answer(function.take(), b"1")
         assert result.result(LIMIT_S).payload == b"1"

@@ -324,6 +324,21 @@ def test_a_message_that_is_no_invocation_goes_to_the_dead_letters(
     assert server.invoke(rapid.function_name, "[1]").body == b"[1]"
 
 
+def test_an_event_is_kept_when_the_broker_does_not_take_what_follows_it(
+    server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient, chronicle: Chronicle
+) -> None:
+    rapid = start(start_rapid, broker, chronicle, MAX_RETRY_ATTEMPTS="0")
+    dead = f"{rapid.function_name}.dead"
+    send(server, rapid.function_name, {**chronicle.held, "fail": True})
+    chronicle.wait_for(1)
+    amqp.delete(dead)
+
+    chronicle.open()
+
+    rapid.wait_for_log("consuming", count=2)  # the queue is declared again
+    assert json.loads(take(amqp, dead).body)["fail"] is True
+
+
 # --- destinations
 
 

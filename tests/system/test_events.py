@@ -235,12 +235,13 @@ def test_a_failing_event_is_tried_three_times_with_growing_delays(
 def test_an_event_that_succeeds_at_last_is_done(
     server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient, chronicle: Chronicle
 ) -> None:
-    rapid = start(start_rapid, broker, chronicle, ON_SUCCESS=f"queue:{unique_name()}")
-    amqp.channel.queue_declare(rapid._environ["ON_SUCCESS"].removeprefix("queue:"))
+    queue = unique_name()
+    amqp.channel.queue_declare(queue)
+    rapid = start(start_rapid, broker, chronicle, ON_SUCCESS=f"queue:{queue}")
 
     send(server, rapid.function_name, {"fail_until": 2})
 
-    record = json.loads(take(amqp, rapid._environ["ON_SUCCESS"].removeprefix("queue:")).body)
+    record = json.loads(take(amqp, queue).body)
     assert record["requestContext"]["approximateInvokeCount"] == 2
     assert record["requestContext"]["condition"] == "Success"
     assert len(chronicle.attempts) == 2
@@ -260,16 +261,16 @@ def test_with_no_retry_attempts_an_event_runs_once(
 def test_a_retry_that_would_come_too_late_is_not_waited_for(
     server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient, chronicle: Chronicle
 ) -> None:
+    queue = unique_name()
+    amqp.channel.queue_declare(queue)
     rapid = start(
         start_rapid,
         broker,
         chronicle,
         MAXIMUM_EVENT_AGE="60",
         EVENT_RETRY_DELAYS="61",
-        ON_FAILURE=f"queue:{unique_name()}",
+        ON_FAILURE=f"queue:{queue}",
     )
-    queue = rapid._environ["ON_FAILURE"].removeprefix("queue:")
-    amqp.channel.queue_declare(queue)
 
     send(server, rapid.function_name, {"fail": True})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 from pathlib import Path
@@ -28,11 +29,14 @@ def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as held:
         ports: list[int] = []
         while len(ports) < count:
+            port = random.choice(_own_range())  # noqa: S311
+            if port in ports:  # which could be bound twice, until one of the two listens
+                continue
             probe = held.enter_context(socket.socket())
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):  # taken: draw again
-                probe.bind((LOOPBACK, random.randrange(_FIRST_PORT, _first_ephemeral())))  # noqa: S311
-                ports.append(probe.getsockname()[1])
+                probe.bind((LOOPBACK, port))
+                ports.append(port)
         return ports
 
 
@@ -77,6 +81,17 @@ def _receive(connection: socket.socket, size: int) -> bytes:
     while len(received) < size and (part := connection.recv(size - len(received))):
         received += part
     return received
+
+
+def _own_range() -> range:
+    """Return the ports to draw from: a slice for each test worker.
+
+    A port is given away a moment before anybody listens on it, and in some thousand tests two
+    workers would draw the same one just then. Source: pytest-xdist, environment variables.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return range(_FIRST_PORT + int(worker), _first_ephemeral(), workers)
 
 
 def _first_ephemeral() -> int:

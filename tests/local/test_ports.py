@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from scripts import ports
 from scripts.ports import LOOPBACK, free_ports, is_taken, listener, speaks_amqp
 
 
 def test_free_ports_differ_and_can_be_listened_on() -> None:
-    ports = free_ports(20)
+    found = free_ports(20)
 
-    assert len(set(ports)) == 20
-    for port in ports:
+    assert len(set(found)) == 20
+    for port in found:
         socket.create_server((LOOPBACK, port)).close()
 
 
@@ -64,3 +65,20 @@ def test_speaks_amqp_looks_at_the_greeting(
 
 def test_nobody_there_does_not_speak_amqp() -> None:
     assert not speaks_amqp(LOOPBACK, free_ports(1)[0])
+
+
+def test_many_ports_at_once_are_all_different(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_own_range", lambda: range(20_000, 20_060))
+
+    assert len(set(free_ports(30))) == 30
+
+
+def test_two_test_workers_never_draw_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "2")
+    ranges = []
+    for worker in ("gw0", "gw1"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        ranges.append(set(ports._own_range()))
+
+    assert not ranges[0] & ranges[1]
+    assert all(len(own) > 1_000 for own in ranges)

@@ -174,15 +174,12 @@ class EventConsumer:
     def lose(self) -> None:
         """Forget a connection that is gone: the broker delivers again what was in hand."""
         link, self._link = self._link, None
-        if link is None:
-            return
-        for call in self._scheduler.withdraw(lambda call: isinstance(call, _EventCall)):
-            assert isinstance(call, _EventCall)
-            self._load.on_event_done(call.key)
-        link.publisher.fail()
-        while self._entering:
-            _, on_accepted = self._entering.popleft()
-            on_accepted(ServiceException("The connection to the broker was lost."))
+        if link is not None:
+            for call in self._scheduler.withdraw(lambda call: isinstance(call, _EventCall)):
+                assert isinstance(call, _EventCall)
+                self._load.on_event_done(call.key)
+            link.publisher.fail()
+        self._publish_entering()  # which tells them that there is no way in
 
     # --- for the Invoke API
 
@@ -198,9 +195,11 @@ class EventConsumer:
 
     def _publish_entering(self) -> None:
         link = self._link
-        assert link is not None
         while self._entering:
             invocation, on_accepted = self._entering.popleft()
+            if link is None:
+                on_accepted(ServiceException("The connection to the broker was lost."))
+                continue
             link.publisher.publish(
                 "",
                 self._queue,

@@ -7,21 +7,6 @@ from dataclasses import dataclass
 from bench.autoscale.hpa import Behavior, Policy, PolicyType, ScalingRules
 from bench.autoscale.metrics import Source
 
-#: ``behavior`` in our overlays.
-OUR_BEHAVIOR = Behavior(
-    scale_up=ScalingRules(
-        policies=(
-            Policy(type=PolicyType.PODS, value=10),
-            Policy(type=PolicyType.PERCENT, value=100),
-        ),
-        window_s=0.0,
-    ),
-    scale_down=ScalingRules(
-        policies=(Policy(type=PolicyType.PERCENT, value=100),),
-        window_s=30.0,
-    ),
-)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -32,6 +17,25 @@ class Options:
     max_concurrency: int = 4  #: of each pod
     max_pods: int = 50
     lone_concurrency: int = 50  #: MAX_CONCURRENCY of the one pod that is not scaled
+    target: int | None = None  #: invocations a pod is asked for; None: ``max_concurrency``
+    scale_up_pods: int = 20  #: that our overlays add each 15 s
+    window_s: float = 30.0  #: of our overlays, before pods go
+
+
+def our_behavior(options: Options) -> Behavior:
+    """Return the ``behavior`` of our overlays."""
+    return Behavior(
+        scale_up=ScalingRules(
+            policies=(
+                Policy(type=PolicyType.PODS, value=options.scale_up_pods),
+                Policy(type=PolicyType.PERCENT, value=100),
+            ),
+            window_s=0.0,
+        ),
+        scale_down=ScalingRules(
+            policies=(Policy(type=PolicyType.PERCENT, value=100),), window_s=options.window_s
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +66,13 @@ def alternatives(options: Options) -> list[Alternative]:
     The image-volume overlay scales as ``keda`` does.
     """
 
+    ours = our_behavior(options)
+
     def scaled(
         name: str,
         *sources: Source,
         min_replicas: int,
-        behavior: Behavior = OUR_BEHAVIOR,
+        behavior: Behavior = ours,
         keda: Keda | None = None,
     ) -> Alternative:
         return Alternative(
@@ -74,7 +80,7 @@ def alternatives(options: Options) -> list[Alternative]:
             min_replicas=min_replicas,
             max_replicas=options.max_pods,
             max_concurrency=options.max_concurrency,
-            target=options.max_concurrency,
+            target=options.target or options.max_concurrency,
             sources=sources,
             behavior=behavior,
             keda=keda,

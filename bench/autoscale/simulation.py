@@ -117,10 +117,11 @@ class Simulation:
     def run(self) -> History:
         """Let it happen, until everything is done and the pods are back at their least."""
         while not self._is_over:
-            self._now, _, action = heapq.heappop(self._agenda)
+            time, _, action = heapq.heappop(self._agenda)
+            if time > max(self._now, self._next_sample):
+                self._sample()  # all of the last moment has happened
+            self._now = time
             action()
-            if self._now >= self._next_sample:
-                self._sample()
         self._sample()
         for pod in self._pods:
             self._account(pod)
@@ -160,10 +161,9 @@ class Simulation:
         self._check_rest()
 
     def _become_ready(self, pod: Pod) -> None:
-        if not pod.is_stopping:
-            pod.is_ready = True
-            self._take(pod)
-            self._sample()
+        pod.is_ready = True
+        self._take(pod)
+        self._sample()
 
     # --- scaling
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.autoscale.alternatives import OUR_BEHAVIOR
+from bench.autoscale.alternatives import Options, our_behavior
 from bench.autoscale.hpa import (
     Behavior,
     HorizontalPodAutoscaler,
@@ -87,8 +87,8 @@ def test_a_count_outside_the_limits_is_brought_inside_whatever_the_metrics_say()
     slow = rules(Policy(type=PODS, value=1))
     hpa = make_hpa(up=slow, down=slow, min_replicas=3, max_replicas=7)
 
-    assert hpa.sync(0.0, 1, of(0)) == 3
-    assert hpa.sync(15.0, 20, of(4000)) == 7
+    assert hpa.sync(0.0, 1, of(4000)) == 3
+    assert hpa.sync(15.0, 20, of(4)) == 7
 
 
 def test_at_zero_replicas_scaling_is_disabled() -> None:
@@ -134,10 +134,10 @@ def test_by_default_four_pods_or_as_many_again_come_in_fifteen_seconds() -> None
     assert follow(hpa, [4000] * 6) == [5, 10, 20, 40, 50, 50]
 
 
-def test_our_overlays_add_ten_pods_or_as_many_again() -> None:
-    hpa = HorizontalPodAutoscaler(min_replicas=1, max_replicas=50, behavior=OUR_BEHAVIOR)
+def test_our_overlays_add_twenty_pods_or_as_many_again() -> None:
+    hpa = HorizontalPodAutoscaler(min_replicas=1, max_replicas=50, behavior=our_behavior(Options()))
 
-    assert follow(hpa, [4000] * 4) == [11, 22, 44, 50]
+    assert follow(hpa, [4000] * 4) == [21, 42, 50, 50]
 
 
 def test_the_policy_of_least_change_can_be_chosen() -> None:

@@ -32,7 +32,7 @@ def test_pods_stay_until_the_cooldown_is_over() -> None:
 
 def test_work_begins_the_cooldown_anew() -> None:
     activation = make_activation()
-    activation.poll(0.0, 1, is_active=True)
+    activation.poll(1.0, 1, is_active=True)
     activation.poll(40.0, 1, is_active=True)
 
     assert activation.poll(80.0, 1, is_active=False) == 1

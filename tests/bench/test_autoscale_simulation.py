@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.autoscale.alternatives import OUR_BEHAVIOR, Alternative, Keda, Options, alternatives
+from bench.autoscale.alternatives import Alternative, Keda, Options, alternatives, our_behavior
 from bench.autoscale.hpa import Behavior, Policy, PolicyType, ScalingRules
 from bench.autoscale.metrics import Source
 from bench.autoscale.pods import Queue
@@ -46,7 +46,8 @@ def test_the_oldest_are_taken_first_and_no_more_than_asked_for() -> None:
     queue.put(1.0, 3)
     queue.put(2.0, 3)
 
-    assert queue.take(4) == [(1.0, 3), (2.0, 1)]
+    assert queue.take(2) == [(1.0, 2)]
+    assert queue.take(2) == [(1.0, 1), (2.0, 1)]
     assert queue.take(4) == [(2.0, 2)]
     assert queue.take(4) == []
 
@@ -120,7 +121,7 @@ def test_a_million_invocations_are_served() -> None:
 
 
 def test_a_pod_serves_nothing_before_it_has_started() -> None:
-    slow = run("keda", 10, Options(startup_s=9.0))
+    slow = run("keda", [(0.0, 5), (5.0, 5)], Options(startup_s=9.0))
 
     assert slow.first_start_s == pytest.approx(1.0 + 9.0)  # the next poll, half a period away
 
@@ -141,19 +142,19 @@ def at(history: History, time: float) -> Moment:
 
 
 def test_pods_that_stop_end_what_they_have_and_take_nothing_more() -> None:
-    """Seven of eleven busy pods stop; when they are done, forty more wait."""
+    """Thirteen of fourteen busy pods stop; when they are done, forty invocations wait."""
     no_window = ScalingRules(policies=(Policy(type=PolicyType.PERCENT, value=100),), window_s=0.0)
     hasty = replace(
         ALTERNATIVES["keda"],
         sources=(Source.AMQP,),
-        behavior=replace(OUR_BEHAVIOR, scale_down=no_window),
+        behavior=replace(our_behavior(Options()), scale_down=no_window),
     )
 
     history = run(hasty, [(0.0, 60), (100.0, 40)], Options(call_s=100.0))
 
     stopping, stopped = at(history, 105.0), at(history, 112.0)
-    assert (stopping.wanted, stopping.pods, stopping.running) == (4, 11, 44)
-    assert (stopped.wanted, stopped.pods, stopped.running) == (4, 4, 16)
+    assert (stopping.wanted, stopping.pods, stopping.running) == (1, 14, 56)
+    assert (stopped.wanted, stopped.pods, stopped.running) == (1, 1, 4)
     assert history.served == 100
 
 
@@ -192,9 +193,12 @@ def test_waiting_times_are_weighed_by_how_many_waited() -> None:
 
 
 def test_pods_are_paid_from_their_creation_to_their_end() -> None:
-    options = Options(call_s=10.0, lone_concurrency=5)
+    alone = run("max-concurrency", 10, Options(call_s=10.0, lone_concurrency=5))
+    woken = run("keda", 4)
 
-    assert run("max-concurrency", 10, options).pod_seconds == pytest.approx(20.0)
+    assert alone.pod_seconds == pytest.approx(20.0)
+    assert woken.at_rest_s is not None
+    assert woken.pod_seconds == pytest.approx(woken.at_rest_s - 1.0)  # the first poll
 
 
 # --- the settings are those of the manifests

@@ -37,6 +37,11 @@ class QueueMetrics:
         """Prometheus fetches what RabbitMQ shows."""
         self._scraped = self._statistics
 
+    @property
+    def shows_work(self) -> bool:
+        """Whether any number, old ones too, is above zero."""
+        return any(self.read(source) > 0 for source in Source)
+
     def read(self, source: Source) -> int:
         """Return what an autoscaler is told."""
         match source:

@@ -36,6 +36,8 @@ _STYLES = {
 #: How the shares of waiting times are drawn: marker and size.
 _MARKERS = {"p50": ("o", 9), "p99": ("D", 6), "max": ("|", 15)}
 _FIRST_S = 1.0
+#: Stands for no wait at all, which a logarithmic axis does not have.
+_LEAST_WAIT_S = 0.1
 #: Ticks within each power of ten, where few of them and where many have to fit.
 _FEW_DECADES, _MANY_DECADES = (1, 2, 5), (1, 3)
 
@@ -100,7 +102,10 @@ def _plot_pods(axes: Axes, results: Sequence[Result]) -> None:
 
 def _plot_waits(axes: Axes, results: Sequence[Result]) -> None:
     names = [result.alternative.name for result in results]
-    waits = [[each.history.wait_s(share) for share in (0.5, 0.99, 1.0)] for each in results]
+    waits = [
+        [max(each.history.wait_s(share), _LEAST_WAIT_S) for share in (0.5, 0.99, 1.0)]
+        for each in results
+    ]
     for row, (name, times) in enumerate(zip(names, waits, strict=True)):
         colour = _STYLES[name].colour
         axes.plot([times[0], times[2]], [row, row], color=colour, linewidth=2)
@@ -116,7 +121,7 @@ def _plot_waits(axes: Axes, results: Sequence[Result]) -> None:
     axes.set_ylim(len(names) - 0.4, -0.6)
     least = min(CALL_LIMIT_S, *(times[0] for times in waits))
     most = max(CALL_LIMIT_S, *(times[2] for times in waits))
-    _log_seconds(axes, max(least / 1.5, 0.1), most * 1.3)
+    _log_seconds(axes, max(least / 1.5, _LEAST_WAIT_S), most * 1.3)
     axes.set_xlabel("seconds")
 
 

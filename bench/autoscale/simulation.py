@@ -193,12 +193,15 @@ class Simulation:
         self._history.pod_seconds += self._now - pod.created_at
 
     def _check_rest(self) -> None:
-        """The run is over when all is done and there are no more pods than there must be."""
-        if self._history.served < self._expected:
+        """All is done, no more pods than there must be, and no old number that asks for more."""
+        is_done = self._history.served == self._expected and not self._stopping
+        if not is_done or len(self._pods) != self._alternative.min_replicas:
+            self._history.at_rest_s = None
             return
-        if len(self._pods) == self._alternative.min_replicas and not self._stopping:
+        if self._history.at_rest_s is None:
             self._history.at_rest_s = self._now
-            self._is_over = True
+        is_scaled = self._alternative.behavior is not None
+        self._is_over = not (is_scaled and self._queue.metrics.shows_work)
 
     # --- the loops
 
@@ -244,6 +247,7 @@ class Simulation:
 
         def again() -> None:
             action()
+            self._check_rest()
             is_stuck = self._now > self._history.last_end_s + _REST_LIMIT_S
             if is_stuck and self._history.served == self._expected:
                 self._is_over = True

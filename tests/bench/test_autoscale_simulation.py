@@ -109,6 +109,16 @@ def test_in_the_end_the_pods_are_back_at_their_least(name: str) -> None:
     assert history.moments[-1].wanted == ALTERNATIVES[name].min_replicas
 
 
+def test_a_number_that_is_old_still_orders_pods_for_work_that_is_done() -> None:
+    """All is over after 5 s; the HPA looks after 7.5 s at what was counted before."""
+    history = run("hpa", 50, Options(call_s=0.4))
+
+    assert history.last_end_s < 7.5
+    assert max(moment.wanted for moment in history.moments) > 1
+    assert history.at_rest_s is not None
+    assert history.at_rest_s > 30.0
+
+
 def test_the_same_run_is_the_same_again() -> None:
     assert run("keda", 3000) == run("keda", 3000)
 

@@ -19,6 +19,18 @@ def problem(has_cluster: bool) -> str | None:
     return mismatch(view.out if view.status == 0 else "", kubeconfig)
 
 
+def problem_of_deletion() -> str | None:
+    """Return why kind must not delete our cluster, and with it the context, or None.
+
+    A cluster that is not whole may have no address, or no context. Raises CommandError.
+    """
+    view = ask(kubectl("config", "view", "--minify", "-o", "json"))
+    kubeconfig = ask(kind("get", "kubeconfig"))
+    if view.status != 0:
+        return None
+    return mismatch(view.out, kubeconfig.out if kubeconfig.status == 0 else "")
+
+
 def mismatch(view: str, kubeconfig: str) -> str | None:
     """Return how the context of kubectl's ``view`` differs from kind's ``kubeconfig``.
 
@@ -34,7 +46,9 @@ def mismatch(view: str, kubeconfig: str) -> str | None:
             f"Make it known: kind export kubeconfig --name {CLUSTER}; if that fails, the cluster "
             "is not whole: scripts/cluster down"
         )
-    expected = f"kind's cluster {CLUSTER} is {ours}" if ours else f"kind has no cluster {CLUSTER}"
+    expected = (
+        f"kind's cluster {CLUSTER} is {ours}" if ours else f"kind knows no such cluster {CLUSTER}"
+    )
     return (
         f"The context {CONTEXT} points to {found}, but {expected}. Nothing was done: "
         "rename that context, or name another file in KUBECONFIG"

@@ -36,10 +36,10 @@ def up(wish: Wish) -> None:
     manifests = _manifests()
     _check(manifests)
     nodes = found.nodes()
-    _check_context(has_cluster=bool(nodes))
+    _refuse(context.problem(has_cluster=bool(nodes)))
     if not nodes:
         run_steps([plan.create(manifests)])
-        _check_context(has_cluster=True)
+        _refuse(context.problem(has_cluster=True))
     there = found.look()
     secret = Credentials.complete(there.secrets)
     steps = plan.install(wish, there, secret, manifests)
@@ -52,6 +52,7 @@ def down() -> None:
     if not found.nodes():
         print(f"  There is no kind cluster {CLUSTER}.")
         return
+    _refuse(context.problem_of_deletion())
     command = Command(argv=kind("delete", "cluster"), limit_s=_DELETE_S)
     run_steps([Step(title="Cluster", actions=(command,), result="deleted")])
 
@@ -105,11 +106,10 @@ def _look() -> found.Found:
 def _check_there() -> None:
     if not found.nodes():
         raise Refused(_NOTHING)
-    _check_context(has_cluster=True)
+    _refuse(context.problem(has_cluster=True))
 
 
-def _check_context(*, has_cluster: bool) -> None:
-    problem = context.problem(has_cluster)
+def _refuse(problem: str | None) -> None:
     if problem is not None:
         raise Refused(problem)
 

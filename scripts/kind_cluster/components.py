@@ -113,6 +113,7 @@ METRICS_SERVER: Final = Component(
     directory="k8s/metrics-server",
     namespace=names.SYSTEM,
     workloads=("deployment/metrics-server",),
+    conditions=(("Available", "apiservice/v1beta1.metrics.k8s.io"),),
 )
 PROMETHEUS: Final = Component(
     title="Prometheus",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -287,7 +288,7 @@ def test_a_second_autoscaler_of_our_deployment_is_refused(
 
 @pytest.mark.parametrize("changes", [{"namespace": "shop"}, {"target": "Deployment/cart"}])
 def test_an_autoscaler_of_something_else_is_left_alone(
-    manifests: Manifests, changes: dict[str, str]
+    manifests: Manifests, changes: dict[str, Any]
 ) -> None:
     other = dataclasses.replace(hpa("echo-lambda", "echo-lambda"), **changes)
     found = whole(Scaling.KEDA)

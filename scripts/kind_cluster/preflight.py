@@ -15,10 +15,10 @@ from scripts.kind_cluster.names import IMAGES, kubectl
 from scripts.kind_cluster.plan import local_image
 from scripts.ports import is_taken, listener
 
-#: Versions that will do. kubectl may be one minor version away from the cluster, which is 1.36.
-_KIND: Final = (0, 32)
-_KUBECTL: Final = (1, 35)
-_DOCKER: Final = (24, 0)
+#: Versions that will do. kubectl may be one minor version away from the cluster.
+KIND: Final = (0, 32)
+KUBECTL: Final = (1, 35)
+DOCKER: Final = (24, 0)
 
 
 def problems(manifests: Manifests) -> list[str]:
@@ -42,25 +42,25 @@ def _kind() -> Iterator[str]:
     try:
         version = read(("kind", "--version"))
     except CommandError as error:
-        yield f"{error}. Install kind {_text(_KIND)} or newer: https://kind.sigs.k8s.io"
+        yield f"{error}. Install kind {_text(KIND)} or newer: https://kind.sigs.k8s.io"
     else:
-        yield from _older("kind", version, _KIND)
+        yield from _older("kind", version, KIND)
 
 
 def _kubectl() -> Iterator[str]:
     try:
         answer = json.loads(read(kubectl("version", "--client", "-o", "json")))
     except (CommandError, ValueError) as error:
-        yield f"{error}. Install kubectl {_text(_KUBECTL)} or newer: https://kubernetes.io/docs/tasks/tools"
+        yield f"{error}. Install kubectl {_text(KUBECTL)} or newer: https://kubernetes.io/docs/tasks/tools"
     else:
-        yield from _older("kubectl", answer["clientVersion"]["gitVersion"], _KUBECTL)
+        yield from _older("kubectl", answer["clientVersion"]["gitVersion"], KUBECTL)
 
 
 def _docker() -> list[str]:
     try:
         answer = ask(("docker", "version", "--format", "{{json .}}"))
     except CommandError as error:
-        return [f"{error}. Install docker {_text(_DOCKER)} or newer: https://docs.docker.com"]
+        return [f"{error}. Install docker {_text(DOCKER)} or newer: https://docs.docker.com"]
     try:
         versions: dict[str, Any] = json.loads(answer.out)
     except ValueError:
@@ -68,7 +68,7 @@ def _docker() -> list[str]:
     if answer.status != 0 or not versions.get("Server"):
         said = answer.error.strip().splitlines()[-1:] or ["it does not say why"]
         return [f"The docker daemon does not answer: {said[0]}"]
-    return list(_older("docker", versions["Server"]["Version"], _DOCKER))
+    return list(_older("docker", versions["Server"]["Version"], DOCKER))
 
 
 def _ports(manifests: Manifests) -> Iterator[str]:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.kind_cluster import components, credentials, manifests, names
+from scripts.kind_cluster import components, credentials, manifests, names, preflight
 from scripts.kind_cluster.components import Component
-from scripts.kind_cluster.manifests import Manifests
+from scripts.kind_cluster.manifests import NODE_IMAGE, Manifests
 from tests.support import ROOT
 
 COMPONENTS = [
@@ -150,6 +150,13 @@ def test_nodes_are_called_as_kind_calls_them(manifests: Manifests) -> None:
     workers = ("lambda-worker", "lambda-worker2", "lambda-worker3", "lambda-worker4")
 
     assert manifests.nodes == ("lambda-control-plane", *workers)
+
+
+def test_kubectl_may_be_one_minor_version_older_than_the_cluster(manifests: Manifests) -> None:
+    """Source: Kubernetes, Version Skew Policy."""
+    version = manifests.images[NODE_IMAGE].partition(":v")[2]
+
+    assert int(version.split(".")[1]) - preflight.KUBECTL[1] == 1
 
 
 def test_images_are_those_of_the_registry(manifests: Manifests) -> None:

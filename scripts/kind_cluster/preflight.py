@@ -35,7 +35,7 @@ def _behind_docker(manifests: Manifests) -> Iterator[str]:
         has_cluster = False
     if not has_cluster:  # which would hold the ports itself
         yield from _ports(manifests)
-    yield from _images(manifests)
+    yield from unbuilt_images(manifests)
 
 
 def _kind() -> Iterator[str]:
@@ -80,7 +80,8 @@ def _ports(manifests: Manifests) -> Iterator[str]:
             )
 
 
-def _images(manifests: Manifests) -> Iterator[str]:
+def unbuilt_images(manifests: Manifests) -> Iterator[str]:
+    """Yield a line if images of ours are not there."""
     try:
         built = read(("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}")).split()
     except CommandError as error:

@@ -62,7 +62,10 @@ def _retry(attempt: Callable[[], None], limit_s: float, on_wait: progress.OnWait
 
 
 def _run(command: Command, on_wait: progress.OnWait) -> None:
-    run(command.argv, command.limit_s, on_wait, cwd=CHECKOUT, stdin=command.stdin)
+    try:
+        run(command.argv, command.limit_s, on_wait, cwd=CHECKOUT, stdin=command.stdin)
+    except OSError as error:
+        raise CommandError(f"{command.argv[0]} cannot be run: {error}") from error
 
 
 def _call(call: HttpCall) -> None:

@@ -67,6 +67,7 @@ def push() -> None:
     """Bring our images into the registry, and replace the pods that use them."""
     manifests = _manifests()
     there = _look()
+    _refuse("\n".join(preflight.unbuilt_images(manifests)))
     _run([plan.push(manifests), *plan.restart(plan.users_of_images(there, manifests))])
 
 
@@ -110,7 +111,7 @@ def _check_there() -> None:
 
 
 def _refuse(problem: str | None) -> None:
-    if problem is not None:
+    if problem:
         raise Refused(problem)
 
 

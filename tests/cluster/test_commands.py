@@ -163,6 +163,16 @@ def test_push_replaces_the_pods_that_use_the_images(whole: Machine) -> None:
     ]
 
 
+def test_push_says_that_images_are_not_built(whole: Machine) -> None:
+    whole.answer("^docker image ls", "echo-lambda:0.0.9\n")
+
+    done = whole.run("push")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Images are not built: echo-lambda:0.1.0, ")
+    assert whole.changes == []
+
+
 def test_restart_replaces_functions_and_server_alone(whole: Machine) -> None:
     done = whole.run("restart")
 

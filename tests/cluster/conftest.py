@@ -107,15 +107,21 @@ class Machine:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of scripts/cluster to its end."""
+        with self.start(*arguments) as process:
+            out, error = process.communicate(timeout=LIMIT_S)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command of scripts/cluster."""
         (self._tools / "rules.json").write_text(json.dumps(self._rules))
-        return subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-m", "scripts.kind_cluster", *arguments],
             env={"PATH": str(self._tools), "PYTHONPATH": str(self.checkout)},
             cwd=self._elsewhere,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=LIMIT_S,
-            check=False,
         )
 
     @property

@@ -1,8 +1,8 @@
 """Stands for kind, kubectl and docker: writes down how it was called, and answers by rules.
 
 Beside it are ``rules.json``, of which the first that fits answers, and ``calls.jsonl``. A rule has
-``match``, a pattern for the command line, and may have ``out``, ``err``, ``rc``; ``times``, after
-which it fits no more; and ``after``, a pattern that an earlier command line must fit.
+``match``, a pattern for the command line, and may have ``out``, ``err``, ``rc``, ``sleep``;
+``times``, after which it fits no more; and ``after``, a pattern that an earlier line must fit.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import re
 import select
 import sys
+import time
 from pathlib import Path
 
 
@@ -30,6 +31,7 @@ def main() -> int:
             and used < rule.get("times", sys.maxsize)
             and any(re.search(rule.get("after", ""), each) for each in ["", *earlier])
         ):
+            time.sleep(rule.get("sleep", 0))
             sys.stdout.write(rule.get("out", ""))
             sys.stderr.write(rule.get("err", ""))
             return int(rule.get("rc", 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import signal
 import socket
 from collections.abc import Sequence
 
@@ -12,8 +13,9 @@ import pytest
 
 from scripts.kind_cluster.manifests import SERVER_PORT
 from scripts.ports import LOOPBACK
-from tests.cluster.conftest import NODES, SERVER, Machine, kubeconfig
+from tests.cluster.conftest import LIMIT_S, NODES, SERVER, Machine, kubeconfig
 from tests.cluster.things import encoded, hpa, items, scaled_object, secret, workload
+from tests.support import wait_until
 
 #: What each line of a whole run has, in this order.
 ORDER = (
@@ -280,6 +282,18 @@ class TestWhatFails:
         assert done.returncode == 1
         assert "Cluster: failed" in done.stdout
         assert "failed with status 1\nERROR: no space left on device" in done.stderr
+        assert [line.split()[:2] for line in machine.changes] == [["kind", "create"]]
+
+    def test_an_interrupt_ends_all_and_says_how_to_go_on(self, machine: Machine) -> None:
+        machine.answer("^kind create", sleep=LIMIT_S)
+
+        with machine.start("up") as process:
+            wait_until(lambda: machine.is_up, "kind to be started")
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=LIMIT_S)
+
+        assert process.returncode == 130
+        assert error == "Interrupted. Run it again to go on, or: scripts/cluster down\n"
         assert [line.split()[:2] for line in machine.changes] == [["kind", "create"]]
 
     def test_a_rollout_that_takes_too_long_is_explained(self, machine: Machine) -> None:

@@ -41,9 +41,13 @@ def scrape_config() -> dict[str, Any]:
     return config
 
 
-def without_discovery(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration with Kubernetes' discovery left out."""
+def as_debian_takes_it(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration without what Debian's 2.42 does not know.
+
+    That is Kubernetes' discovery, which Debian leaves out, and the retention, a flag until 3.x.
+    """
     config = copy.deepcopy(config)
+    del config["storage"]
     for job in config["scrape_configs"]:
         del job["kubernetes_sd_configs"]
     return config
@@ -82,7 +86,7 @@ class Prometheus(WebProgram):
     """Prometheus on a free port, its data in ``folder``, scraping ``found`` once a second."""
 
     def __init__(self, folder: Path, found: Sequence[Mapping[str, Any]]) -> None:
-        config = without_discovery(scrape_config())
+        config = as_debian_takes_it(scrape_config())
         config["global"].update(scrape_interval="1s", scrape_timeout="1s", evaluation_interval="1s")
         config["scrape_configs"] = [
             job for job in config["scrape_configs"] if job["job_name"] in _POD_JOBS

@@ -13,10 +13,10 @@ from scripts.ports import LOOPBACK, free_ports
 from scripts.rabbitmq_node import RabbitmqNode, find_server
 from tests.k8s.prometheus import (
     Prometheus,
+    as_debian_takes_it,
     discovered,
     need_prometheus,
     scrape_config,
-    without_discovery,
 )
 from tests.k8s.promql import PROMETHEUS, expressions, for_prometheus, metric_names
 from tests.support import LIMIT_S, MISBEHAVE, Rapid, Server, wait_for, wait_until
@@ -96,7 +96,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
 
 def test_the_configuration_is_valid(tmp_path: Path) -> None:
     need_prometheus()
-    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(without_discovery(scrape_config())))
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(as_debian_takes_it(scrape_config())))
     (tmp_path / "alerts.yml").write_text((PROMETHEUS / "alerts.yml").read_text())
 
     done = subprocess.run(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from bench.autoscale.command import autoscale
 from bench.errors import BenchError, ToolMissing
 from bench.events import measure_events, render_events
 from bench.extensions import compare_extensions
@@ -66,6 +67,8 @@ def main(
     """Measure rapid and lambda_server, with aws-lambda-rie beside them where it can be had."""
     # As Ctrl-C does, so that all that was started is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if context.invoked_subcommand == autoscale.name:
+        return  # a simulation needs neither a load nor a function
     require_wrk()
     with Step("echo function") as step:
         echo = build_echo()
@@ -154,6 +157,9 @@ def events(setup: Setup, *, rounds: int, seconds: int) -> None:
     with _folder() as name:
         rates = measure_events(setup, Path(name), rounds=rounds, seconds=seconds)
     click.echo("\n" + render_events(rates))
+
+
+main.add_command(autoscale)
 
 
 def _parse_subjects(text: str) -> frozenset[str]:

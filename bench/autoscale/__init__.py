@@ -1,0 +1,1 @@
+"""A simulation of autoscaling: what happens to a burst of invocations, under which settings."""

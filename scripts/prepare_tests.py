@@ -1,4 +1,4 @@
-"""Install what the tests need besides Python: RabbitMQ, curl, and what builds WebAssembly."""
+"""Install what the tests need besides Python: RabbitMQ, Prometheus, what builds WebAssembly."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _PROGRAMS: Final = {
     "clang": "clang",
     "curl": "curl",
     "lld": "wasm-ld",
+    "prometheus": "promtool",
     "shellcheck": "shellcheck",
     "xxd": "xxd",
 }

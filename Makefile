@@ -50,7 +50,7 @@ rapid: ## make dist/lambda-runtime-api-daemon, rapid as one static file (PGO=0: 
 	@PYTHON="$(PYTHON)" scripts/build-rapid $(if $(filter 0,$(PGO)),--no-pgo) $(if $(filter 1,$(UPDATE)),--update)
 
 .PHONY: docker
-docker: ## build the images lambda-runtime-api-daemon and lambda-server
+docker: ## build the images: rapid, the Lambda Server, and the functions echo-lambda and image-greyscale-lambda
 	@scripts/build-images
 
 .PHONY: k8s

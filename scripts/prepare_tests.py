@@ -1,4 +1,4 @@
-"""Install what the tests need besides Python: RabbitMQ, curl, kustomize, clang for WebAssembly."""
+"""Install what the tests need: RabbitMQ, Prometheus, curl, kustomize, clang for WebAssembly."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _PROGRAMS: Final = {
     "clang": "clang",
     "curl": "curl",
     "lld": "wasm-ld",
+    "prometheus": "promtool",
     "shellcheck": "shellcheck",
     "xxd": "xxd",
 }

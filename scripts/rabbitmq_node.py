@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -54,7 +55,8 @@ class RabbitmqNode:
     starts, and on the way out leaves no process.
 
     ``join`` names a started node of the cluster that this one is to be part of; the two then
-    share an epmd, which belongs to the first: stop that one last.
+    share an epmd, which belongs to the first: stop that one last. ``plugins`` are enabled, and
+    ``settings`` are lines of rabbitmq.conf: what a plugin listens on, for one.
     """
 
     def __init__(
@@ -64,12 +66,16 @@ class RabbitmqNode:
         name: str = "rabbit",
         tls: TlsFiles | None = None,
         join: RabbitmqNode | None = None,
+        plugins: Sequence[str] = (),
+        settings: Sequence[str] = (),
     ) -> None:
         self.folder = folder.resolve()
         self.name = f"{name}@{LOOPBACK}"
         self.log = self.folder / "rabbitmq.log"
         self._tls = tls
         self._join = join
+        self._plugins = plugins
+        self._more_settings = settings
         self._broker: BackgroundProcess | None = None
         self._epmd: BackgroundProcess | None = None
         self._ports = self._adopt() or self._draw_ports()
@@ -232,7 +238,7 @@ class RabbitmqNode:
             own = self.folder / ".erlang.cookie"
             own.touch(mode=0o600)
             own.write_text(cookie)
-        (self.folder / "enabled_plugins").write_text("[].\n")
+        (self.folder / "enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n")
         (self.folder / "rabbitmq.conf").write_text("\n".join(self._settings()) + "\n")
 
     def _settings(self) -> list[str]:
@@ -252,7 +258,7 @@ class RabbitmqNode:
                 f"cluster_formation.classic_config.nodes.1 = {self._join.name}",
                 f"cluster_formation.classic_config.nodes.2 = {self.name}",
             ]
-        return settings
+        return [*settings, *self._more_settings]
 
     def _environ(self) -> dict[str, str]:
         kept = {

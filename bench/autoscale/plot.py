@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +44,10 @@ _FEW_DECADES, _MANY_DECADES = (1, 2, 5), (1, 3)
 
 
 def plot_burst(results: Sequence[Result], about: str, file: Path) -> None:
-    """Write the results of one burst as a PNG; the same results give the same bytes.
+    """Write the results of one burst as a PNG that knows what it shows.
 
-    ``about`` goes under the title: with which options it was simulated.
+    ``about`` goes under the title: with which options it was simulated. The file's ``Description``
+    is ``fingerprint(results)``: it tells whether a picture is current, wherever it was drawn.
     """
     # Neither a display nor the time it takes to load is wanted elsewhere.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -65,8 +67,23 @@ def plot_burst(results: Sequence[Result], about: str, file: Path) -> None:
     handles, labels = backlog.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=10)
     FigureCanvasAgg(figure)
-    # Without this matplotlib's version would be in the file.
-    figure.savefig(file, dpi=110, metadata={"Software": None})
+    # Without Software matplotlib's version would be in the file.
+    metadata = {"Software": None, "Description": fingerprint(results)}
+    figure.savefig(file, dpi=110, metadata=metadata)
+
+
+def fingerprint(results: Sequence[Result]) -> str:
+    """Return what two results have in common only if their curves are the same."""
+    curves = [
+        (
+            result.alternative.name,
+            result.burst,
+            [(each.time, each.ready, each.running, each.pods) for each in result.history.moments],
+            [result.history.wait_s(share) for share in (0.5, 0.99, 1.0)],
+        )
+        for result in results
+    ]
+    return hashlib.sha256(repr(curves).encode()).hexdigest()
 
 
 def _plot_backlog(axes: Axes, results: Sequence[Result]) -> None:

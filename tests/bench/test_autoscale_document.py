@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from PIL import Image, ImageChops
+from PIL import Image
 
 from bench.__main__ import main
 
@@ -37,11 +37,13 @@ def test_the_tables_are_what_the_simulation_finds(drawn: Path) -> None:
 
 @pytest.mark.parametrize("burst", [1000, 10_000, 1_000_000])
 def test_the_plots_are_current(drawn: Path, burst: int) -> None:
-    """By pixels: how a picture is compressed is the business of the system's zlib."""
+    """By what they say they show: how a picture looks to a pixel is the machine's business."""
     name = f"autoscaling-{burst}.png"
 
     assert f"]({name})" in DOCUMENT
-    with Image.open(DOCS / name) as shown, Image.open(drawn / name) as expected:
-        assert shown.size == expected.size
-        difference = ImageChops.difference(shown.convert("RGB"), expected.convert("RGB"))
-        assert difference.getbbox() is None
+    assert curves(DOCS / name) == curves(drawn / name)
+
+
+def curves(file: Path) -> str:
+    with Image.open(file) as picture:
+        return str(picture.info["Description"])

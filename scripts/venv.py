@@ -20,7 +20,10 @@ _PYTHON = _ENVIRONMENT / "bin" / "python"
 _LIMIT_S = 900.0  # a slow network; pip has its own limits for one that is gone
 
 #: What pip installs for each stamp file, and which stamps it satisfies.
-_TARGETS = {"runtime": (".", ["runtime"]), "dev": (".[dev,examples]", ["runtime", "dev"])}
+_TARGETS = {
+    "runtime": (".[cluster]", ["runtime"]),
+    "dev": (".[cluster,dev,examples]", ["runtime", "dev"]),
+}
 
 
 def main(target: str) -> int:

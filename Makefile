@@ -50,7 +50,7 @@ rapid: ## make dist/lambda-runtime-api-daemon, rapid as one static file (PGO=0: 
 	@PYTHON="$(PYTHON)" scripts/build-rapid $(if $(filter 0,$(PGO)),--no-pgo) $(if $(filter 1,$(UPDATE)),--update)
 
 .PHONY: docker
-docker: ## build the images: rapid, the Lambda Server, and the functions echo-lambda and image-greyscale-lambda
+docker: ## build the images of a cluster, and dist/lambda-runtime-api-daemon (no tools needed but docker)
 	@scripts/build-images
 
 .PHONY: k8s

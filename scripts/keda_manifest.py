@@ -3,7 +3,7 @@
 KEDA's release is its folder ``config/default``, built by kustomize. The same is done here with the
 Go module of the version that ``k8s/versions`` names: Go checks the module against its public
 checksum, so what is written is what was released. The texts of the CRDs, half of the file, are
-left out. Needs Go, kustomize and the module proxy; nobody needs it who does not change the version.
+left out. Needs Go and its module proxy; nobody needs it who does not change the version.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import yaml
 
+from scripts.kustomize import install_kustomize, render
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 TARGET: Final = ROOT / "k8s" / "keda" / "keda.yaml"
 MODULE: Final = "github.com/kedacore/keda/v2"
@@ -27,7 +29,8 @@ def main() -> int:
     """Write the file and return 0."""
     version = keda_version()
     module = json.loads(_output("go", "mod", "download", "-json", f"{MODULE}@v{version}"))
-    built = _output("kustomize", "build", str(Path(module["Dir"]) / "config" / "default"))
+    install_kustomize()
+    built = render(Path(module["Dir"]) / "config" / "default")
     objects = [each for each in yaml.safe_load_all(built) if each["kind"] != "Namespace"]
     for each in objects:
         if each["kind"] == "CustomResourceDefinition":

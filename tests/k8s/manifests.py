@@ -229,5 +229,5 @@ def need_kustomize() -> None:
 def rendered(folder: Path) -> tuple[Resource, ...]:
     """Return the objects of the kustomization in ``folder``, rendered once a session."""
     need_kustomize()
-    origin = str(folder.relative_to(K8S))
+    origin = str(folder.relative_to(K8S if folder.is_relative_to(K8S) else ROOT))
     return tuple(Resource(origin, each) for each in load(render(folder)))

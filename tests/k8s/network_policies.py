@@ -12,18 +12,19 @@ from typing import Any, Final
 from tests.k8s.checks.services import container_port
 from tests.k8s.manifests import Cluster, Pod, Resource, at, matches
 
-#: Somewhere outside: a node, which NodePorts are reached through, or Kubernetes' API server.
-OUTSIDE_ADDRESS: Final = ipaddress.ip_address("172.18.0.2")
-
 
 @dataclass(frozen=True)
 class Peer:
-    """One end of a connection: a pod, or with neither field somebody outside the cluster."""
+    """One end of a connection: a pod, or an address outside the cluster."""
 
     pod: Pod | None = None
+    address: str = "172.18.0.2"
 
 
+#: A node, which NodePorts are reached through, or Kubernetes' API server.
 OUTSIDE: Final = Peer()
+#: Where a cloud hands out its credentials.
+METADATA_SERVICE: Final = Peer(address="169.254.169.254")
 
 
 def allows(cluster: Cluster, source: Peer, target: Peer, port: int) -> bool:
@@ -80,8 +81,11 @@ def _is_peer(cluster: Cluster, policy: Resource, rules: Any, other: Peer) -> boo
 def _is_one(cluster: Cluster, policy: Resource, rule: Any, other: Peer) -> bool:
     if "ipBlock" in rule:
         # Pods have addresses too, which no manifest knows: a rule for every address takes them.
-        block = ipaddress.ip_network(rule["ipBlock"]["cidr"])
-        return block.prefixlen == 0 or (other.pod is None and OUTSIDE_ADDRESS in block)
+        block = rule["ipBlock"]
+        if other.pod is not None:
+            return ipaddress.ip_network(block["cidr"]).prefixlen == 0
+        excepted = any(_is_in(other.address, each) for each in block.get("except", []))
+        return _is_in(other.address, block["cidr"]) and not excepted
     if other.pod is None:
         return False
     if "namespaceSelector" in rule:
@@ -93,6 +97,10 @@ def _is_one(cluster: Cluster, policy: Resource, rule: Any, other: Peer) -> bool:
     elif other.pod.namespace != policy.namespace:
         return False
     return matches(rule.get("podSelector"), other.pod.labels)
+
+
+def _is_in(address: str, block: str) -> bool:
+    return ipaddress.ip_address(address) in ipaddress.ip_network(block)
 
 
 def _is_port(rule: Any, target: Peer, port: int) -> bool:

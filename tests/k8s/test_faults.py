@@ -7,10 +7,10 @@ import pytest
 # Each of these puts its faults into the table.
 from tests.k8s.checks.every import CHECKS, name_of
 from tests.k8s.clusters import cluster
-from tests.k8s.faults import of_functions, of_references, of_workloads
+from tests.k8s.faults import of_broker, of_functions, of_references, of_workloads
 from tests.k8s.faults.table import FAULTS, Fault
 
-MODULES = (of_functions, of_references, of_workloads)
+MODULES = (of_broker, of_functions, of_references, of_workloads)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

@@ -124,6 +124,11 @@ def test_denied_by_default_nobody_reaches_anything(source: str) -> None:
         ),
         pytest.param({"from": [{"ipBlock": {"cidr": "10.9.0.0/16"}}]}, set(), id="another address"),
         pytest.param(
+            {"from": [{"ipBlock": {"cidr": "172.0.0.0/8", "except": ["172.18.0.0/16"]}}]},
+            set(),
+            id="an exception",
+        ),
+        pytest.param(
             {
                 "from": [
                     {"podSelector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}}

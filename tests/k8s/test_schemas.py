@@ -12,7 +12,10 @@ from tests.k8s.manifests import K8S, load, rendered
 from tests.k8s.schemas import VERSIONS, problems
 from tests.support import ROOT
 
-KUSTOMIZATIONS: Final = sorted(K8S.rglob("kustomization.yaml"))
+KUSTOMIZATIONS: Final = [
+    *sorted(K8S.rglob("kustomization.yaml")),
+    *sorted(ROOT.glob("examples/kubernetes/**/kustomization.yaml")),
+]
 #: Folders that can be applied; a component is part of them.
 FOLDERS: Final = [
     each.parent for each in KUSTOMIZATIONS if "kind: Component" not in each.read_text()
@@ -24,6 +27,7 @@ FILES: Final = [
     *sorted(K8S.glob("components/pod-monitor/*-*.yaml")),
     *sorted(ROOT.glob("examples/*/deployment.yaml")),
 ]
+YAML_FILES: Final = [*sorted(K8S.rglob("*.yaml")), *sorted(ROOT.glob("examples/**/*.yaml"))]
 
 
 def path_of(path: Path) -> str:
@@ -60,7 +64,7 @@ def test_a_kustomization_is_what_kustomize_knows(file: Path) -> None:
     assert problems(data, VERSIONS[0]) == []
 
 
-@pytest.mark.parametrize("file", sorted(K8S.rglob("*.yaml")), ids=path_of)
+@pytest.mark.parametrize("file", YAML_FILES, ids=path_of)
 def test_no_key_is_there_twice(file: Path) -> None:
     assert load(file.read_text())
 

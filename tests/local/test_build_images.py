@@ -19,7 +19,9 @@ VERSION.read(ROOT / "setup.cfg")
 def docker(tmp_path: Path) -> Path:
     """Give a folder for PATH; what its docker is called with is in ``calls``."""
     tool = tmp_path / "docker"
-    tool.write_text('#!/bin/sh\necho "$@" >> "${0%/*}/calls"\n')
+    tool.write_text(
+        '#!/bin/sh\necho "$@" >> "${0%/*}/calls"\nif [ "$1" = create ]; then echo 4711; fi\n'
+    )
     tool.chmod(0o755)
     return tmp_path
 
@@ -90,6 +92,17 @@ def test_build_arguments_are_those_that_the_file_takes(docker: Path) -> None:
         given = [words[i + 1] for i, word in enumerate(words) if word == "--build-arg"]
         for argument in given:
             assert f"ARG {argument.partition('=')[0]}=" in text
+
+
+def test_the_static_file_is_left_where_docker_compose_mounts_it_from(docker: Path) -> None:
+    build(docker)
+
+    calls = (docker / "calls").read_text().splitlines()
+    compose = (ROOT / "docker-compose.yaml").read_text()
+    assert f"create lambda-runtime-api-daemon:{VERSION['metadata']['version']}" in calls
+    assert "cp 4711:/usr/local/bin/rapid dist/lambda-runtime-api-daemon" in calls
+    assert "rm 4711" in calls
+    assert "source: ./dist/lambda-runtime-api-daemon" in compose
 
 
 def test_a_failed_build_ends_it(docker: Path) -> None:

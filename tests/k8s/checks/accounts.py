@@ -13,6 +13,7 @@ _BUILT_IN: Final = {
     ("ClusterRole", "", "view"),
     ("Role", "kube-system", "extension-apiserver-authentication-reader"),
 }
+_API_GROUP: Final = "rbac.authorization.k8s.io"
 #: Pods that have a token without a role, and why.
 _TOKEN_WITHOUT_ROLE: Final = {
     ("kubernetes-dashboard", "headlamp"),  # finds the API server's certificate beside it
@@ -25,6 +26,14 @@ def bindings_name_roles_that_are_there(cluster: Cluster) -> Iterator[str]:
         namespace = "" if kind == "ClusterRole" else each.namespace
         if (kind, namespace, name) not in _BUILT_IN and not cluster.find(kind, name, namespace):
             yield f"{each} names the {kind} {name}, which is not there"
+
+
+def bindings_are_of_this_api(cluster: Cluster) -> Iterator[str]:
+    for each in cluster.of("ClusterRoleBinding", "RoleBinding"):
+        kinds = {subject["kind"] for subject in each.data.get("subjects", [])}
+        groups = {each.data["roleRef"].get("apiGroup")}
+        if not kinds or kinds - {"Group", "ServiceAccount", "User"} or groups != {_API_GROUP}:
+            yield f"{each} binds {sorted(kinds)} to a role of {groups}"
 
 
 def bindings_name_accounts_that_are_there(cluster: Cluster) -> Iterator[str]:
@@ -75,6 +84,7 @@ def _accounts(binding: Resource) -> list[Any]:
 
 CHECKS: Final = (
     bindings_name_roles_that_are_there,
+    bindings_are_of_this_api,
     bindings_name_accounts_that_are_there,
     tokens_are_for_pods_with_a_role,
     our_roles_name_what_they_need,

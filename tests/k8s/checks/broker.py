@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from tests.k8s.manifests import Cluster
+from tests.k8s.manifests import Cluster, everything_at
 
 #: Settings that we may use. Source: rabbitmq.conf.example of 4.3, and the guides of each plugin.
 _KNOWN: Final = {
@@ -71,6 +71,25 @@ def plugins_are_known(cluster: Cluster) -> Iterator[str]:
             yield f"{config}: plugins {text.strip()}"
 
 
+def the_account_is_of_the_secret(cluster: Cluster) -> Iterator[str]:
+    """And of no other: without them RabbitMQ makes guest, whose password everybody knows."""
+    broker = cluster.get("StatefulSet", "rabbitmq", "messaging")
+    (container,) = broker.pod.containers if broker.pod else [{}]
+    for name, key in (("RABBITMQ_DEFAULT_USER", "username"), ("RABBITMQ_DEFAULT_PASS", "password")):
+        found = [one.get("valueFrom") for one in container.get("env", []) if one["name"] == name]
+        if found != [{"secretKeyRef": {"name": "rabbitmq", "key": key}}]:
+            yield f"{broker}: {name} comes from {found}"
+
+
+def data_outlives_a_pod(cluster: Cluster) -> Iterator[str]:
+    broker = cluster.get("StatefulSet", "rabbitmq", "messaging")
+    claims = {one["metadata"]["name"] for one in broker.spec.get("volumeClaimTemplates", [])}
+    mounts = [one for some in everything_at(broker.data, "volumeMounts") for one in some]
+    kept = {one["mountPath"] for one in mounts if one["name"] in claims}
+    if kept != {"/var/lib/rabbitmq"}:
+        yield f"{broker} keeps {sorted(kept)}"
+
+
 def _lines(cluster: Cluster) -> Iterator[tuple[str, str]]:
     for config in cluster.of("ConfigMap"):
         for name, text in config.data.get("data", {}).items():
@@ -80,4 +99,10 @@ def _lines(cluster: Cluster) -> Iterator[tuple[str, str]]:
                         yield f"{config}: {name}", line
 
 
-CHECKS: Final = (settings_are_known, memory_has_a_limit, plugins_are_known)
+CHECKS: Final = (
+    settings_are_known,
+    memory_has_a_limit,
+    plugins_are_known,
+    the_account_is_of_the_secret,
+    data_outlives_a_pod,
+)

@@ -77,7 +77,7 @@ def rapid_comes_by_an_init_container(cluster: Cluster) -> Iterator[str]:
         init, function = inits[0], function_container(each)
         if name_of(init["image"]).rpartition("/")[2] != _RAPID:
             yield f"{each}: the init container is {init['image']}"
-        if [one["name"] for one in init.get("env", [])] != ["KUBERNETES_INIT_CONTAINER"]:
+        if init.get("env") != [{"name": "KUBERNETES_INIT_CONTAINER", "value": "TRUE"}]:
             yield f"{each}: rapid is not told that it is an init container"
         if init.get("securityContext") != _CLOSED:
             yield f"{each}: the init container may {init.get('securityContext')}"
@@ -127,8 +127,34 @@ def a_function_may_write_to_tmp_only(cluster: Cluster) -> Iterator[str]:
             yield f"{each} may write to {written} and {function.get('securityContext')}"
 
 
+def probes_ask_what_rapid_answers(cluster: Cluster) -> Iterator[str]:
+    """Ready with the broker, alive without: a broker that restarts must not restart everything."""
+    wanted = {"startupProbe": "/healthz", "readinessProbe": "/readyz", "livenessProbe": "/healthz"}
+    for each in (*cluster.functions, cluster.get("Deployment", "lambda-server", "lambda")):
+        for name, path in wanted.items():
+            probe = at(function_container(each), f"{name}.httpGet", {})
+            if (probe.get("path"), probe.get("port")) != (path, "invoke"):
+                yield f"{each}: its {name} asks {probe}"
+
+
+def pods_are_spread_over_nodes(cluster: Cluster) -> Iterator[str]:
+    for each in (*cluster.functions, cluster.get("Deployment", "lambda-server", "lambda")):
+        spread = each.pod.spec.get("topologySpreadConstraints", []) if each.pod else []
+        keys = [(one["topologyKey"], one["whenUnsatisfiable"]) for one in spread]
+        # Rather all on one node than none at all.
+        if keys != [("kubernetes.io/hostname", "ScheduleAnyway")]:
+            yield f"{each} is spread over {keys}"
+
+
+def the_server_is_there_twice(cluster: Cluster) -> Iterator[str]:
+    server = cluster.get("Deployment", "lambda-server", "lambda")
+    budget = cluster.find("PodDisruptionBudget", "lambda-server", "lambda")
+    if server.spec.get("replicas", 1) < 2 or budget is None:
+        yield f"{server} has {server.spec.get('replicas')} pods and the budget {budget}"
+
+
 def function_container(deployment: Resource) -> Any:
-    """Return the container that the function is in."""
+    """Return the container that the function, or the server, is in."""
     assert deployment.pod is not None
     return deployment.pod.containers[0]
 
@@ -157,4 +183,7 @@ CHECKS: Final = (
     rapid_comes_by_an_init_container,
     rapid_comes_as_a_folder_of_an_image_volume,
     a_function_may_write_to_tmp_only,
+    probes_ask_what_rapid_answers,
+    pods_are_spread_over_nodes,
+    the_server_is_there_twice,
 )

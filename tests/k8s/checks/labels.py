@@ -36,6 +36,9 @@ def everything_is_part_of_lambda(cluster: Cluster) -> Iterator[str]:
         part = each.labels.get(f"{_PREFIX}part-of")
         if part != "lambda" and not each.is_foreign and each.kind != "Cluster":
             yield f"{each} is part of {part}"
+        manager = each.labels.get(f"{_PREFIX}managed-by", "kustomize")
+        if manager != "kustomize" and not each.is_foreign:
+            yield f"{each} is managed by {manager}"
 
 
 CHECKS: Final = (

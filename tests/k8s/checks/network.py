@@ -8,7 +8,13 @@ from typing import Final
 
 from tests.k8s.checks.services import container_port, pods_behind
 from tests.k8s.manifests import Cluster, Pod
-from tests.k8s.network_policies import OUTSIDE, Peer, allows, denies_by_default
+from tests.k8s.network_policies import (
+    METADATA_SERVICE,
+    OUTSIDE,
+    Peer,
+    allows,
+    denies_by_default,
+)
 
 _SYSTEM: Final = "kube-system"
 
@@ -59,6 +65,12 @@ def nobody_else_may(cluster: Cluster) -> Iterator[str]:
         for source, target in _ends(cluster, flow):
             if allows(cluster, Peer(source), Peer(target), flow.port):
                 yield f"{source.owner} reaches port {flow.port} of {target.owner}"
+
+
+def functions_do_not_reach_the_clouds_credentials(cluster: Cluster) -> Iterator[str]:
+    for each in cluster.functions:
+        if each.pod and allows(cluster, Peer(each.pod), METADATA_SERVICE, 80):
+            yield f"{each} reaches {METADATA_SERVICE.address}"
 
 
 def prometheus_may_read_what_says_so(cluster: Cluster) -> Iterator[str]:
@@ -121,6 +133,7 @@ CHECKS: Final = (
     namespaces_with_pods_are_closed,
     what_belongs_together_may_talk,
     nobody_else_may,
+    functions_do_not_reach_the_clouds_credentials,
     prometheus_may_read_what_says_so,
     node_ports_are_open,
     what_the_api_asks_is_open,

@@ -77,6 +77,39 @@ def scaling_goes_from_nothing_to_fifty_pods(cluster: Cluster) -> Iterator[str]:
             yield f"{each} scales from {span[0]} to {span[1]} pods"
 
 
+def scaling_is_quick(cluster: Cluster) -> Iterator[str]:
+    """Up at once, down within a minute: the defaults are five for Kubernetes and for KEDA."""
+    for each in cluster.of(*_SCALERS):
+        behavior = at(each.spec, "behavior", {})
+        if each.kind == "ScaledObject":
+            behavior = at(each.spec, "advanced.horizontalPodAutoscalerConfig.behavior", {})
+            waits = (each.spec.get("pollingInterval", 30), each.spec.get("cooldownPeriod", 300))
+            if waits[0] > 5 or waits[1] > 60:
+                yield f"{each} wakes after {waits[0]} s and sleeps after {waits[1]} s"
+            if at(each.spec, "fallback.replicas", 0) < 1:
+                yield f"{each} has no pod while its queue cannot be counted"
+        up, down = behavior.get("scaleUp", {}), behavior.get("scaleDown", {})
+        windows = [side.get("stabilizationWindowSeconds") for side in (up, down)]
+        if windows[0] != 0 or windows[1] is None or windows[1] > 60:
+            yield f"{each} waits {windows[0]} s up and {windows[1]} s down"
+        kinds = {one["type"] for side in (up, down) for one in side.get("policies", [])}
+        if not up.get("policies") or kinds - {"Percent", "Pods"}:
+            yield f"{each} scales by {sorted(kinds)}"
+
+
+def calls_wake_a_function_at_once(cluster: Cluster) -> Iterator[str]:
+    """Over AMQP a queue's length is that of the moment; over HTTP it is seconds old."""
+    for scaler, function in _pairs(cluster):
+        triggers = scaler.spec.get("triggers", [])
+        asked = [
+            at(one, "metadata.queueName")
+            for one in triggers
+            if at(one, "metadata.protocol") == "amqp"
+        ]
+        if any(one["type"] == "rabbitmq" for one in triggers) and function.name not in asked:
+            yield f"{scaler} asks for {asked} over AMQP"
+
+
 def work_in_hand_counts(cluster: Cluster) -> Iterator[str]:
     """KEDA over AMQP counts what waits only: a pod at work would be scaled away."""
     for each in cluster.of("ScaledObject"):
@@ -131,7 +164,11 @@ def one_server_has_the_external_metrics(cluster: Cluster) -> Iterator[str]:
 def watches(scaler: Resource) -> list[Watch]:
     """Return what a scaler watches."""
     if scaler.kind == "HorizontalPodAutoscaler":
-        metrics = [each.get("external", {}) for each in scaler.spec["metrics"]]
+        metrics = [
+            each["external"]
+            for each in scaler.spec["metrics"]
+            if each["type"] == "External" and at(each, "external.target.type") == "AverageValue"
+        ]
         return [
             Watch(at(each, "metric.selector.matchLabels.queue"), at(each, "target.averageValue"))
             for each in metrics
@@ -171,6 +208,8 @@ CHECKS: Final = (
     scalers_watch_both_queues_of_their_function,
     a_pod_is_wanted_for_as_much_as_it_runs_at_once,
     scaling_goes_from_nothing_to_fifty_pods,
+    scaling_is_quick,
+    calls_wake_a_function_at_once,
     work_in_hand_counts,
     authentications_are_there,
     metrics_of_autoscalers_are_served,

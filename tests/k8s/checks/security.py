@@ -36,6 +36,16 @@ def pods_are_restricted(cluster: Cluster) -> Iterator[str]:
             yield f"{pod.owner}: {problem}"
 
 
+def pods_have_a_user_and_a_group(cluster: Cluster) -> Iterator[str]:
+    """By number: else they are the image's, whose group is root's where it names none."""
+    for pod in cluster.pods:
+        for name in ("runAsUser", "runAsGroup"):
+            of_pod = at(pod.spec, f"securityContext.{name}", 0)
+            numbers = [at(one, f"securityContext.{name}", of_pod) for one in pod.all_containers]
+            if min(numbers) <= 0 and not pod.owner.is_foreign:
+                yield f"{pod.owner}: {name} is {numbers}"
+
+
 def root_file_systems_are_read_only(cluster: Cluster) -> Iterator[str]:
     for pod in cluster.pods:
         for container in pod.all_containers:
@@ -58,6 +68,7 @@ CHECKS: Final = (
     our_namespaces_are_there,
     our_namespaces_are_restricted,
     pods_are_restricted,
+    pods_have_a_user_and_a_group,
     root_file_systems_are_read_only,
     no_secret_is_written_down,
 )

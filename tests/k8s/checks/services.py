@@ -60,6 +60,11 @@ def node_ports_are_those_of_this_machine(cluster: Cluster) -> Iterator[str]:
     mapped = {mapping["containerPort"]: mapping["hostPort"] for mapping in port_mappings(cluster)}
     for host_port in HOST_PORTS.keys() - mapped.values():
         yield f"port {host_port} of this machine is mapped to nothing"
+    inhabited = {pod.namespace for pod in cluster.pods}
+    used = [number for number, _, _ in node_ports]
+    for node_port, host_port in mapped.items():
+        if node_port not in used and HOST_PORTS.get(host_port, ("",))[0] in inhabited:
+            yield f"port {host_port} of this machine leads to no Service"
     for number, service, port in node_ports:
         if number not in mapped:
             yield f"{service}: nodePort {number} is not mapped by kind"
@@ -67,6 +72,7 @@ def node_ports_are_those_of_this_machine(cluster: Cluster) -> Iterator[str]:
         namespace, workload, target = HOST_PORTS.get(mapped[number], ("", "nothing", 0))
         owners = [pod.owner.name for pod in pods_behind(cluster, service)]
         leads_there = service.namespace == namespace and set(owners) <= set(workload.split(" or "))
+        # Headlamp answers on another port than the Kubernetes Dashboard.
         if not leads_there or target not in (port["port"], 443):
             yield f"port {mapped[number]} leads to {service} and not to {workload}"
 

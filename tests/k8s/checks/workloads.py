@@ -87,18 +87,34 @@ def writable_folders_have_a_limit(cluster: Cluster) -> Iterator[str]:
     """Without one a pod may fill its node's disk, which is everybody's."""
     for pod in cluster.pods:
         for volume in pod.spec.get("volumes", []):
-            is_unlimited = not at(volume, "emptyDir.sizeLimit")
-            if "emptyDir" in volume and is_unlimited and not pod.owner.is_foreign:
+            is_empty_dir = "emptyDir" in volume or volume.keys() == {"name"}
+            is_unlimited = is_empty_dir and not at(volume, "emptyDir.sizeLimit")
+            if is_unlimited and not pod.owner.is_foreign:
                 yield f"{pod.owner}: {volume['name']} may grow without end"
 
 
-def scraped_ports_are_there(cluster: Cluster) -> Iterator[str]:
+def what_alerts_are_about_is_scraped(cluster: Cluster) -> Iterator[str]:
     for pod in cluster.pods:
         annotations = pod.metadata.get("annotations", {})
+        is_wanted = pod.namespace in ("lambda", "messaging", "keda")
+        if is_wanted and annotations.get("prometheus.io/scrape") != "true":
+            yield f"{pod.owner} is not scraped"
         if annotations.get("prometheus.io/scrape") == "true":
             port = annotations.get("prometheus.io/port")
             if port not in [str(each["containerPort"]) for each in pod.ports]:
                 yield f"{pod.owner} is scraped on port {port}, which it has not"
+
+
+def budgets_let_a_pod_go(cluster: Cluster) -> Iterator[str]:
+    """One that lets none go keeps a node from being drained."""
+    for each in cluster.of("PodDisruptionBudget"):
+        for pod in cluster.pods:
+            is_meant = pod.namespace == each.namespace
+            if is_meant and matches(each.spec.get("selector"), pod.labels):
+                replicas = pod.owner.spec.get("replicas", 1)
+                kept = each.spec.get("minAvailable", replicas - each.spec.get("maxUnavailable", 0))
+                if not 0 < kept < replicas:
+                    yield f"{each} keeps {kept} of {replicas} pods"
 
 
 def claims_of(pod: Pod) -> list[Any]:
@@ -116,5 +132,6 @@ CHECKS: Final = (
     containers_are_probed,
     probes_ask_ports_that_are_there,
     writable_folders_have_a_limit,
-    scraped_ports_are_there,
+    what_alerts_are_about_is_scraped,
+    budgets_let_a_pod_go,
 )

@@ -184,3 +184,43 @@ def two_servers_of_external_metrics(cluster: Cluster) -> None:
 def server_of_metrics_that_nobody_asks(cluster: Cluster) -> None:
     metadata = {"name": "v1beta1.external.metrics.k8s.io"}
     cluster.resources.append(Resource("keda", {"kind": "APIService", "metadata": metadata}))
+
+
+@fault(functions.probes_ask_what_rapid_answers)
+def broker_that_restarts_everything(cluster: Cluster) -> None:
+    echo_container(cluster)["livenessProbe"]["httpGet"]["path"] = "/readyz"
+
+
+@fault(functions.pods_are_spread_over_nodes)
+def pods_on_one_node(cluster: Cluster) -> None:
+    del server_pod(cluster)["topologySpreadConstraints"]
+
+
+@fault(functions.the_server_is_there_twice)
+def one_server(cluster: Cluster) -> None:
+    spec(cluster, "Deployment", "lambda-server")["replicas"] = 1
+
+
+@fault(scaling.scaling_is_quick)
+def five_minutes_to_sleep(cluster: Cluster) -> None:
+    del spec(cluster, *SCALED_OBJECT)["cooldownPeriod"]
+
+
+@fault(scaling.scaling_is_quick, "hpa")
+def five_minutes_to_scale_down(cluster: Cluster) -> None:
+    del spec(cluster, *HPA)["behavior"]["scaleDown"]
+
+
+@fault(scaling.scaling_is_quick)
+def lost_queue_that_nobody_makes_again(cluster: Cluster) -> None:
+    del spec(cluster, *SCALED_OBJECT)["fallback"]
+
+
+@fault(scaling.calls_wake_a_function_at_once)
+def calls_that_are_counted_late(cluster: Cluster) -> None:
+    del spec(cluster, *SCALED_OBJECT)["triggers"][0]
+
+
+@fault(scaling.scalers_watch_both_queues_of_their_function, "hpa")
+def average_of_another_kind(cluster: Cluster) -> None:
+    spec(cluster, *HPA)["metrics"][0]["external"]["target"]["type"] = "Value"

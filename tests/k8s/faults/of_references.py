@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from tests.k8s.checks import accounts, broker, network, references, services
+from tests.k8s.checks import accounts, network, references, services
 from tests.k8s.faults.table import (
     config,
     echo_container,
@@ -55,6 +55,11 @@ def two_ports_of_this_machine_exchanged(cluster: Cluster) -> None:
         second["containerPort"],
         first["containerPort"],
     )
+
+
+@fault(services.node_ports_are_those_of_this_machine)
+def port_of_this_machine_without_a_service(cluster: Cluster) -> None:
+    remove(cluster, "Service", "lambda-server-external", "lambda")
 
 
 @fault(services.kind_listens_on_the_loopback_address_only)
@@ -176,6 +181,11 @@ def binding_of_everything(cluster: Cluster) -> None:
     binding["roleRef"] = {"kind": "ClusterRole", "name": "cluster-admin"}
 
 
+@fault(accounts.bindings_are_of_this_api)
+def binding_of_nobody(cluster: Cluster) -> None:
+    cluster.of("RoleBinding")[0].data["subjects"] = []
+
+
 @fault(accounts.bindings_name_accounts_that_are_there)
 def binding_of_an_account_that_is_not_there(cluster: Cluster) -> None:
     remove(cluster, "ServiceAccount", "prometheus", "monitoring")
@@ -220,6 +230,11 @@ def functions_that_anybody_calls(cluster: Cluster) -> None:
     spec(cluster, "NetworkPolicy", "functions")["ingress"] = [{}]
 
 
+@fault(network.functions_do_not_reach_the_clouds_credentials)
+def functions_that_may_ask_for_credentials(cluster: Cluster) -> None:
+    del spec(cluster, "NetworkPolicy", "functions")["egress"][0]["to"][0]["ipBlock"]["except"]
+
+
 @fault(network.prometheus_may_read_what_says_so)
 def metrics_that_nobody_reads(cluster: Cluster) -> None:
     rule = spec(cluster, "NetworkPolicy", "functions")["ingress"][0]["from"][0]
@@ -235,28 +250,3 @@ def node_port_that_is_closed(cluster: Cluster) -> None:
 def webhook_that_is_closed(cluster: Cluster) -> None:
     rules = spec(cluster, "NetworkPolicy", "keda", "keda")["ingress"]
     rules[0]["ports"] = [{"port": 6443}]
-
-
-@fault(broker.settings_are_known, "max-concurrency")
-def setting_that_rabbitmq_refuses(cluster: Cluster) -> None:
-    config(cluster, "cluster.conf")["cluster.conf"] += "queue_master_locator = min-masters\n"
-
-
-@fault(broker.settings_are_known)
-def account_guest_open_to_everybody(cluster: Cluster) -> None:
-    config(cluster, "rabbitmq.conf")["rabbitmq.conf"] += "loopback_users.guest = false\n"
-
-
-@fault(broker.settings_are_known)
-def misspelt_setting(cluster: Cluster) -> None:
-    config(cluster, "rabbitmq.conf")["rabbitmq.conf"] += "disk_free_limit.absolut = 1GB\n"
-
-
-@fault(broker.memory_has_a_limit)
-def memory_without_a_limit(cluster: Cluster) -> None:
-    config(cluster, "rabbitmq.conf")["rabbitmq.conf"] = "heartbeat = 60\n"
-
-
-@fault(broker.plugins_are_known)
-def plugin_that_is_missing(cluster: Cluster) -> None:
-    config(cluster, "enabled_plugins")["enabled_plugins"] = "[rabbitmq_management].\n"

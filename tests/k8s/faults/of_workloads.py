@@ -72,7 +72,18 @@ def emptydir_without_a_limit(cluster: Cluster) -> None:
     echo_pod(cluster)["volumes"][0]["emptyDir"] = {}
 
 
-@fault(workloads.scraped_ports_are_there)
+@fault(workloads.what_alerts_are_about_is_scraped)
+def broker_that_nobody_measures(cluster: Cluster) -> None:
+    template = spec(cluster, "StatefulSet", "rabbitmq", "messaging")["template"]
+    del template["metadata"]["annotations"]
+
+
+@fault(workloads.budgets_let_a_pod_go)
+def budget_that_keeps_every_pod(cluster: Cluster) -> None:
+    spec(cluster, "PodDisruptionBudget", "lambda-server")["minAvailable"] = 2
+
+
+@fault(workloads.what_alerts_are_about_is_scraped)
 def scraped_on_the_wrong_port(cluster: Cluster) -> None:
     annotations = echo(cluster)["spec"]["template"]["metadata"]["annotations"]
     annotations["prometheus.io/port"] = "9090"
@@ -127,6 +138,12 @@ def part_of_something_else(cluster: Cluster) -> None:
     echo(cluster)["metadata"]["labels"]["app.kubernetes.io/part-of"] = "functions"
 
 
+@fault(labels.everything_is_part_of_lambda)
+def managed_by_something_else(cluster: Cluster) -> None:
+    service = cluster.get("Service", "lambda-server", "lambda").data
+    service["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "Helm"
+
+
 @fault(security.our_namespaces_are_there)
 def namespace_that_is_missing(cluster: Cluster) -> None:
     remove(cluster, "Namespace", "registry")
@@ -159,6 +176,11 @@ def node_folder_in_a_pod(cluster: Cluster) -> None:
 @fault(security.pods_are_restricted)
 def root_in_an_init_container(cluster: Cluster) -> None:
     echo_pod(cluster)["initContainers"][0]["securityContext"]["runAsUser"] = 0
+
+
+@fault(security.pods_have_a_user_and_a_group)
+def group_of_the_image(cluster: Cluster) -> None:
+    del echo_pod(cluster)["securityContext"]["runAsGroup"]
 
 
 @fault(security.root_file_systems_are_read_only)

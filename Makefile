@@ -11,7 +11,7 @@ VENV_BIN := .venv/bin
 
 .PHONY: help
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: up
 up: .venv/.runtime ## start broker, Lambda Server and the echo-lambda example (PORT=8080 BROKER=auto|none|rabbitmq)
@@ -52,6 +52,14 @@ rapid: ## make dist/lambda-runtime-api-daemon, rapid as one static file (PGO=0: 
 .PHONY: docker
 docker: ## build the images of a cluster, and dist/lambda-runtime-api-daemon (no tools needed but docker)
 	@scripts/build-images
+
+.PHONY: k8s
+k8s: .venv/.dev ## write k8s/lambdas-*.yaml from k8s/overlays
+	@scripts/render-manifests
+
+.PHONY: k8s-lint
+k8s-lint: .venv/.dev ## check the manifests with yamllint and checkov
+	@scripts/k8s-lint
 
 .PHONY: sbom
 sbom: ## write down, as SPDX, what dist/lambda-runtime-api-daemon is made of

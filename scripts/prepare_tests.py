@@ -1,4 +1,4 @@
-"""Install what the tests need besides Python: RabbitMQ, Prometheus, what builds WebAssembly."""
+"""Install what the tests need: RabbitMQ, Prometheus, curl, kustomize, clang for WebAssembly."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from scripts.apt import AptError, install
+from scripts.kustomize import (
+    KustomizeError,
+    find_kustomize,
+    install_kustomize,
+    is_kustomize_built,
+)
 from scripts.rabbitmq_node import find_server
 
 #: Debian package → the program that it brings.
@@ -31,15 +37,25 @@ _FILES: Final = {
 def main() -> int:
     """Install what is missing; return 0, or 1 in CI if something still is."""
     missing = missing_packages()
-    if not missing:
+    if not missing and is_kustomize_built():
         print("  Test set-up: nothing to do, all is installed")
         return 0
+    problems = []
     try:
-        install(missing, "by the tests")
+        if missing:
+            install(missing, "by the tests")
     except AptError as error:
-        print(f"  Test set-up: {error}", file=sys.stderr)
-        if os.environ.get("CI") == "true":
-            return 1
+        problems.append(str(error))
+    try:
+        install_kustomize()
+    except KustomizeError as error:
+        if find_kustomize() is None:  # kubectl's would do
+            problems.append(str(error))
+    for problem in problems:
+        print(f"  Test set-up: {problem}", file=sys.stderr)
+    if problems and os.environ.get("CI") == "true":
+        return 1
+    if problems:
         print("  Test set-up: the tests that need them will be skipped", file=sys.stderr)
     return 0
 

@@ -7,6 +7,7 @@ by which its last descendant is found and killed.
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import http.client
 import json
@@ -64,6 +65,13 @@ started: list[Program] = []
 
 
 # --- waiting
+
+
+def setting(section: str, name: str) -> str:
+    """Return what setup.cfg says."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    return config[section][name]
 
 
 def wait_until(is_true: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:

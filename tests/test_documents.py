@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import builtins
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,15 +18,11 @@ from lambda_protocol.errors import ErrorType, LambdaApiError
 from lambda_server.__main__ import main as lambda_server
 from lambda_server.dev import read_functions
 from rapid.config import USAGE
+from tests.documents import DOCUMENTS, code_blocks, make_targets
 from tests.support import ECHO, ROOT, Rapid, Server, WebProgram, unique_name
 
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
-DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
-    *sorted(ROOT.glob("docs/*.md")),
-    *sorted(ROOT.glob("examples/*/README.md")),
-]
 PACKAGES = ("lambda_protocol", "lambda_server", "rapid")
 
 #: Methods that read a variable by its name: a mapping's, and those of ``Environ``.
@@ -50,10 +45,6 @@ def table_rows(document: str, heading: str) -> list[list[str]]:
 def code_words(text: str) -> list[str]:
     """Return what stands in backquotes."""
     return re.findall(r"`([^`]+)`", text)
-
-
-def code_blocks(document: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
 
 
 # --- settings
@@ -249,25 +240,9 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_make_has_the_targets_that_are_named(document: Path) -> None:
-    targets = set(re.findall(r"^\.PHONY: ([a-z-]+)$", (ROOT / "Makefile").read_text(), re.M))
-    text = document.read_text()
-    named = re.findall(r"`make ([a-z-]+)[^`]*`", text)
-    named += [
-        target
-        for block in code_blocks(text, "sh")
-        for target in re.findall(r"^make ([a-z-]+)", block, re.MULTILINE)
-    ]
+    named = re.findall(r"`make ([a-z0-9-]+)[^`]*`", document.read_text())
 
-    assert set(named) <= targets
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_shell_blocks_are_shell(document: Path) -> None:
-    for block in code_blocks(document.read_text(), "sh"):
-        done = subprocess.run(
-            ["bash", "-n"], input=block, capture_output=True, text=True, check=False
-        )
-        assert not done.stderr, block
+    assert set(named) <= make_targets()
 
 
 def test_python_blocks_are_python() -> None:

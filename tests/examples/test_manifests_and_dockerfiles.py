@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import json
 import os
 import re
@@ -17,7 +16,12 @@ import pytest
 import yaml
 
 from rapid.self_copy import TARGET
-from tests.support import ROOT
+from tests.k8s.checks import images, workloads
+from tests.k8s.checks.every import Check, name_of
+from tests.k8s.checks.functions import EMULATOR
+from tests.k8s.manifests import Cluster, Resource
+from tests.k8s.pod_security import violations
+from tests.support import ROOT, setting
 
 EXAMPLES: Final = ROOT / "examples"
 FOLDERS: Final = sorted(EXAMPLES.glob("echo-lambda*"))
@@ -32,8 +36,6 @@ BASH_SCRIPTS: Final = [
 
 #: AWS's images name no user: Lambda runs them as one without rights, whatever they say.
 AWS_IMAGES: Final = "public.ecr.aws/lambda/"
-#: Where rapid stands in for the emulator. Source: KUBERNETES.md's contract, and AWS's base images.
-EMULATOR: Final = "/usr/local/bin/aws-lambda-rie"
 
 INSTRUCTIONS: Final = {"ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "FROM", "RUN", "USER", "WORKDIR"}
 
@@ -194,13 +196,6 @@ def test_an_entry_script_starts_the_same_command_with_the_emulator_and_without(
 # --- what is pinned
 
 
-def setting(section: str, name: str) -> str:
-    """Return what setup.cfg says."""
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    return config[section][name]
-
-
 def test_the_python_image_has_the_client_that_the_tests_have() -> None:
     (pin,) = re.findall(r"awslambdaric==\S+", (EXAMPLES / "echo-lambda/Dockerfile").read_text())
 
@@ -255,50 +250,38 @@ def test_the_function_has_one_name_everywhere(manifest: Path) -> None:
     assert function["image"] == f"{name}:1"
 
 
+@pytest.mark.parametrize(
+    "check",
+    [
+        images.images_are_pinned,
+        workloads.containers_say_what_they_need_and_may_take,
+        workloads.probes_ask_ports_that_are_there,
+        workloads.selectors_select_their_own_pods_only,
+        workloads.volumes_and_mounts_agree,
+        workloads.writable_folders_have_a_limit,
+    ],
+    ids=name_of,
+)
+@each_manifest
+def test_a_manifest_fits_together(manifest: Path, check: Check) -> None:
+    """By the checks that the manifests of ``k8s/`` go through."""
+    data = yaml.safe_load(manifest.read_text())
+
+    assert list(check(Cluster(path_of(manifest), [Resource(path_of(manifest), data)]))) == []
+
+
 @each_manifest
 def test_a_pod_is_restricted(manifest: Path) -> None:
-    """Source: Kubernetes, Pod Security Standards, "Restricted"."""
     pod = pod_of(manifest)
-    context = pod["spec"]["securityContext"]
 
-    assert context["runAsNonRoot"] is True
-    assert context["runAsUser"] > 0
-    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert violations(pod["metadata"], pod["spec"]) == []
     assert pod["spec"]["automountServiceAccountToken"] is False
     for container in containers_of(pod):
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
-
-
-@each_manifest
-def test_containers_say_what_they_need_and_what_they_may_take(manifest: Path) -> None:
-    for container in containers_of(pod_of(manifest)):
-        assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
-        assert "memory" in container["resources"]["limits"]
-
-
-@each_manifest
-def test_images_have_a_tag_that_is_not_latest(manifest: Path) -> None:
-    for container in containers_of(pod_of(manifest)):
-        _, _, tag = container["image"].rpartition("/")[2].partition(":")
-        assert tag not in ("", "latest")
-
-
-@each_manifest
-def test_every_mount_has_its_volume_and_every_volume_its_mount(manifest: Path) -> None:
-    pod = pod_of(manifest)
-    mounted = {each["name"] for one in containers_of(pod) for each in one["volumeMounts"]}
-
-    assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
-    assert all("emptyDir" in volume for volume in pod["spec"]["volumes"])
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
 
 @each_manifest
 def test_rapid_is_copied_to_where_it_is_mounted_from(manifest: Path) -> None:
-    """Source: KUBERNETES.md, the contract's injection."""
     pod = pod_of(manifest)
     (init,), (function,) = pod["spec"]["initContainers"], pod["spec"]["containers"]
     (source,) = init["volumeMounts"]

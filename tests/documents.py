@@ -1,0 +1,50 @@
+"""The documents of the checkout, and the code that stands in them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.support import ROOT
+
+DOCUMENTS: Final = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("k8s/**/README.md")),
+    *sorted(ROOT.glob("examples/*/README.md")),
+]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of code in a document."""
+
+    document: Path
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        """Return where it is: ``docs/STATIC.md:12``."""
+        return f"{self.document.relative_to(ROOT)}:{self.line}"
+
+
+def code_blocks(document: str, language: str) -> list[str]:
+    """Return the blocks of a language in the text of a document."""
+    return re.findall(rf"^```{language}\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[Block]:
+    """Return the blocks of a language in all documents."""
+    found = []
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for each in re.finditer(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            found.append(Block(document, text.count("\n", 0, each.start()) + 2, each[1]))
+    return found
+
+
+def make_targets(folder: Path = ROOT) -> set[str]:
+    """Return the targets of a folder's Makefile that users may name."""
+    return set(re.findall(r"^\.PHONY: ([a-z0-9-]+)$", (folder / "Makefile").read_text(), re.M))

@@ -1,0 +1,63 @@
+"""Our namespaces are closed to pods that are not restricted, and our pods are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from tests.k8s.manifests import Cluster, at
+from tests.k8s.pod_security import violations
+
+_LEVEL: Final = "pod-security.kubernetes.io/enforce"
+_VERSION: Final = f"{_LEVEL}-version"
+NAMESPACES: Final = {
+    *("lambda", "messaging", "monitoring", "registry", "keda", "kubernetes-dashboard"),
+}
+
+
+def our_namespaces_are_there(cluster: Cluster) -> Iterator[str]:
+    names = {each.name for each in cluster.of("Namespace")}
+    if names != NAMESPACES:
+        yield f"the namespaces are {sorted(names)}"
+
+
+def our_namespaces_are_restricted(cluster: Cluster) -> Iterator[str]:
+    for each in cluster.of("Namespace"):
+        version = each.labels.get(_VERSION, "")
+        if each.labels.get(_LEVEL) != "restricted" or not re.fullmatch(r"v1\.\d+", version):
+            yield f"{each} enforces {each.labels.get(_LEVEL)} of {version or 'no version'}"
+
+
+def pods_are_restricted(cluster: Cluster) -> Iterator[str]:
+    """Those in kube-system too, which nobody enforces there."""
+    for pod in cluster.pods:
+        for problem in violations(pod.metadata, pod.spec):
+            yield f"{pod.owner}: {problem}"
+
+
+def root_file_systems_are_read_only(cluster: Cluster) -> Iterator[str]:
+    for pod in cluster.pods:
+        for container in pod.all_containers:
+            if at(container, "securityContext.readOnlyRootFilesystem") is not True:
+                yield f"{pod.owner}: {container['name']} can write to its root file system"
+
+
+def no_secret_is_written_down(cluster: Cluster) -> Iterator[str]:
+    for each in cluster.of("Secret"):
+        if each.data.get("data") or each.data.get("stringData"):
+            yield f"{each} has its content in a file"
+    for pod in cluster.pods:
+        for container in pod.all_containers:
+            for variable in container.get("env", []):
+                if re.search("PASS|SECRET|TOKEN", variable["name"]) and "value" in variable:
+                    yield f"{pod.owner}: {variable['name']} has its value in a file"
+
+
+CHECKS: Final = (
+    our_namespaces_are_there,
+    our_namespaces_are_restricted,
+    pods_are_restricted,
+    root_file_systems_are_read_only,
+    no_secret_is_written_down,
+)

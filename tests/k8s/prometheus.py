@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from scripts.ports import LOOPBACK, free_ports
+from scripts.rabbitmq_node import find_server
 from tests.k8s.promql import PROMETHEUS
 from tests.support import WebProgram, wait_until
 
@@ -28,8 +29,17 @@ _POD_JOBS: Final = ("pods", "rabbitmq-queues")
 
 def need_prometheus() -> None:
     """Skip where Prometheus is not installed; fail in CI."""
-    if shutil.which("promtool") is None or shutil.which("prometheus") is None:
-        reason = "no Prometheus on this machine; scripts/test-setup installs it"
+    _need(shutil.which("promtool") and shutil.which("prometheus"), "Prometheus")
+
+
+def need_broker() -> None:
+    """Skip where RabbitMQ is not installed; fail in CI."""
+    _need(find_server(), "rabbitmq-server")
+
+
+def _need(found: object, name: str) -> None:
+    if not found:
+        reason = f"no {name} on this machine; scripts/test-setup installs it"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)

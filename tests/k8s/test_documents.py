@@ -1,4 +1,4 @@
-"""Manifests in documents are manifests: strict YAML, and by their schemas."""
+"""Manifests in documents are manifests: strict YAML, by their schemas, and restricted."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from typing import Final
 import pytest
 
 from tests.documents import Block, blocks
-from tests.k8s.manifests import load
+from tests.k8s.manifests import Resource, load
+from tests.k8s.pod_security import violations
 from tests.k8s.schemas import VERSIONS, problems
+from tests.support import ROOT
 
+#: Files that a kustomization makes whole; test_own.py looks at what comes of them.
+_PARTS: Final = {
+    each.read_text()
+    for kustomization in ROOT.glob("examples/kubernetes/**/kustomization.yaml")
+    for each in kustomization.parent.glob("*.yaml")
+}
 _HEREDOC: Final = re.compile(r"<<-?[ ]*['\"]?(\w+)['\"]?[^\n]*\n(.*?)^\1$", re.DOTALL | re.M)
 
 
@@ -31,3 +39,7 @@ def test_a_manifest_in_a_document_is_one(block: Block) -> None:
         if "apiVersion" not in data:
             continue  # a piece of one
         assert [problems(data, version) for version in VERSIONS] == [[]] * len(VERSIONS)
+        if block.text in _PARTS:
+            continue
+        pod = Resource(str(block), data).pod
+        assert pod is None or violations(pod.metadata, pod.spec) == []

@@ -232,7 +232,8 @@ def functions_that_anybody_calls(cluster: Cluster) -> None:
 
 @fault(network.functions_do_not_reach_the_clouds_credentials)
 def functions_that_may_ask_for_credentials(cluster: Cluster) -> None:
-    del spec(cluster, "NetworkPolicy", "functions")["egress"][0]["to"][0]["ipBlock"]["except"]
+    for each in spec(cluster, "NetworkPolicy", "functions")["egress"][0]["to"]:
+        each.get("ipBlock", {}).pop("except", None)
 
 
 @fault(network.prometheus_may_read_what_says_so)

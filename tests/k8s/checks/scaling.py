@@ -97,17 +97,18 @@ def scaling_is_quick(cluster: Cluster) -> Iterator[str]:
             yield f"{each} scales by {sorted(kinds)}"
 
 
-def calls_wake_a_function_at_once(cluster: Cluster) -> Iterator[str]:
+def calls_and_events_wake_a_function_at_once(cluster: Cluster) -> Iterator[str]:
     """Over AMQP a queue's length is that of the moment; over HTTP it is seconds old."""
     for scaler, function in _pairs(cluster):
         triggers = scaler.spec.get("triggers", [])
-        asked = [
+        asked = {
             at(one, "metadata.queueName")
             for one in triggers
             if at(one, "metadata.protocol") == "amqp"
-        ]
-        if any(one["type"] == "rabbitmq" for one in triggers) and function.name not in asked:
-            yield f"{scaler} asks for {asked} over AMQP"
+        }
+        wanted = {function.name, f"{function.name}.events"}
+        if any(one["type"] == "rabbitmq" for one in triggers) and asked != wanted:
+            yield f"{scaler} asks for {sorted(asked)} over AMQP"
 
 
 def work_in_hand_counts(cluster: Cluster) -> Iterator[str]:
@@ -209,7 +210,7 @@ CHECKS: Final = (
     a_pod_is_wanted_for_as_much_as_it_runs_at_once,
     scaling_goes_from_nothing_to_fifty_pods,
     scaling_is_quick,
-    calls_wake_a_function_at_once,
+    calls_and_events_wake_a_function_at_once,
     work_in_hand_counts,
     authentications_are_there,
     metrics_of_autoscalers_are_served,

@@ -1,1 +1,1 @@
-"""A simulation of autoscaling: what happens to a burst of invocations, under which settings."""
+"""How functions are scaled: a simulation, and in ``lab`` the real programs."""

@@ -1,0 +1,216 @@
+"""etcd, API server, controller manager and scheduler, as processes on the loopback address."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import yaml
+
+from bench.autoscale.lab.certificates import Authority
+from bench.autoscale.lab.kube import Kube, KubeError
+from bench.autoscale.lab.programs import Programs
+from bench.errors import ProgramFailed
+from scripts.ports import LOOPBACK, free_ports
+from scripts.processes import BackgroundProcess
+from scripts.progress import wait_until
+
+_READY_LIMIT_S = 90.0
+_STOP_LIMIT_S = 15.0
+_LOG_CHARACTERS = 3000
+
+#: Who the lab's programs are to the API server: user, groups. RBAC says what each may do.
+_USERS = {
+    "admin": ("admin", "system:masters"),
+    "controller-manager": ("system:kube-controller-manager", ""),
+    "scheduler": ("system:kube-scheduler", ""),
+    "keda": (
+        "system:serviceaccount:keda:keda-operator",
+        "system:serviceaccounts,system:serviceaccounts:keda",
+    ),
+}
+# There is no node that could miss a heartbeat, and no cloud.
+_CONTROLLERS = "*,-node-lifecycle-controller,-node-ipam-controller,-node-route-controller"
+
+
+class ControlPlane:
+    """A Kubernetes control plane in a folder; a context manager that leaves no process.
+
+    It authorizes by RBAC and runs each controller as its own service account, as kubeadm's does.
+    ``hpa_sync_s`` is how often a HorizontalPodAutoscaler is looked at; Kubernetes' default is 15.
+    """
+
+    def __init__(self, programs: Programs, folder: Path, *, hpa_sync_s: int = 15) -> None:
+        self.programs = programs
+        self.folder = folder
+        self.authority = Authority(folder / "certificates")
+        self._hpa_sync_s = hpa_sync_s
+        self._etcd, self._etcd_peer, self._api, self._manager, self._scheduler = free_ports(5)
+        self._tokens = {name: secrets.token_hex(16) for name in _USERS}
+        self._processes = ExitStack()
+
+    def user(self, name: str) -> Kube:
+        """Return the API as one of the lab's users sees it."""
+        return Kube(
+            port=self._api,
+            ca=self.authority.ca,
+            token=self._tokens[name],
+            kubectl=self.programs["kubectl"],
+            kubeconfig=self.folder / f"{name}.kubeconfig",
+        )
+
+    def spawn(self, name: str, *flags: str, environ: dict[str, str] | None = None) -> None:
+        """Start one of the programs; it ends with the control plane, the last one first."""
+        process = BackgroundProcess.spawn(
+            [self.programs[name], *flags],
+            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), **(environ or {})},
+            cwd=self.folder,
+            log=self.folder / f"{name}.log",
+        )
+        self._processes.callback(process.stop, _STOP_LIMIT_S)
+
+    def wait(self, what: str, is_ready: Callable[[], bool], *, log: str) -> None:
+        """Wait until ``is_ready()``; raises ProgramFailed with the end of the program's log."""
+        if not wait_until(is_ready, _READY_LIMIT_S):
+            output = (self.folder / f"{log}.log").read_text(errors="replace")[-_LOG_CHARACTERS:]
+            raise ProgramFailed(f"{what} is not ready; the end of {log}'s output:\n{output}")
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._processes.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._processes.close()
+
+    def _start(self) -> None:
+        self._write_kubeconfigs()
+        client, peer = (f"http://{LOOPBACK}:{port}" for port in (self._etcd, self._etcd_peer))
+        self.spawn(
+            "etcd",
+            *_flags(
+                name="lab",
+                data_dir=self.folder / "etcd",
+                listen_client_urls=client,
+                advertise_client_urls=client,
+                listen_peer_urls=peer,
+                initial_advertise_peer_urls=peer,
+                initial_cluster=f"lab={peer}",
+                unsafe_no_fsync="true",
+            ),
+        )
+        self.spawn("kube-apiserver", *self._api_server_flags(client))
+        admin = self.user("admin")
+        self.wait("the API server", lambda: _answers(admin, "/readyz"), log="kube-apiserver")
+        self._start_controllers()
+        self.wait(
+            "the controller manager",
+            lambda: _answers(admin, "/api/v1/namespaces/default/serviceaccounts/default"),
+            log="kube-controller-manager",
+        )
+
+    def _api_server_flags(self, etcd: str) -> Sequence[str]:
+        serving = self.authority.sign("kube-apiserver", hosts=["kubernetes.default.svc"])
+        proxy = self.authority.sign("front-proxy")
+        accounts = self.authority.key("service-accounts")
+        tokens = self.folder / "tokens.csv"
+        tokens.touch(mode=0o600)
+        tokens.write_text(
+            "".join(
+                f'{self._tokens[name]},{user},{user},"{groups}"\n'
+                for name, (user, groups) in _USERS.items()
+            )
+        )
+        return _flags(
+            etcd_servers=etcd,
+            bind_address=LOOPBACK,
+            secure_port=self._api,
+            endpoint_reconciler_type="none",  # which refuses a loopback address
+            authorization_mode="RBAC",
+            token_auth_file=tokens,
+            client_ca_file=self.authority.ca,
+            tls_cert_file=serving.certificate,
+            tls_private_key_file=serving.key,
+            service_cluster_ip_range="10.96.0.0/16",
+            service_account_issuer="https://kubernetes.default.svc",
+            service_account_key_file=accounts,
+            service_account_signing_key_file=accounts,
+            requestheader_client_ca_file=self.authority.ca,
+            requestheader_allowed_names="front-proxy",
+            requestheader_extra_headers_prefix="X-Remote-Extra-",
+            requestheader_group_headers="X-Remote-Group",
+            requestheader_username_headers="X-Remote-User",
+            proxy_client_cert_file=proxy.certificate,
+            proxy_client_key_file=proxy.key,
+        )
+
+    def _start_controllers(self) -> None:
+        self.spawn(
+            "kube-controller-manager",
+            *_flags(
+                kubeconfig=self.folder / "controller-manager.kubeconfig",
+                bind_address=LOOPBACK,
+                secure_port=self._manager,
+                controllers=_CONTROLLERS,
+                leader_elect="false",
+                horizontal_pod_autoscaler_sync_period=f"{self._hpa_sync_s}s",
+                use_service_account_credentials="true",
+                root_ca_file=self.authority.ca,
+                service_account_private_key_file=self.authority.folder / "service-accounts.key",
+            ),
+        )
+        self.spawn(
+            "kube-scheduler",
+            *_flags(
+                kubeconfig=self.folder / "scheduler.kubeconfig",
+                bind_address=LOOPBACK,
+                secure_port=self._scheduler,
+                leader_elect="false",
+            ),
+        )
+
+    def _write_kubeconfigs(self) -> None:
+        for name, token in self._tokens.items():
+            cluster = {
+                "server": f"https://{LOOPBACK}:{self._api}",
+                "certificate-authority": str(self.authority.ca),
+            }
+            config = {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "lab", "cluster": cluster}],
+                "users": [{"name": name, "user": {"token": token}}],
+                "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": name}}],
+                "current-context": "lab",
+            }
+            file = self.folder / f"{name}.kubeconfig"
+            file.touch(mode=0o600)
+            file.write_text(yaml.safe_dump(config))
+
+
+def _flags(**flags: object) -> Sequence[str]:
+    return [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+
+
+def _answers(kube: Kube, path: str) -> bool:
+    try:
+        kube.get(path)
+    except json.JSONDecodeError:
+        return True  # /readyz says ok, which is no JSON
+    except (KubeError, OSError):
+        return False
+    return True

@@ -171,10 +171,15 @@ class LocalStack:
             broker = find_broker(wish.choice, self._environ, self._node)
             print(f"  Broker: {broker}")
             stack = Stack(broker=broker)
-            functions = [self._spawn_function(stack, example) for example in examples]
+            server_port, ports = _port(wish, old), free_ports(2 * len(examples) + 1)
+            ports = [port for port in ports if port != server_port]  # free still, as it starts last
+            functions = [
+                self._spawn_function(stack, example, ports.pop(), ports.pop())
+                for example in examples
+            ]
             for function in functions:
                 self._wait_ready(function)
-            self._wait_ready(self._spawn_server(stack, functions, _port(wish, old)))
+            self._wait_ready(self._spawn_server(stack, functions, server_port))
         except BaseException:  # an interrupt too: nothing half-started stays behind
             self._stop()
             raise
@@ -195,8 +200,9 @@ class LocalStack:
         self._file.unlink(missing_ok=True)
         return stack is not None or has_node
 
-    def _spawn_function(self, stack: Stack, example: Example) -> Part:
-        port, runtime_api_port = free_ports(2)
+    def _spawn_function(
+        self, stack: Stack, example: Example, port: int, runtime_api_port: int
+    ) -> Part:
         ports = {"PORT": str(port), "RUNTIME_API_PORT": str(runtime_api_port)}
         command = [_program("rapid"), *example.command]
         return self._spawn(stack, example.name, command, port, example.settings | ports)

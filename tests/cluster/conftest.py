@@ -114,8 +114,10 @@ class Machine:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command of scripts/cluster."""
         (self._tools / "rules.json").write_text(json.dumps(self._rules))
+        # A job in the background ignores SIGINT, and so does all that it starts.
+        python = ("/usr/bin/env", "--default-signal=INT", sys.executable)
         return subprocess.Popen(
-            [sys.executable, "-m", "scripts.kind_cluster", *arguments],
+            [*python, "-m", "scripts.kind_cluster", *arguments],
             env={"PATH": str(self._tools), "PYTHONPATH": str(self.checkout)},
             cwd=self._elsewhere,
             stdin=subprocess.DEVNULL,

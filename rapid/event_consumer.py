@@ -137,7 +137,8 @@ class EventConsumer:
         call = _EventCall(self, link, delivery, event, next(self._keys))
         self._load.on_event_taken(call.key)
         now_ms = _now_ms()
-        if delivery.redelivered:  # whoever had it is gone, and cannot tell what it did with it
+        # Whoever had it is gone, and cannot tell what it did with it.
+        if delivery.redelivered and not link.may_get_back:
             call.on_outcome(_lost(event))
             return
         if event.attempt == 1 and event.backoffs == 0:

@@ -469,6 +469,23 @@ def test_events_are_counted(
     assert f"lambda_async_event_age_seconds_count{{{label}}} 3.0" in text
 
 
+def test_a_new_prefetch_costs_no_event_an_attempt(
+    server: Server, start_rapid: StartRapid, broker: str, chronicle: Chronicle
+) -> None:
+    """What is read ahead follows the function's speed, and each change is a new consumer.
+
+    A quorum queue takes back what was on its way to the old one, and delivers it as redelivered.
+    """
+    rapid = start(start_rapid, broker, chronicle)
+    label = f'function_name="{rapid.function_name}"'
+
+    for _ in range(300):
+        send(server, rapid.function_name, {})
+
+    chronicle.wait_for(300)
+    assert f"lambda_async_event_retries_total{{{label}}} 0.0" in rapid.get("/metrics").body.decode()
+
+
 # --- nothing is lost
 
 

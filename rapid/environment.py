@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 INIT_ERROR_LINGER_S: Final = 0.5
 #: How long a killed process may take to be reaped before we go on without it, seconds.
 KILL_LIMIT_S: Final = 5.0
+#: The same of what left its process group.
+ORPHAN_LIMIT_S: Final = 2.0
 #: How long what a gone environment had to tell is still delivered for, seconds.
 TELEMETRY_STOP_S: Final = 0.2
 
@@ -542,7 +544,7 @@ class ExecutionEnvironment:
             )
             if not sandbox.wait_for_exit(KILL_LIMIT_S):
                 logger.error("processes not reaped", extra={"env": self.index})
-            sandbox.kill_orphans(self._address)
+            sandbox.kill_orphans(self._address, ORPHAN_LIMIT_S)
             sandbox.close()
             self._telemetry.stop(TELEMETRY_STOP_S)
         with self._lock:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,12 +133,16 @@ class Reaper:
                 logger.exception("exit of a process mishandled", extra={"pid": pid})
 
     def orphans(self) -> Iterator[int]:
-        """Yield our children that we did not start: what left its group when its parent died."""
+        """Yield our children that we did not start, each with all that descends from it.
+
+        They left their group, and came to us when their parent died.
+        """
         for pid in child_pids(os.getpid()):
             with self._lock:
                 is_ours = pid in self._on_exit
             if not is_ours:
                 yield pid
+                yield from _descendants(pid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,20 +179,38 @@ def hide_environment() -> None:
 
 
 def child_pids(pid: int) -> list[int]:
-    """Return the direct children of ``pid``, of all its threads; empty when there is no /proc."""
-    children: list[int] = []
-    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/task") as tasks:
-        for task in tasks:
-            children += map(int, _read_proc(f"{task.path}/children").split())
+    """Return the direct children of ``pid``, of all its threads; empty when there is no /proc.
+
+    The kernel skips a child when one that it has shown is reaped under the reader, so what two
+    reads agree on is whole. Source: proc_pid_task_tid_children(5).
+    """
+    children = _read_children(pid)
+    for _ in range(_READS):
+        before, children = children, _read_children(pid)
+        if children == before:
+            break
     return children
 
 
 def environ_of(pid: int) -> bytes:
-    """Return the environment block a process was started with; empty when it cannot be read."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/environ").read_bytes()
+    """Return the environment block a process was started with; empty when it cannot be read.
+
+    It has none for a moment within execve, and none for good as a zombie.
+    """
+    for _ in range(_READS):
+        try:
+            block = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            return b""
+        if block or _is_zombie(pid):
+            return block
+        time.sleep(_EXECVE_S)
     return b""
 
+
+#: How often a file of the kernel's is read for an answer that holds, and the pause for execve.
+_READS: Final = 20
+_EXECVE_S: Final = 0.001
 
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -206,9 +229,21 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _descendants(pid: int) -> Iterator[int]:
-    for child in child_pids(pid):
+    for child in _read_children(pid):
         yield child
         yield from _descendants(child)
+
+
+def _read_children(pid: int) -> list[int]:
+    children: list[int] = []
+    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/task") as tasks:
+        for task in tasks:
+            children += map(int, _read_proc(f"{task.path}/children").split())
+    return children
+
+
+def _is_zombie(pid: int) -> bool:
+    return b"\nState:\tZ" in _read_proc(f"/proc/{pid}/status")
 
 
 def _peak_memory_bytes(pid: int) -> int:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -18,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 #: The runtime's name among the processes; no file in /opt/extensions has it.
 RUNTIME: Final = "\0runtime"
+
+#: How often it is looked whether orphans are dead, seconds.
+_ORPHAN_POLL_S: Final = 0.001
 
 
 class Sandbox:
@@ -109,14 +113,24 @@ class Sandbox:
         with self._lock:
             self._is_closing = True
 
-    def kill_orphans(self, runtime_api: str) -> None:
-        """Kill what left its process group; it is known by the Runtime API it was given."""
+    def kill_orphans(self, runtime_api: str, limit_s: float) -> None:
+        """Kill what left its process group, and wait until it is dead.
+
+        It is known by the Runtime API it was given.
+        """
         mark = f"AWS_LAMBDA_RUNTIME_API={runtime_api}\0".encode()
-        for pid in self._reaper.orphans():
-            if mark in environ_of(pid):
+        deadline = time.monotonic() + limit_s
+        killed: set[int] = set()
+        while left := {pid for pid in self._reaper.orphans() if mark in environ_of(pid)}:
+            for pid in left - killed:  # again in each round: they may fork before they die
                 logger.info("orphan killed", extra={"pid": pid})
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
+            killed |= left
+            if time.monotonic() > deadline:
+                logger.error("orphans left", extra={"pids": sorted(left)})
+                return
+            time.sleep(_ORPHAN_POLL_S)
 
     def peak_memory_bytes(self, name: str) -> int:
         """Return the peak memory of a process, with its children while it lives; 0 if unknown."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rapid.processes import environ_of
+from rapid.processes import child_pids, environ_of
 from tests.conftest import StartRapid
 from tests.support import (
     BASH_ECHO,
@@ -165,6 +165,15 @@ def test_a_grandchild_that_left_the_group_dies_with_the_environment(
     misbehave.do(do=end)
 
     wait_until(lambda: not is_alive(orphan), "the orphan's end")
+
+
+def test_what_an_orphan_started_dies_with_the_environment(misbehave: Rapid) -> None:
+    orphan = misbehave.do(do="spawn_orphan", argv=["sh", "-c", "sleep 600 & wait"]).json()
+    (child,) = wait_for(lambda: child_pids(orphan), "the orphan's child")
+
+    misbehave.do(do="exit")
+
+    wait_until(lambda: not is_alive(orphan) and not is_alive(child), "the end of both")
 
 
 def test_orphans_of_one_environment_are_not_killed_with_another(

@@ -295,10 +295,48 @@ def test_children_of_any_thread_are_found() -> None:
     thread.join()
 
 
+def test_no_child_is_overlooked_while_another_is_reaped() -> None:
+    def sleep() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["/bin/sleep", "60"])
+
+    older, younger = sleep(), sleep()
+    overlooked = 0
+    for _ in range(600):
+        older.kill()
+        reaping = threading.Thread(target=older.wait)
+        reaping.start()
+        while reaping.is_alive():
+            overlooked += younger.pid not in child_pids(os.getpid())
+        older, younger = younger, sleep()
+    for process in (older, younger):
+        process.kill()
+        process.wait()
+
+    assert overlooked == 0
+
+
 def test_the_environment_of_a_process_is_read(sleeper: subprocess.Popen[bytes]) -> None:
     wait_until(lambda: b"MARK=seen" in environ_of(sleeper.pid), "its exec")
 
     assert environ_of(sleeper.pid) == b"MARK=seen\0"
+
+
+def test_the_environment_is_read_of_a_process_that_is_within_execve() -> None:
+    program = 'exec /bin/sh -c "$0" "$0"'
+    with subprocess.Popen(["/bin/sh", "-c", program, program], env={"MARK": "seen"}) as process:
+        wait_until(lambda: b"MARK=seen" in environ_of(process.pid), "its first execve")
+        blocks = {b"MARK=seen" in environ_of(process.pid) for _ in range(3000)}
+        process.kill()
+
+    assert blocks == {True}
+
+
+def test_the_environment_of_a_zombie_is_empty() -> None:
+    process = subprocess.Popen(["/bin/true"])
+    wait_until(lambda: not is_alive(process.pid), "its end")
+
+    assert environ_of(process.pid) == b""
+    process.wait()
 
 
 def test_what_cannot_be_read_is_empty() -> None:

@@ -151,7 +151,9 @@ class AmqpConsumer:
             self._link = link
             logger.info("consuming", extra={"queue": self._function.name, "broker": self._broker})
             while not self._stopping.is_set():
-                connection.poll(0.0 if self._is_woken else self._poll_limit_s)
+                # The end may have been heard of while something else was waited for.
+                has_news = self._is_woken or link.lost_reason is not None
+                connection.poll(0.0 if has_news else self._poll_limit_s)
                 self._is_woken = False
                 if link.lost_reason is not None:
                     raise ChannelClosed(0, link.lost_reason)

@@ -32,7 +32,9 @@ class Proxy:
         self._sent: list[bytearray] = []  # guarded by _lock; by connection, in order
         self._threads: list[threading.Thread] = []  # guarded by _lock
         self._flows = threading.Event()
-        self._flows.set()
+        self._answers_flow = threading.Event()
+        self._last_answered: tuple[type[pika.amqp_object.Method], int] | None = None
+        self.release()
         self._open = threading.Condition(self._lock)
         self._start(self._accept)
 
@@ -60,6 +62,10 @@ class Proxy:
             streams = [bytes(sent) for sent in self._sent]
         return [method for stream in streams for method in _methods(stream)]
 
+    def count(self, method: type[pika.amqp_object.Method]) -> int:
+        """Return how often the clients have sent this method."""
+        return sum(isinstance(sent, method) for sent in self.methods)
+
     def wait_ended(self, limit_s: float) -> bool:
         """Wait until a connection has ended; False when none has within ``limit_s``."""
         with self._lock:
@@ -79,16 +85,22 @@ class Proxy:
         """Pass nothing on, either way, and tell nobody: a network that swallows packets."""
         self._flows.clear()
 
+    def hold_answers_after(self, method: type[pika.amqp_object.Method], count: int) -> None:
+        """Once clients have sent this method so often, pass on what they send, and no answer."""
+        self._last_answered = (method, count)
+
     def release(self) -> None:
         """Pass on what was held back, and everything from now on."""
+        self._last_answered = None
         self._flows.set()
+        self._answers_flow.set()
 
     def close(self) -> None:
         """End everything. Idempotent."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._flows.set()
+        self.release()
         self.cut()
         with self._lock:
             threads = list(self._threads)
@@ -132,9 +144,14 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
                 self._flows.wait()
-                if record is not None:
+                if record is None:
+                    self._answers_flow.wait()
+                else:
                     with self._lock:
                         record += data
+                    last = self._last_answered
+                    if last is not None and self.count(last[0]) >= last[1]:
+                        self._answers_flow.clear()
                 sink.sendall(data)
         _stop_reading(source, sink)
 

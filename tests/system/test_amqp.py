@@ -18,6 +18,7 @@ from typing import Any
 
 import pika
 import pika.exceptions
+import pika.spec
 import pytest
 
 from scripts.ports import LOOPBACK, free_ports
@@ -424,6 +425,21 @@ def test_a_deleted_queue_is_declared_again(
     wait_until(
         lambda: server.invoke(rapid.function_name, "[1]").body == b"[1]", "calls to be served again"
     )
+
+
+def test_a_queue_deleted_while_rapid_waits_for_another_answer_is_declared_again(
+    proxy: Proxy, server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient
+) -> None:
+    proxy.hold_answers_after(pika.spec.Basic.Qos, 2)  # of the consumers of calls and events
+    rapid = start_rapid(ECHO, ready=False, AMQP_URI=through(proxy, broker))
+    rapid.wait_for_log("consuming")
+    wait_until(lambda: proxy.count(pika.spec.Basic.Qos) == 2, "events to be asked for")
+
+    amqp.delete(rapid.function_name)
+    proxy.release()
+
+    rapid.wait_for_log("consuming", count=2)
+    assert server.invoke(rapid.function_name, "[1]").body == b"[1]"
 
 
 # --- other AMQP clients

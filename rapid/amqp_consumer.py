@@ -35,6 +35,7 @@ from lambda_protocol.invoke_amqp import (
 )
 from rapid.amqp_link import AmqpLink
 from rapid.amqp_load import HAND_BACK_AFTER_S, Load
+from rapid.amqp_window import Window
 from rapid.call import Call
 from rapid.event_consumer import EventConsumer
 from rapid.scheduler import Scheduler
@@ -103,7 +104,7 @@ class AmqpConsumer:
     def drain(self, limit_s: float) -> None:
         """Take no more calls and hand back those that have not started."""
         self._is_draining = True
-        self._command(self._do_drain)
+        self._wake()
         if self._link is not None:
             self._drained.wait(limit_s)
 
@@ -141,6 +142,7 @@ class AmqpConsumer:
             if delivery.channel == self._event_channel:
                 self.events.on_delivery(delivery)
             else:
+                link.window.on_delivery(delivery)
                 self._on_delivery(link, delivery)
 
         connection = AmqpConnection(self._parameters, on_delivery, wake_fd=self._wake_reader)
@@ -153,7 +155,7 @@ class AmqpConsumer:
             while not self._stopping.is_set():
                 # The end may have been heard of while something else was waited for.
                 has_news = self._is_woken or link.lost_reason is not None
-                connection.poll(0.0 if has_news else self._poll_limit_s)
+                connection.poll(0.0 if has_news else self._poll_limit_s(link))
                 self._is_woken = False
                 if link.lost_reason is not None:
                     raise ChannelClosed(0, link.lost_reason)
@@ -163,6 +165,8 @@ class AmqpConsumer:
                 if not self.events.is_open and time.monotonic() >= self._events_due:
                     self._open_events(link)
                 self._adapt(link)
+                if self._is_draining and not self._drained.is_set():
+                    self._end_drain(link)
             self._finish(link)
         finally:
             connection.shut_down()
@@ -177,10 +181,12 @@ class AmqpConsumer:
 
     def _open(self, connection: AmqpConnection) -> AmqpLink:
         channel = connection.open_channel()
-        link = AmqpLink(self._parameters, connection, channel, self._defer)
+        queue, queue_type = self._function.queue_name, self._queue_arguments["x-queue-type"]
+        window = Window(connection, channel, queue, queue_type=queue_type)
+        link = AmqpLink(self._parameters, connection, channel, window, self._defer)
         link.declare(
             channel,
-            self._function.queue_name,
+            queue,
             self._queue_arguments,
             settings="AMQP_QUEUE_TYPE and AMQP_QUEUE_EXPIRES",
             auto_delete=self._is_auto_delete,
@@ -206,24 +212,15 @@ class AmqpConsumer:
                 extra={"error": repr(error), "delay_s": EVENTS_RETRY_S},
             )
 
-    @property
-    def _poll_limit_s(self) -> float:
-        limit_s = self._load.poll_limit_s
+    def _poll_limit_s(self, link: AmqpLink) -> float:
+        limit_s = min(self._load.poll_limit_s, link.window.poll_limit_s, self.events.poll_limit_s)
         if self.events.is_open:
             return limit_s
         return min(limit_s, max(0.0, self._events_due - time.monotonic()))
 
     def _adapt(self, link: AmqpLink) -> None:
         """Consume as much as the load allows; nothing while we drain."""
-        prefetch = 0 if self._is_draining else self._load.call_prefetch()
-        if prefetch != link.prefetch:
-            tag, link.consumer_tag, link.prefetch = link.consumer_tag, None, prefetch
-            if tag is not None:
-                link.connection.call(link.channel, "basic_cancel", consumer_tag=tag)
-            if prefetch:
-                link.connection.call(link.channel, "basic_qos", prefetch_count=prefetch)
-                queue = self._function.queue_name
-                link.consumer_tag = link.connection.consume(link.channel, queue)
+        link.window.adapt(0 if self._is_draining else self._load.call_prefetch())
         if self.events.is_open:
             self.events.adapt(is_draining=self._is_draining)
 
@@ -262,10 +259,11 @@ class AmqpConsumer:
         while not self._commands.empty():  # nobody else takes any out
             self._commands.get_nowait()(link)
 
-    def _do_drain(self, link: AmqpLink) -> None:
-        self._adapt(link)
-        self._hand_back(link, 0.0)
-        self._drained.set()
+    def _end_drain(self, link: AmqpLink) -> None:
+        """Once nothing comes any more, hand back what has not started."""
+        if link.window.is_closed and self.events.is_drained:
+            self._hand_back(link, 0.0)
+            self._drained.set()
 
     def _hand_back(self, link: AmqpLink, waited_s: float) -> None:
         """Publish unstarted calls afresh, so that they are not taken for started ones."""

@@ -19,8 +19,9 @@ from lambda_protocol.amqp_connection import (
     ChannelClosedByBroker,
     Parameters,
 )
-from lambda_protocol.amqp_frames import Delivery, Properties, encode_ack, encode_publish
+from lambda_protocol.amqp_frames import Delivery, Properties, encode_publish
 from lambda_protocol.invoke_amqp import ReplyAddress, parse_reply_to
+from rapid.amqp_window import Window
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +37,12 @@ class AmqpLink:
         parameters: Parameters,
         connection: AmqpConnection,
         channel: Channel,
+        window: Window,
         defer: Callable[[Callable[[], None]], None],
     ) -> None:
         """``defer`` runs something soon in the consumer's thread, one after the other."""
         self.connection = connection
-        self.channel = channel
-        self.consumer_tag: str | None = None  #: the consumer's thread's
-        self.prefetch = 0  #: of that consumer; none: 0
+        self.window = window
         self.lost_reason: str | None = None
         self._parameters = parameters
         self._defer = defer
@@ -93,7 +93,7 @@ class AmqpLink:
     ) -> None:
         """Send a reply, if somebody waits for one, and acknowledge the call."""
         address = parse_reply_to(reply_to)
-        ack = encode_ack(self._number, delivery.delivery_tag)
+        ack = self.window.acknowledge(delivery)
         if address is None:
             self._send(ack)
         elif self._is_reached(address):
@@ -114,7 +114,7 @@ class AmqpLink:
     def hand_back(self, delivery: Delivery, queue: str) -> None:
         """Put a call at the end of its queue as a fresh message."""
         frames = self._encode(queue, delivery.properties, delivery.body)
-        self._send(frames + encode_ack(self._number, delivery.delivery_tag))
+        self._send(frames + self.window.acknowledge(delivery))
 
     def _is_reached(self, address: ReplyAddress) -> bool:
         return address.node is None or address.node in self._nodes

@@ -101,6 +101,16 @@ class EventConsumer:
         """Whether events are taken and accepted."""
         return self._link is not None
 
+    @property
+    def is_drained(self) -> bool:
+        """Whether no event comes any more."""
+        return self._link is None or self._link.window.is_closed
+
+    @property
+    def poll_limit_s(self) -> float:
+        """How long what is under way may be left alone."""
+        return 3600.0 if self._link is None else self._link.window.poll_limit_s
+
     def open(self, link: AmqpLink) -> int:
         """Declare what events need on a channel of their own; return its number.
 
@@ -114,7 +124,7 @@ class EventConsumer:
             link.declare(channel, queue, arguments, settings="AMQP_EVENT_QUEUE_TYPE")
         channel.add_on_cancel_callback(lambda _frame: link.lose("the event queue was deleted"))
         channel.add_on_close_callback(lambda _channel, reason: link.lose(str(reason)))
-        self._link = EventLink(link, channel)
+        self._link = EventLink(link, channel, self._queue, queue_type=self._queue_type)
         return int(channel.channel_number)
 
     def adapt(self, *, is_draining: bool) -> None:
@@ -123,12 +133,13 @@ class EventConsumer:
         assert link is not None
         if link.publisher.is_overdue():
             raise ChannelClosed(0, "the broker does not confirm what was published")
-        link.consume(self._queue, 0 if is_draining else self._load.event_prefetch())
+        link.window.adapt(0 if is_draining else self._load.event_prefetch())
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Take an event; what has to talk to the broker is put off until this was heard."""
         link = self._link
         assert link is not None
+        link.window.on_delivery(delivery)
         try:
             event = decode_event(delivery, self._function, check_payload=self._checks_payload)
         except LambdaApiError as error:
@@ -138,7 +149,7 @@ class EventConsumer:
         self._load.on_event_taken(call.key)
         now_ms = _now_ms()
         # Whoever had it is gone, and cannot tell what it did with it.
-        if delivery.redelivered and not link.may_get_back:
+        if delivery.redelivered:
             call.on_outcome(_lost(event))
             return
         if event.attempt == 1 and event.backoffs == 0:

@@ -2,59 +2,34 @@
 
 from __future__ import annotations
 
-import time
-from typing import Final
-
 from lambda_protocol.amqp_connection import Channel, ChannelClosedByBroker
-from lambda_protocol.amqp_frames import Delivery, encode_ack
+from lambda_protocol.amqp_frames import Delivery
 from lambda_protocol.event_amqp import dead_lettering
 from rapid.amqp_link import AmqpLink
+from rapid.amqp_window import Window
 from rapid.confirmed_publisher import ConfirmedPublisher
-
-#: What a cancelled consumer gives back comes again within this, seconds.
-_RETURN_S: Final = 1.0
 
 
 class EventLink:
     """A channel for events. One thread, amqp-consumer, but for what says otherwise."""
 
-    def __init__(self, link: AmqpLink, channel: Channel) -> None:
-        """Publish and consume on ``channel``, which is fresh."""
+    def __init__(self, link: AmqpLink, channel: Channel, queue: str, *, queue_type: str) -> None:
+        """Publish on ``channel``, which is fresh, and consume ``queue`` there."""
         self.lose = link.lose
         self.publisher = ConfirmedPublisher(link.connection, channel)
+        self.window = Window(link.connection, channel, queue, queue_type=queue_type)
         self._connection = link.connection
         self._channel = channel
-        self._tag: str | None = None
-        self._prefetch = 0
-        self._cancelled_at = float("-inf")
         self._retry_exchanges: set[str] = set()  # that are there
         self._exchanges = {""}  # of destinations, that are there
 
-    def consume(self, queue: str, prefetch: int) -> None:
-        """Consume with this prefetch; none means not at all."""
-        if prefetch == self._prefetch:
-            return
-        tag, self._tag, self._prefetch = self._tag, None, prefetch
-        if tag is not None:
-            self._connection.call(self._channel, "basic_cancel", consumer_tag=tag)
-            self._cancelled_at = time.monotonic()
-        if prefetch:
-            self._connection.call(self._channel, "basic_qos", prefetch_count=prefetch)
-            self._tag = self._connection.consume(self._channel, queue)
-
-    @property
-    def may_get_back(self) -> bool:
-        """Whether a redelivered message may be one that never came here.
-
-        A quorum queue takes back what is on its way to a consumer that is cancelled, and a change
-        of the prefetch is a new consumer.
-        """
-        return time.monotonic() - self._cancelled_at < _RETURN_S
-
     def acknowledge(self, delivery: Delivery) -> None:
         """Tell the broker that a message is done with. Any thread."""
+        frame = self.window.acknowledge(delivery)
+        if not frame:
+            return
         try:
-            self._connection.send(encode_ack(delivery.channel, delivery.delivery_tag))
+            self._connection.send(frame)
         except OSError as error:
             self.lose(repr(error))
 

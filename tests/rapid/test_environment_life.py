@@ -169,7 +169,7 @@ def test_a_grandchild_that_left_the_group_dies_with_the_environment(
 
 def test_what_an_orphan_started_dies_with_the_environment(misbehave: Rapid) -> None:
     orphan = misbehave.do(do="spawn_orphan", argv=["sh", "-c", "sleep 600 & wait"]).json()
-    (child,) = wait_for(lambda: child_pids(orphan), "the orphan's child")
+    (child,) = wait_for(lambda: child_pids(orphan) or None, "the orphan's child")
 
     misbehave.do(do="exit")
 

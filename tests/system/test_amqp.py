@@ -237,14 +237,16 @@ def test_sigterm_hands_unstarted_calls_to_another_instance(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
 def test_instances_that_come_and_go_under_load_lose_no_call(
-    server: Server, start_rapid: StartRapid, broker: str, pool: ThreadPoolExecutor
+    server: Server, start_rapid: StartRapid, broker: str, pool: ThreadPoolExecutor, queue_type: str
 ) -> None:
     name = unique_name()
     setup: dict[str, Any] = {
         "AMQP_URI": broker,
         "AWS_LAMBDA_FUNCTION_NAME": name,
         "MAX_CONCURRENCY": "2",
+        "AMQP_QUEUE_TYPE": queue_type,
     }
     instances = [start_rapid(ECHO, **setup)]
     is_over = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -484,6 +485,35 @@ def test_a_new_prefetch_costs_no_event_an_attempt(
 
     chronicle.wait_for(300)
     assert f"lambda_async_event_retries_total{{{label}}} 0.0" in rapid.get("/metrics").body.decode()
+
+
+@pytest.mark.slow
+def test_instances_that_come_and_go_under_load_cost_no_event_an_attempt(
+    server: Server, start_rapid: StartRapid, broker: str, chronicle: Chronicle
+) -> None:
+    name = unique_name()
+    setup = {"AWS_LAMBDA_FUNCTION_NAME": name, "MAX_CONCURRENCY": "2"}
+    instances = [start(start_rapid, broker, chronicle, **setup)]
+    count = 0
+    for _ in range(6):
+        replaced = False
+
+        def replace() -> None:
+            nonlocal replaced
+            instances.append(start(start_rapid, broker, chronicle, **setup))
+            assert instances[-2].stop() == 0
+            replaced = True
+
+        replacing = threading.Thread(target=replace)
+        replacing.start()
+        while not replaced and replacing.is_alive():
+            send(server, name, {})
+            count += 1
+        replacing.join()
+
+    chronicle.wait_for(count)
+    assert not [line for rapid in instances for line in rapid.log if "tried again" in line]
+    assert len(chronicle.attempts) == count
 
 
 # --- nothing is lost

@@ -1,0 +1,120 @@
+"""How much of a queue may be here unacknowledged, changed without losing sight of a message.
+
+RabbitMQ gives a consumer its prefetch once: another one takes a new consumer. A quorum queue then
+takes back what was on its way to the old one and delivers it as redelivered, as if an instance had
+died with it. So acknowledgements are withheld before the cancel, until as much is here as the
+prefetch allows: then nothing is on its way. In a queue where little comes that could take long;
+there the cancel waits for a pause, and a message that enters in that very millisecond may be
+taken back.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final
+
+from lambda_protocol.amqp_connection import AmqpConnection, Channel
+from lambda_protocol.amqp_frames import Delivery, encode_ack
+
+#: A queue from which nothing has come for this long has a pause, seconds.
+PAUSE_S: Final = 0.1
+#: How long acknowledgements are withheld at most, seconds.
+WITHHOLD_LIMIT_S: Final = 1.0
+
+
+class Window:
+    """The consumer of one queue. One thread, amqp-consumer, but for what says otherwise."""
+
+    def __init__(
+        self, connection: AmqpConnection, channel: Channel, queue: str, *, queue_type: str
+    ) -> None:
+        """Consume nothing yet."""
+        self._connection = connection
+        self._channel = channel
+        self._queue = queue
+        self._takes_back = queue_type == "quorum"
+        self._tag: str | None = None
+        self._prefetch = 0
+        self._last_delivery_at = float("-inf")
+        self._last_delivery_tag = 0
+        self._lock = threading.Lock()
+        # guarded by _lock; but what only this thread changes it may read without:
+        self._first_delivery_tag = 1  # that this consumer can have
+        self._unacknowledged = 0  # of this consumer
+        self._withheld: list[Delivery] = []  # done with, and not yet acknowledged
+        self._withholds_until: float | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing comes any more."""
+        return self._tag is None
+
+    @property
+    def poll_limit_s(self) -> float:
+        """How long a change that is under way may be left alone."""
+        if self._withholds_until is None:
+            return 3600.0
+        due = min(self._withholds_until, self._last_delivery_at + PAUSE_S)
+        return max(0.0, due - time.monotonic())
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Count a message in."""
+        self._last_delivery_at = time.monotonic()
+        self._last_delivery_tag = delivery.delivery_tag
+        with self._lock:
+            self._unacknowledged += 1
+
+    def acknowledge(self, delivery: Delivery) -> bytes:
+        """Count a message out, and return what has to be sent for that. Any thread."""
+        with self._lock:
+            if self._withholds_until is not None:
+                self._withheld.append(delivery)
+                return b""
+            return self._acknowledge_locked(delivery)
+
+    def adapt(self, prefetch: int) -> None:
+        """Consume with this prefetch, as soon as that can be; none means not at all.
+
+        To be called again after :attr:`poll_limit_s`, and after each message that came.
+        """
+        if prefetch == self._prefetch:
+            self._send_withheld()
+            return
+        if self._tag is not None:
+            if self._takes_back and not self._is_quiet():
+                return
+            tag, self._tag, self._prefetch = self._tag, None, 0
+            self._connection.call(self._channel, "basic_cancel", consumer_tag=tag)
+            self._send_withheld()
+        if prefetch:
+            with self._lock:
+                self._first_delivery_tag = self._last_delivery_tag + 1
+                self._unacknowledged = 0
+            self._prefetch = prefetch
+            self._connection.call(self._channel, "basic_qos", prefetch_count=prefetch)
+            self._tag = self._connection.consume(self._channel, self._queue)
+
+    def _is_quiet(self) -> bool:
+        """Return whether nothing is on its way; until then acknowledgements are withheld."""
+        now = time.monotonic()
+        with self._lock:
+            is_full = self._unacknowledged >= self._prefetch
+            if self._withholds_until is None:
+                self._withholds_until = now + WITHHOLD_LIMIT_S
+        has_pause = now - self._last_delivery_at >= PAUSE_S
+        return is_full or has_pause or now >= self._withholds_until
+
+    def _send_withheld(self) -> None:
+        if self._withholds_until is None:
+            return
+        with self._lock:
+            self._withholds_until = None
+            frames = b"".join(map(self._acknowledge_locked, self._withheld))
+            self._withheld.clear()
+        if frames:
+            self._connection.send(frames)
+
+    def _acknowledge_locked(self, delivery: Delivery) -> bytes:
+        self._unacknowledged -= delivery.delivery_tag >= self._first_delivery_tag
+        return encode_ack(delivery.channel, delivery.delivery_tag)

@@ -17,10 +17,11 @@ from typing import Final
 from lambda_protocol.amqp_connection import AmqpConnection, Channel
 from lambda_protocol.amqp_frames import Delivery, encode_ack
 
-#: A queue from which nothing has come for this long has a pause, seconds.
-PAUSE_S: Final = 0.1
+#: A queue from which nothing has come for this long has a pause, seconds: longer than a busy
+#: broker or a busy machine holds its breath.
+PAUSE_S: Final = 1.0
 #: How long acknowledgements are withheld at most, seconds.
-WITHHOLD_LIMIT_S: Final = 1.0
+WITHHOLD_LIMIT_S: Final = 2.0
 
 
 class Window:

@@ -2,10 +2,10 @@
 
 RabbitMQ gives a consumer its prefetch once: another one takes a new consumer. A quorum queue then
 takes back what was on its way to the old one and delivers it as redelivered, as if an instance had
-died with it. So acknowledgements are withheld before the cancel, until as much is here as the
-prefetch allows: then nothing is on its way. In a queue where little comes that could take long;
-there the cancel waits for a pause, and a message that enters in that very millisecond may be
-taken back.
+died with it. So its consumer is cancelled when as much is here as the prefetch allows: then nothing
+is on its way. A wider window is of no use before that; for a narrower one acknowledgements are
+withheld until it is so. In a queue where little comes that could take long; there the cancel waits
+for a pause, and a message that enters in that very millisecond may be taken back.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from lambda_protocol.amqp_frames import Delivery, encode_ack
 #: A queue from which nothing has come for this long has a pause, seconds: longer than a busy
 #: broker or a busy machine holds its breath.
 PAUSE_S: Final = 1.0
-#: How long acknowledgements are withheld at most, seconds.
-WITHHOLD_LIMIT_S: Final = 2.0
+#: How long acknowledgements are withheld at least, for what was sent just before to come, seconds.
+WITHHOLD_S: Final = 0.05
+#: And at most: for a window that closes, since a stop waits for it, and for any other, seconds.
+CLOSE_LIMIT_S: Final = 2.0
+NARROW_LIMIT_S: Final = 10.0
 
 
 class Window:
@@ -37,6 +40,7 @@ class Window:
         self._takes_back = queue_type == "quorum"
         self._tag: str | None = None
         self._prefetch = 0
+        self._withhold_limit_s = CLOSE_LIMIT_S
         self._last_delivery_at = float("-inf")
         self._last_delivery_tag = 0
         self._lock = threading.Lock()
@@ -44,7 +48,7 @@ class Window:
         self._first_delivery_tag = 1  # that this consumer can have
         self._unacknowledged = 0  # of this consumer
         self._withheld: list[Delivery] = []  # done with, and not yet acknowledged
-        self._withholds_until: float | None = None
+        self._withholds_since: float | None = None
 
     @property
     def is_closed(self) -> bool:
@@ -54,10 +58,8 @@ class Window:
     @property
     def poll_limit_s(self) -> float:
         """How long a change that is under way may be left alone."""
-        if self._withholds_until is None:
-            return 3600.0
-        due = min(self._withholds_until, self._last_delivery_at + PAUSE_S)
-        return max(0.0, due - time.monotonic())
+        since = self._withholds_since
+        return 3600.0 if since is None else max(0.0, self._cancels_at(since) - time.monotonic())
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Count a message in."""
@@ -69,21 +71,23 @@ class Window:
     def acknowledge(self, delivery: Delivery) -> bytes:
         """Count a message out, and return what has to be sent for that. Any thread."""
         with self._lock:
-            if self._withholds_until is not None:
+            if self._withholds_since is not None:
                 self._withheld.append(delivery)
                 return b""
             return self._acknowledge_locked(delivery)
 
     def adapt(self, prefetch: int) -> None:
-        """Consume with this prefetch, as soon as that can be; none means not at all.
+        """Consume with this prefetch, as soon as that is safe; none means not at all.
 
         To be called again after :attr:`poll_limit_s`, and after each message that came.
         """
-        if prefetch == self._prefetch:
+        self._withhold_limit_s = NARROW_LIMIT_S if prefetch else CLOSE_LIMIT_S
+        if prefetch >= self._prefetch:
             self._send_withheld()
+        if prefetch == self._prefetch:
             return
         if self._tag is not None:
-            if self._takes_back and not self._is_quiet():
+            if self._takes_back and not self._may_cancel(is_wider=prefetch > self._prefetch):
                 return
             tag, self._tag, self._prefetch = self._tag, None, 0
             self._connection.call(self._channel, "basic_cancel", consumer_tag=tag)
@@ -96,21 +100,27 @@ class Window:
             self._connection.call(self._channel, "basic_qos", prefetch_count=prefetch)
             self._tag = self._connection.consume(self._channel, self._queue)
 
-    def _is_quiet(self) -> bool:
-        """Return whether nothing is on its way; until then acknowledgements are withheld."""
+    def _may_cancel(self, *, is_wider: bool) -> bool:
+        """Return whether nothing is on its way; brings that about for a narrower window."""
         now = time.monotonic()
         with self._lock:
-            is_full = self._unacknowledged >= self._prefetch
-            if self._withholds_until is None:
-                self._withholds_until = now + WITHHOLD_LIMIT_S
-        has_pause = now - self._last_delivery_at >= PAUSE_S
-        return is_full or has_pause or now >= self._withholds_until
+            if self._unacknowledged >= self._prefetch:
+                return True
+            if self._withholds_since is None and not is_wider:
+                self._withholds_since = now
+            since = self._withholds_since
+        return since is not None and now >= self._cancels_at(since)
+
+    def _cancels_at(self, withholds_since: float) -> float:
+        """Return when the window is taken for empty if it does not fill, monotonic seconds."""
+        pause_s = self._last_delivery_at + PAUSE_S - withholds_since
+        return withholds_since + max(WITHHOLD_S, min(self._withhold_limit_s, pause_s))
 
     def _send_withheld(self) -> None:
-        if self._withholds_until is None:
+        if self._withholds_since is None:
             return
         with self._lock:
-            self._withholds_until = None
+            self._withholds_since = None
             frames = b"".join(map(self._acknowledge_locked, self._withheld))
             self._withheld.clear()
         if frames:

@@ -11,7 +11,7 @@ import pytest
 from lambda_protocol.amqp_connection import AmqpConnection, connection_parameters
 from lambda_protocol.amqp_frames import Delivery, Properties, encode_publish
 from lambda_protocol.environ import BrokerAddress
-from rapid.amqp_window import PAUSE_S, WITHHOLD_LIMIT_S, Window
+from rapid.amqp_window import CLOSE_LIMIT_S, PAUSE_S, WITHHOLD_S, Window
 from tests.support import LIMIT_S, unique_name
 
 
@@ -62,6 +62,9 @@ class Consumer:
     def receive(self, count: int, prefetch: int) -> None:
         self.adapt_until(prefetch, lambda: len(self.received) >= count)
 
+    def close_window(self) -> None:
+        self.adapt_until(0, lambda: self.window.is_closed)
+
     def close(self) -> None:
         self.connection.call(self.channel, "queue_delete", queue=self.queue)
         self.connection.shut_down()
@@ -82,7 +85,7 @@ def test_a_change_under_load_brings_no_message_twice(broker: str, queue_type: st
     done = 0
     for prefetch in itertools.cycle([1, 5, 0, 17, 2]):
         if prefetch == 0:
-            consumer.adapt_until(0, lambda: consumer.window.is_closed)
+            consumer.close_window()
             continue
         goal = min(done + 50, 3000)
         while done < goal:
@@ -99,7 +102,7 @@ def test_a_change_under_load_brings_no_message_twice(broker: str, queue_type: st
 
 def test_nothing_comes_through_a_closed_window(consumer: Consumer) -> None:
     consumer.window.adapt(2)
-    consumer.adapt_until(0, lambda: consumer.window.is_closed)
+    consumer.close_window()
     consumer.publish()
     consumer.adapt_until(0, lambda: consumer.connection.is_open)
     consumer.connection.poll(PAUSE_S)
@@ -107,11 +110,36 @@ def test_nothing_comes_through_a_closed_window(consumer: Consumer) -> None:
     assert consumer.received == []
 
 
-def test_a_quiet_queue_is_left_at_once(consumer: Consumer) -> None:
+@pytest.mark.parametrize("prefetch", [0, 1, 5])
+def test_what_is_on_its_way_is_not_taken_back(broker: str, prefetch: int) -> None:
+    for _ in range(10 if prefetch else 3):
+        consumer = Consumer(broker, "quorum")
+        consumer.window.adapt(2)
+
+        consumer.publish()
+        if prefetch == 0:
+            consumer.close_window()
+        consumer.receive(1, prefetch or 2)
+
+        assert not consumer.received[0].redelivered
+        consumer.close()
+
+
+def test_a_quiet_queue_is_left_soon(consumer: Consumer) -> None:
     consumer.window.adapt(2)
     consumer.window.adapt(0)
 
-    assert consumer.window.is_closed
+    assert consumer.window.poll_limit_s <= WITHHOLD_S
+    consumer.close_window()
+
+
+def test_a_window_becomes_wider_when_it_is_full(consumer: Consumer) -> None:
+    consumer.window.adapt(2)
+    consumer.publish(5)
+
+    consumer.receive(5, prefetch=3)
+
+    assert not any(delivery.redelivered for delivery in consumer.received)
 
 
 def test_a_full_window_closes_at_once(consumer: Consumer) -> None:
@@ -132,9 +160,9 @@ def test_what_is_done_with_is_acknowledged_after_the_change(
     consumer.window.adapt(0)
     assert not consumer.window.is_closed
     assert consumer.window.acknowledge(consumer.received[0]) == b""
-    consumer.adapt_until(0, lambda: consumer.window.is_closed)
+    consumer.close_window()
 
-    assert consumer.window.poll_limit_s > WITHHOLD_LIMIT_S
+    assert consumer.window.poll_limit_s > CLOSE_LIMIT_S
     consumer.connection.shut_down()  # and what was not acknowledged comes again
     consumer = Consumer(broker, "quorum", consumer.queue)
     consumer.publish()
@@ -152,7 +180,7 @@ def test_what_is_done_with_is_acknowledged_when_the_change_is_called_off(
     consumer.receive(3, prefetch=2)
     consumer.acknowledge(consumer.received[1])
 
-    consumer.window.adapt(3)
+    consumer.window.adapt(1)
     assert consumer.window.acknowledge(consumer.received[2]) == b""
     consumer.publish(2)
     consumer.receive(5, prefetch=2)
@@ -171,4 +199,4 @@ def test_the_messages_of_an_earlier_consumer_do_not_fill_the_window(consumer: Co
     consumer.window.adapt(0)
 
     assert not consumer.window.is_closed
-    consumer.adapt_until(0, lambda: consumer.window.is_closed)
+    consumer.close_window()

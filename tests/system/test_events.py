@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import threading
@@ -304,7 +305,12 @@ def test_a_poison_event_ends_in_the_dead_letters(
     first.wait_exit()
 
     for _ in range(2):
-        start(start_rapid, broker, chronicle, AWS_LAMBDA_FUNCTION_NAME=name).wait_exit()
+        doomed = Rapid(
+            CHRONICLE, AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name, **chronicle.environ
+        )
+        with contextlib.closing(doomed):
+            doomed.start()  # and perhaps killed before it is seen to be ready
+            doomed.wait_exit()
     last = start(start_rapid, broker, chronicle, AWS_LAMBDA_FUNCTION_NAME=name)
 
     dead = take(amqp, f"{name}.dead")

@@ -20,11 +20,12 @@ from lambda_protocol.amqp_frames import Delivery, encode_ack
 #: A queue from which nothing has come for this long has a pause, seconds: longer than a busy
 #: broker or a busy machine holds its breath.
 PAUSE_S: Final = 1.0
-#: How long acknowledgements are withheld at least, for what was sent just before to come, seconds.
-WITHHOLD_S: Final = 0.05
-#: And at most: for a window that closes, since a stop waits for it, and for any other, seconds.
-CLOSE_LIMIT_S: Final = 2.0
-NARROW_LIMIT_S: Final = 10.0
+#: How long acknowledgements are withheld, seconds: at least, for what was sent just before to come,
+#: and at most. A stop waits for a window that closes; any other has time.
+CLOSE_S: Final = (0.05, 2.0)
+NARROW_S: Final = (1.0, 10.0)
+#: What a queue takes back in spite of that comes again within this, seconds.
+RETURN_S: Final = 1.0
 
 
 class Window:
@@ -40,7 +41,8 @@ class Window:
         self._takes_back = queue_type == "quorum"
         self._tag: str | None = None
         self._prefetch = 0
-        self._withhold_limit_s = CLOSE_LIMIT_S
+        self._withhold_s = CLOSE_S
+        self._cancelled_at = float("-inf")
         self._last_delivery_at = float("-inf")
         self._last_delivery_tag = 0
         self._lock = threading.Lock()
@@ -54,6 +56,11 @@ class Window:
     def is_closed(self) -> bool:
         """Whether nothing comes any more."""
         return self._tag is None
+
+    @property
+    def may_get_back(self) -> bool:
+        """Whether a redelivered message may be one that never came here."""
+        return time.monotonic() - self._cancelled_at < RETURN_S
 
     @property
     def poll_limit_s(self) -> float:
@@ -81,7 +88,7 @@ class Window:
 
         To be called again after :attr:`poll_limit_s`, and after each message that came.
         """
-        self._withhold_limit_s = NARROW_LIMIT_S if prefetch else CLOSE_LIMIT_S
+        self._withhold_s = NARROW_S if prefetch else CLOSE_S
         if prefetch >= self._prefetch:
             self._send_withheld()
         if prefetch == self._prefetch:
@@ -91,6 +98,7 @@ class Window:
                 return
             tag, self._tag, self._prefetch = self._tag, None, 0
             self._connection.call(self._channel, "basic_cancel", consumer_tag=tag)
+            self._cancelled_at = time.monotonic()
             self._send_withheld()
         if prefetch:
             with self._lock:
@@ -114,7 +122,8 @@ class Window:
     def _cancels_at(self, withholds_since: float) -> float:
         """Return when the window is taken for empty if it does not fill, monotonic seconds."""
         pause_s = self._last_delivery_at + PAUSE_S - withholds_since
-        return withholds_since + max(WITHHOLD_S, min(self._withhold_limit_s, pause_s))
+        least_s, most_s = self._withhold_s
+        return withholds_since + max(least_s, min(most_s, pause_s))
 
     def _send_withheld(self) -> None:
         if self._withholds_since is None:

@@ -149,7 +149,7 @@ class EventConsumer:
         self._load.on_event_taken(call.key)
         now_ms = _now_ms()
         # Whoever had it is gone, and cannot tell what it did with it.
-        if delivery.redelivered:
+        if delivery.redelivered and not link.window.may_get_back:
             call.on_outcome(_lost(event))
             return
         if event.attempt == 1 and event.backoffs == 0:

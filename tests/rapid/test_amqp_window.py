@@ -11,7 +11,7 @@ import pytest
 from lambda_protocol.amqp_connection import AmqpConnection, connection_parameters
 from lambda_protocol.amqp_frames import Delivery, Properties, encode_publish
 from lambda_protocol.environ import BrokerAddress
-from rapid.amqp_window import CLOSE_LIMIT_S, PAUSE_S, WITHHOLD_S, Window
+from rapid.amqp_window import CLOSE_S, PAUSE_S, Window
 from tests.support import LIMIT_S, unique_name
 
 
@@ -129,7 +129,7 @@ def test_a_quiet_queue_is_left_soon(consumer: Consumer) -> None:
     consumer.window.adapt(2)
     consumer.window.adapt(0)
 
-    assert consumer.window.poll_limit_s <= WITHHOLD_S
+    assert consumer.window.poll_limit_s <= CLOSE_S[0]
     consumer.close_window()
 
 
@@ -162,7 +162,7 @@ def test_what_is_done_with_is_acknowledged_after_the_change(
     assert consumer.window.acknowledge(consumer.received[0]) == b""
     consumer.close_window()
 
-    assert consumer.window.poll_limit_s > CLOSE_LIMIT_S
+    assert consumer.window.poll_limit_s > CLOSE_S[1]
     consumer.connection.shut_down()  # and what was not acknowledged comes again
     consumer = Consumer(broker, "quorum", consumer.queue)
     consumer.publish()

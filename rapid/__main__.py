@@ -9,7 +9,8 @@ from typing import Final
 
 from lambda_protocol.environ import ConfigError
 from lambda_protocol.log_format import configure_logging
-from rapid.config import USAGE, Config
+from rapid.command_line import USAGE
+from rapid.config import Config
 
 VERSION: Final = "0.1.0"
 

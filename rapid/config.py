@@ -1,10 +1,9 @@
-"""What rapid is told: its command line, as aws-lambda-rie's, and its environment variables."""
+"""The settings of rapid, from its command line and its environment variables."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,67 +21,14 @@ from lambda_protocol.limits import (
     INVOKE_QUEUE_TIMEOUT_S,
 )
 from lambda_protocol.log_format import LEVEL_NAMES
+from rapid.command import Command, find_command
+from rapid.command_line import split_flags
 from rapid.destinations import Destination, HttpDestination, parse_destination
 from rapid.events import RetryPolicy
+from rapid.function_environ import extension_environ, function_environ
 from rapid.log_lines import LEVELS
 
-USAGE: Final = """\
-Usage: rapid [FLAGS] [COMMAND [ARGS...]]
-
-Run one AWS Lambda function: start COMMAND as its runtime and serve the Invoke API to callers
-and the Runtime API to it. With no COMMAND: the first of /var/task/bootstrap, /opt/bootstrap,
-/var/runtime/bootstrap. With two or more words the last one is the handler.
-
-Flags, before the command:
-  --log-level LEVEL                              trace debug info warn error fatal [LOG_LEVEL, info]
-  --runtime-interface-emulator-address HOST:PORT Invoke API [INVOKE_API_HOST, PORT: 0.0.0.0:8080]
-  --runtime-api-address HOST:PORT                Runtime API [RUNTIME_API_HOST, RUNTIME_API_PORT:
-                                                 127.0.0.1:9001]
-  --enable-init-caching                          accepted, as aws-lambda-rie does; changes nothing
-  -h, --help                                     this text
-  --version                                      the version
-
-Example: rapid python -m awslambdaric echo.handler
-"""
-
 _BARE_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-
-#: Where a runtime is looked for when no command is given, in this order.
-#: Source: aws-lambda-rie, simple_bootstrap.
-BOOTSTRAPS: Final = ("var/task/bootstrap", "opt/bootstrap", "var/runtime/bootstrap")
-
-#: Kept from the function: the broker is ours, the rest describes our process, not its.
-_HIDDEN_PREFIX: Final = "AMQP_"
-#: Destinations may have credentials in them.
-_HIDDEN: Final = frozenset(
-    {
-        *("ON_SUCCESS", "ON_FAILURE"),
-        *("PWD", "OLDPWD", "TERM", "SHLVL", "_"),
-        *("_X_AMZN_TRACE_ID", "_LAMBDA_TELEMETRY_LOG_FD"),
-    }
-)
-#: Kept from extensions, besides every name that starts with an underscore.
-#: Source: aws-lambda-rie, env.
-_HIDDEN_FROM_EXTENSIONS: Final = frozenset(
-    {
-        "AWS_EXECUTION_ENV",
-        "AWS_LAMBDA_LOG_GROUP_NAME",
-        "AWS_LAMBDA_LOG_STREAM_NAME",
-        "AWS_XRAY_CONTEXT_MISSING",
-        "AWS_XRAY_DAEMON_ADDRESS",
-        "LAMBDA_RUNTIME_DIR",
-        "LAMBDA_TASK_ROOT",
-    }
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """The runtime's command line and where it runs."""
-
-    argv: tuple[str, ...]  #: empty when no bootstrap was found
-    cwd: str | None  #: None: rapid's own
-    searched: tuple[str, ...] = ()  #: where a bootstrap was looked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +82,8 @@ class Config:
         ``root`` is where bootstraps are looked for. Raises ``ConfigError``.
         """
         env = Environ(variables)
-        flags, words = _split_flags(argv)
-        command, handler = _command(words, root)
+        flags, words = split_flags(argv)
+        command, handler = find_command(words, root)
         handler = env.text("AWS_LAMBDA_FUNCTION_HANDLER") or handler or env.text("_HANDLER")
         region = env.text("AWS_REGION") or env.text("AWS_DEFAULT_REGION", "us-east-1")
         function = _function(env, handler, region)
@@ -199,7 +145,7 @@ class Config:
             log_level=flags.log_level or env.choice("LOG_LEVEL", "INFO", LEVEL_NAMES),
             logs_structured=env.flag("USE_STRUCTURED_LOGGING"),
             log_stream=log_stream,
-            environ=_function_environ(
+            environ=function_environ(
                 variables,
                 handler,
                 function,
@@ -245,12 +191,8 @@ class Config:
         }
 
     def extension_environ(self, instance: int, runtime_api: str) -> dict[str, str]:
-        """Return the environment of an extension: the runtime's, less what is not for it."""
-        return {
-            name: value
-            for name, value in self.runtime_environ(instance, runtime_api).items()
-            if name not in _HIDDEN_FROM_EXTENSIONS and not name.startswith("_")
-        }
+        """Return the environment of an extension of environment number ``instance``."""
+        return extension_environ(self.runtime_environ(instance, runtime_api))
 
 
 def _function(env: Environ, handler: str, region: str) -> FunctionRef:
@@ -294,108 +236,3 @@ def _name_in(handler: str) -> str:
     """Return the name a handler suggests; Java's and .NET's, and paths, suggest none."""
     name = handler.partition(".")[0]
     return name if _BARE_NAME.fullmatch(name) else "function"
-
-
-def _function_environ(
-    variables: Mapping[str, str],
-    handler: str,
-    function: FunctionRef,
-    version: str,
-    memory_mb: int,
-    region: str,
-    log_stream: str,
-    *,
-    dummy_credentials: bool,
-    logs_json: bool,
-) -> dict[str, str]:
-    """Everything passes but the hidden; what Lambda reserves is set, the rest only if absent."""
-    presets = {
-        "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
-        "TZ": ":UTC",
-        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
-        "LAMBDA_TASK_ROOT": "/var/task",
-        "LAMBDA_RUNTIME_DIR": "/var/runtime",
-        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-    }
-    if dummy_credentials:
-        presets |= {"AWS_ACCESS_KEY_ID": "dummy", "AWS_SECRET_ACCESS_KEY": "dummy"}
-    if logs_json:
-        presets["AWS_LAMBDA_LOG_LEVEL"] = "INFO"
-    passed = {
-        name: value
-        for name, value in variables.items()
-        if name not in _HIDDEN and not name.startswith(_HIDDEN_PREFIX)
-    }
-    reserved = {
-        "AWS_REGION": region,
-        "AWS_DEFAULT_REGION": region,
-        "AWS_LAMBDA_FUNCTION_NAME": function.name,
-        "AWS_LAMBDA_FUNCTION_VERSION": version,
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mb),
-        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
-        "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
-    }
-    if handler:
-        reserved["_HANDLER"] = handler
-    return presets | passed | reserved
-
-
-def _command(words: Sequence[str], root: Path) -> tuple[Command, str]:
-    """Return the command and, when it names one, the handler. Source: aws-lambda-rie."""
-    if not words:
-        for candidate in BOOTSTRAPS:
-            path = root / candidate
-            if path.is_file():
-                return Command(argv=(str(path),), cwd=str(root / "var/task")), ""
-        searched = tuple(str(root / candidate) for candidate in BOOTSTRAPS[:2])
-        return Command(argv=(), cwd=None, searched=searched), ""
-    program = shutil.which(words[0]) or words[0]
-    command = Command(argv=(program, *words[1:]), cwd=None)
-    return command, words[-1] if len(words) > 1 else ""
-
-
-@dataclass(slots=True)
-class _Flags:
-    log_level: str | None = None
-    invoke_api: tuple[str, int] | None = None
-    runtime_api: tuple[str, int] | None = None
-
-
-def _split_flags(argv: Sequence[str]) -> tuple[_Flags, Sequence[str]]:
-    """Take our flags off the front; the first word that is none of them starts the command."""
-    flags = _Flags()
-    at = 0
-    while at < len(argv):
-        name, equals, value = argv[at].partition("=")
-        if name == "--enable-init-caching":
-            at += 1
-            continue
-        if name not in _VALUE_FLAGS:
-            break
-        if not equals:
-            at += 1
-            if at == len(argv):
-                raise ConfigError(f"{name} needs a value")
-            value = argv[at]
-        at += 1
-        if name == "--log-level":
-            flags.log_level = Environ({name: value}).choice(name, "", LEVEL_NAMES)
-        elif name == "--runtime-api-address":
-            flags.runtime_api = _address(name, value)
-        else:
-            flags.invoke_api = _address(name, value)
-    return flags, argv[at:]
-
-
-def _address(flag: str, text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"{flag} is {text!r}; expected HOST:PORT")
-    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - as the empty host of Go
-
-
-_VALUE_FLAGS: Final = (
-    "--log-level",
-    "--runtime-api-address",
-    "--runtime-interface-emulator-address",
-)

@@ -12,7 +12,7 @@ from typing import Final
 
 from lambda_protocol.errors import ErrorType
 from rapid.call import Failure
-from rapid.config import Command
+from rapid.command import Command
 from rapid.executables import why_not_run
 
 #: The most of the function's own words that go into our line, characters.

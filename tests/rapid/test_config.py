@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from lambda_protocol.environ import ConfigError
-from rapid.config import BOOTSTRAPS, USAGE, Config
+from rapid.command import BOOTSTRAPS
+from rapid.command_line import USAGE
+from rapid.config import Config
 
 
 def config(*argv: str, **variables: Any) -> Config:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rapid.call import Failure
-from rapid.config import Command
+from rapid.command import Command
 from rapid.diagnosis import failed_init
 from tests.conformance.doors import assert_function_error
 from tests.conftest import StartRapid

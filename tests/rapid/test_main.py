@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from rapid.config import USAGE
+from rapid.command_line import USAGE
 from tests.conftest import StartRapid
 from tests.support import ECHO, Rapid, run_rapid
 

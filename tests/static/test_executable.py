@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rapid.config import USAGE
+from rapid.command_line import USAGE
 from scripts.ports import LOOPBACK, free_ports
 from tests.support import BASH_ECHO, Client, Program, wait_until
 

@@ -1,0 +1,36 @@
+"""The runtime's command line: the words given to rapid, or a bootstrap that is found."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+#: Where a runtime is looked for when no command is given, in this order.
+#: Source: aws-lambda-rie, simple_bootstrap.
+BOOTSTRAPS: Final = ("var/task/bootstrap", "opt/bootstrap", "var/runtime/bootstrap")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """The runtime's command line and where it runs."""
+
+    argv: tuple[str, ...]  #: empty when no bootstrap was found
+    cwd: str | None  #: None: rapid's own
+    searched: tuple[str, ...] = ()  #: where a bootstrap was looked for
+
+
+def find_command(words: Sequence[str], root: Path) -> tuple[Command, str]:
+    """Return the command and, when it names one, the handler. Source: aws-lambda-rie."""
+    if not words:
+        for candidate in BOOTSTRAPS:
+            path = root / candidate
+            if path.is_file():
+                return Command(argv=(str(path),), cwd=str(root / "var/task")), ""
+        searched = tuple(str(root / candidate) for candidate in BOOTSTRAPS[:2])
+        return Command(argv=(), cwd=None, searched=searched), ""
+    program = shutil.which(words[0]) or words[0]
+    command = Command(argv=(program, *words[1:]), cwd=None)
+    return command, words[-1] if len(words) > 1 else ""

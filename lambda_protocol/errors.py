@@ -39,6 +39,12 @@ class ServiceException(LambdaApiError):
     """Something of ours failed; the caller may try again."""
 
 
+class ServiceUnavailable(ServiceException):
+    """Something that the service needs cannot be reached now; AWS's code, with status 503."""
+
+    status = 503
+
+
 class ResourceNotFoundException(LambdaApiError):
     """No function of that name is known here."""
 
@@ -141,12 +147,13 @@ def error_payload(error_type: str, message: str) -> bytes:
     return _json_bytes({"errorType": error_type, "errorMessage": message})
 
 
-def error_from_wire(code: str, body: bytes) -> LambdaApiError:
+def error_from_wire(code: str, status: int, body: bytes) -> LambdaApiError:
     """Return the error that ``body`` renders, for an error relayed from the other program.
 
-    A code unknown here, or a body that is no error, becomes a :class:`ServiceException`.
+    A code unknown here, or a body that is no error, becomes a :class:`ServiceException`. A status
+    that is none of its code's becomes the code's usual one.
     """
-    cls = _BY_CODE.get(code, ServiceException)
+    cls = _BY_STATUS.get((code, status)) or _BY_CODE.get(code, ServiceException)
     try:
         members = json.loads(body)
         message = members.get("Message") or members.get("message") or ""
@@ -161,3 +168,5 @@ def _json_bytes(members: dict[str, str]) -> bytes:
 
 
 _BY_CODE = {cls.code: cls for cls in LambdaApiError.__subclasses__()}
+#: The classes that share their code with another one.
+_BY_STATUS = {(cls.code, cls.status): cls for cls in ServiceException.__subclasses__()}

@@ -176,7 +176,8 @@ def decode_reply(delivery: Delivery) -> Outcome | Started:
         return Started(int(headers.get(_WITHIN_MS, 0)) / 1000)
     code = _text(headers.get(_ERROR_TYPE))
     if code is not None:
-        raise error_from_wire(code, delivery.body)
+        status = headers.get(_STATUS)
+        raise error_from_wire(code, status if isinstance(status, int) else 0, delivery.body)
     log_result = _text(headers.get(_LOG_RESULT))
     return Outcome(
         payload=delivery.body,

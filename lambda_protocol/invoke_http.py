@@ -254,7 +254,7 @@ def decode_response(status: int, header: HeaderLookup, body: bytes) -> Outcome:
     """Return the outcome a rapid's response carries; raises the ``LambdaApiError`` it relays."""
     code = header("x-amzn-errortype")
     if code is not None:
-        raise error_from_wire(code, body)
+        raise error_from_wire(code, status, body)
     if status not in (200, 202, 204):
         raise ServiceException(f"The function's instance answered HTTP {status}.")
     log_result = header("x-amz-log-result")

@@ -14,7 +14,7 @@ import pytest
 from lambda_protocol import limits
 from lambda_protocol.amqp_connection import connection_parameters
 from lambda_protocol.environ import BrokerAddress
-from lambda_protocol.errors import ErrorType, LambdaApiError
+from lambda_protocol.errors import ErrorType, LambdaApiError, ServiceException
 from lambda_server.__main__ import main as lambda_server
 from lambda_server.dev import read_functions
 from rapid.command_line import USAGE
@@ -185,7 +185,8 @@ def test_the_broker_takes_the_options_that_readme_names() -> None:
 def test_readme_names_the_codes_of_the_invoke_api() -> None:
     named = {(code_words(row[0])[0], int(row[1])) for row in table_rows(README, "code")}
 
-    assert named == {(error.code, error.status) for error in LambdaApiError.__subclasses__()}
+    errors = (*LambdaApiError.__subclasses__(), *ServiceException.__subclasses__())
+    assert named == {(error.code, error.status) for error in errors}
 
 
 def test_readme_names_the_error_types_of_the_platform() -> None:

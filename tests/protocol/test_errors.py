@@ -17,6 +17,13 @@ BODIES = [
         id="ServiceException",
     ),
     pytest.param(
+        errors.ServiceUnavailable("away"),
+        503,
+        "ServiceException",
+        b'{"Type":"Service","Message":"away"}',
+        id="ServiceUnavailable",
+    ),
+    pytest.param(
         errors.ResourceNotFoundException("Function not found: arn"),
         404,
         "ResourceNotFoundException",
@@ -93,14 +100,21 @@ def test_an_error_has_the_status_code_and_body_of_aws(
 def test_an_error_survives_the_wire(
     error: LambdaApiError, status: int, code: str, body: bytes
 ) -> None:
-    relayed = error_from_wire(code, body)
+    relayed = error_from_wire(code, status, body)
 
     assert type(relayed) is type(error)
     assert (relayed.status, relayed.body()) == (status, body)
 
 
+@pytest.mark.parametrize("status", [0, 200, 404, 599])
+def test_a_status_that_is_not_its_codes_gives_way_to_the_usual_one(status: int) -> None:
+    relayed = error_from_wire("ServiceException", status, b'{"Message":"m"}')
+
+    assert (type(relayed), relayed.status) == (errors.ServiceException, 500)
+
+
 def test_an_unknown_code_becomes_a_service_exception() -> None:
-    relayed = error_from_wire("NeverHeardOfException", b'{"message":"m"}')
+    relayed = error_from_wire("NeverHeardOfException", 418, b'{"message":"m"}')
 
     assert (type(relayed), relayed.message) == (errors.ServiceException, "m")
 
@@ -109,7 +123,7 @@ def test_an_unknown_code_becomes_a_service_exception() -> None:
     "body", [b"<html>", b"", b"[1]", b"null", b'"text"', b"\xff\xfe"], ids=repr
 )
 def test_a_body_that_is_no_error_is_shown(body: bytes) -> None:
-    relayed = error_from_wire("ServiceException", body)
+    relayed = error_from_wire("ServiceException", 500, body)
 
     assert relayed.message == body.decode("utf-8", "replace")
 

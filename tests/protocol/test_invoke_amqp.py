@@ -11,6 +11,7 @@ from lambda_protocol.errors import (
     InvalidRequestContentException,
     LambdaApiError,
     ServiceException,
+    ServiceUnavailable,
     TooManyRequestsException,
 )
 from lambda_protocol.function_name import FunctionRef
@@ -171,12 +172,22 @@ def test_an_outcome_survives_the_broker(outcome: Outcome) -> None:
     assert decode_reply(delivered(properties, outcome.payload)) == outcome
 
 
-def test_an_error_survives_the_broker() -> None:
-    error = TooManyRequestsException("Slow down.")
-
-    with pytest.raises(TooManyRequestsException) as caught:
+@pytest.mark.parametrize(
+    "error", [TooManyRequestsException("Slow down."), ServiceUnavailable("Away.")], ids=repr
+)
+def test_an_error_survives_the_broker(error: LambdaApiError) -> None:
+    with pytest.raises(type(error)) as caught:
         decode_reply(delivered(encode_error("cid", error), error.body()))
-    assert caught.value.body() == error.body()
+    assert (caught.value.status, caught.value.body()) == (error.status, error.body())
+
+
+def test_an_error_without_a_status_has_its_codes_usual_one() -> None:
+    """A worker of another make may leave the status out."""
+    properties = Properties(headers={"X-Lambda-Error-Type": "ServiceException"})
+
+    with pytest.raises(ServiceException) as caught:
+        decode_reply(delivered(properties, b'{"Message":"m"}'))
+    assert caught.value.status == 500
 
 
 def test_an_errors_headers_tell_status_and_class() -> None:

@@ -15,6 +15,7 @@ from lambda_protocol.errors import (
     LambdaApiError,
     RequestEntityTooLargeException,
     ServiceException,
+    ServiceUnavailable,
     TooManyRequestsException,
     ValidationException,
 )
@@ -420,12 +421,15 @@ def test_an_outcome_survives_the_way_back(outcome: Outcome) -> None:
     )
 
 
-def test_an_error_survives_the_way_back() -> None:
-    response = encode_error(TooManyRequestsException("Slow down."), "rid")
+@pytest.mark.parametrize(
+    "error", [TooManyRequestsException("Slow down."), ServiceUnavailable("Away.")], ids=repr
+)
+def test_an_error_survives_the_way_back(error: LambdaApiError) -> None:
+    response = encode_error(error, "rid")
 
-    with pytest.raises(TooManyRequestsException) as caught:
+    with pytest.raises(type(error)) as caught:
         decode_response(response.status, lookup(dict(response.headers)), response.body)
-    assert caught.value.body() == response.body
+    assert (caught.value.status, caught.value.body()) == (error.status, response.body)
 
 
 @pytest.mark.parametrize("status", [301, 404, 500, 503])

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from lambda_protocol.errors import (
+    LambdaApiError,
     ResourceNotFoundException,
     ResourceNotReadyException,
     ServiceException,
+    ServiceUnavailable,
     TooManyRequestsException,
 )
 from lambda_protocol.function_name import FunctionRef
@@ -101,14 +103,19 @@ def test_the_invocation_type_is_handed_on(
     assert instance.requests[0].headers["x-amz-invocation-type"] == kind
 
 
-def test_an_error_of_the_instance_is_raised(invoker: HttpInvoker, instance: FakeInstance) -> None:
-    error = TooManyRequestsException("No more.")
+@pytest.mark.parametrize(
+    "error", [TooManyRequestsException("No more."), ServiceUnavailable("Away.")], ids=repr
+)
+def test_an_error_of_the_instance_is_raised(
+    invoker: HttpInvoker, instance: FakeInstance, error: LambdaApiError
+) -> None:
     instance.reply = lambda request: http_answer(
-        error.body(), f"x-amzn-ErrorType: {error.code}", status="429 Too Many"
+        error.body(), f"x-amzn-ErrorType: {error.code}", status=f"{error.status} Its Words"
     )
 
-    with pytest.raises(TooManyRequestsException, match=r"No more\."):
+    with pytest.raises(type(error)) as caught:
         invoker.invoke(make_invocation())
+    assert (caught.value.status, caught.value.message) == (error.status, error.message)
 
 
 def test_an_answer_that_is_no_invoke_answer_is_500(

@@ -15,8 +15,10 @@ from lambda_protocol.amqp_connection import BrokerLost, connection_parameters
 from lambda_protocol.amqp_frames import Properties
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import (
+    LambdaApiError,
     ResourceNotFoundException,
     ResourceNotReadyException,
+    ServiceUnavailable,
     TooManyRequestsException,
 )
 from lambda_protocol.event_amqp import event_queue
@@ -209,17 +211,20 @@ def test_a_client_works_on_after_a_404(
     assert result.result(LIMIT_S).payload == b'"here"'
 
 
+@pytest.mark.parametrize(
+    "error", [TooManyRequestsException("No more."), ServiceUnavailable("Away.")], ids=repr
+)
 def test_a_relayed_error_is_raised(
-    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor
+    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor, error: LambdaApiError
 ) -> None:
     result = pool.submit(make_client().call, make_invocation(function=function.ref))
     taken = function.take()
-    error = TooManyRequestsException("No more.")
 
     function.reply(taken, encode_error(taken.properties.correlation_id, error), error.body())
 
-    with pytest.raises(TooManyRequestsException, match=r"No more\."):
+    with pytest.raises(type(error)) as caught:
         result.result(LIMIT_S)
+    assert (caught.value.status, caught.value.message) == (error.status, error.message)
 
 
 @pytest.mark.usefixtures("short_grace")

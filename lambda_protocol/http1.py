@@ -48,7 +48,7 @@ class PeerGoneError(Exception):
 
 
 class _BrokenChunkError(Exception):
-    """Where a chunk should begin or end there is something else: the body cannot be told."""
+    """Where a chunk or a trailer should be there is something else: the body cannot be told."""
 
 
 class Request:
@@ -64,6 +64,7 @@ class Request:
         "method",
         "path",
         "query",
+        "trailers",
         "version",
     )
 
@@ -76,6 +77,7 @@ class Request:
         self.headers = headers
         self.version = version
         self.body = b""
+        self.trailers: Mapping[str, str] = {}  #: what followed a chunked body, lower-case names
         self.body_size = 0  #: bytes the peer sent or announced, kept or not
         self.is_oversize = False  #: the body was over the limit, and is not here
         self.is_truncated = False  #: the body broke off: the connection ended, or no chunk came
@@ -228,11 +230,21 @@ class RequestReader:
                 raise _BrokenChunkError
             if not request.is_oversize:
                 parts.append(data[:-2])
-        for _ in range(MAX_HEADERS):  # trailers: read, and not needed
-            if not self._read_line():
-                request.body = b"".join(parts)
-                return
-        raise BadRequestError(431, "too many trailers")
+        request.trailers = self._read_trailers()
+        request.body = b"".join(parts)
+
+    def _read_trailers(self) -> Mapping[str, str]:
+        lines: list[bytes] = []
+        left = MAX_HEAD_BYTES
+        while line := self._read_line():
+            lines.append(line)
+            left -= len(line)
+            if len(lines) >= MAX_HEADERS or left < 0:
+                raise BadRequestError(431, "too many trailers")
+        try:
+            return _parse_headers(b"\r\n".join(lines).decode("latin-1"))
+        except BadRequestError as error:
+            raise _BrokenChunkError from error
 
     def _read_line(self) -> bytes:
         buffer = self._buffer

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from lambda_protocol.errors import ErrorType, LambdaApiError, error_payload
-from lambda_protocol.invocation import UNHANDLED, Invocation, InvocationType, Outcome
+from lambda_protocol.invocation import (
+    UNHANDLED,
+    Invocation,
+    InvocationType,
+    Outcome,
+    new_request_id,
+)
 from lambda_protocol.invoke_http import decode_client_context
 
 #: Gets the outcome of a call, or why it could not be run; must not block.
@@ -27,6 +34,7 @@ class Call:
         "deadline",
         "deadline_ms",
         "invocation",
+        "invocation_id",
         "is_cold",
         "log_mark",
         "on_outcome",
@@ -50,6 +58,7 @@ class Call:
         self.started_at = 0.0
         self.deadline = 0.0
         self.deadline_ms = 0  #: the same on the wall clock, epoch milliseconds
+        self.invocation_id = ""  #: of this attempt; the request id is that of all attempts
         self.is_cold = False  #: whether an init was done for it
         self.start_line = b""  #: its START line, once it is made
         self.log_mark = 0  #: where the log capture stood at its start
@@ -58,6 +67,13 @@ class Call:
     def is_event(self) -> bool:
         """Whether nobody waits for the answer."""
         return self.invocation.type is InvocationType.EVENT
+
+    def begin(self, now: float, timeout_s: float) -> None:
+        """Note that an environment takes it: a new attempt, which ends ``timeout_s`` from now."""
+        self.started_at = now
+        self.deadline = now + timeout_s
+        self.deadline_ms = int((time.time() + timeout_s) * 1000)
+        self.invocation_id = new_request_id()
 
     def event_headers(self) -> list[tuple[str, str]]:
         """Return what ``next`` says of the event; optional headers are absent, never empty.
@@ -69,6 +85,7 @@ class Call:
         headers = [
             ("Content-Type", "application/json"),
             ("Lambda-Runtime-Aws-Request-Id", invocation.request_id),
+            ("Lambda-Runtime-Invocation-Id", self.invocation_id),
             ("Lambda-Runtime-Deadline-Ms", str(self.deadline_ms)),
             ("Lambda-Runtime-Invoked-Function-Arn", invocation.function.invoked_arn),
             ("Lambda-Runtime-Trace-Id", invocation.trace_id),

@@ -22,7 +22,15 @@ from rapid.invocation_log import InvocationLog
 from rapid.journal import Journal
 from rapid.launch import Launch, LaunchError
 from rapid.log_level import passes
-from rapid.phases import FAILED_STATES, MOVES, Phase, RuntimeProgress, RuntimeState
+from rapid.phases import (
+    FAILED_STATES,
+    MOVES,
+    Phase,
+    PostedId,
+    RuntimeProgress,
+    RuntimeState,
+    invoke_timeout,
+)
 from rapid.platform_events import Ending
 from rapid.processes import ExitStatus, Reaper
 from rapid.report import Reporter
@@ -135,9 +143,7 @@ class ExecutionEnvironment:
         """Take ``call``; return the parked ``next`` that :meth:`deliver` is to answer."""
         exchange = self._parked.pop()  # the newest: an older one may be of a lost connection
         self._running[call.invocation.request_id] = call
-        call.started_at = now
-        call.deadline = now + self._config.timeout_s
-        call.deadline_ms = int((time.time() + self._config.timeout_s) * 1000)
+        call.begin(now, self._config.timeout_s)
         call.is_cold = not self._has_served
         self._has_served = True
         self._runtime.state = RuntimeState.RUNNING
@@ -224,22 +230,22 @@ class ExecutionEnvironment:
         if journal is not None:
             journal.print_init()
 
-    def respond(self, request_id: str, payload: bytes, began_at: float) -> None:
+    def respond(self, posted: PostedId, payload: bytes, began_at: float) -> None:
         """Take the runtime's answer; raises ``RuntimeApiError`` when it is not due one.
 
         ``began_at`` is when the answer began to arrive, monotonic seconds.
         """
         to = RuntimeState.INVOCATION_RESPONSE
-        call = self._take_answered(request_id, to, began_at, len(payload), _SUCCESS)
+        call = self._take_answered(posted, to, began_at, len(payload), _SUCCESS)
         outcome = Outcome(payload=payload, executed_version=self._config.version)
         self._complete(call, outcome, "success")
 
-    def respond_error(self, request_id: str, failure: Failure, began_at: float) -> None:
+    def respond_error(self, posted: PostedId, failure: Failure, began_at: float) -> None:
         """Take the error of a handler, or of an answer that is none; raises ``RuntimeApiError``."""
         to = RuntimeState.INVOCATION_ERROR_RESPONSE
         ending = Ending(status="error", error_type=failure.error_type)
-        call = self._take_answered(request_id, to, began_at, len(failure.payload or b""), ending)
-        outcome = failure.outcome(request_id, self._config.version)
+        call = self._take_answered(posted, to, began_at, len(failure.payload or b""), ending)
+        outcome = failure.outcome(posted.request_id, self._config.version)
         self._complete(call, outcome, "error", failure.error_type)
 
     def fail_init(self, failure: Failure) -> None:
@@ -375,19 +381,22 @@ class ExecutionEnvironment:
             journal.end_phase_locked()
 
     def _take_answered(
-        self, request_id: str, to: RuntimeState, began_at: float, size: int, ending: Ending
+        self, posted: PostedId, to: RuntimeState, began_at: float, size: int, ending: Ending
     ) -> Call:
         with self._lock:
-            call = self._running.pop(request_id, None)
+            call = self._running.get(posted.request_id)
             if call is None:
-                raise self._runtime.refusal(request_id, to)
+                raise self._runtime.refusal(posted, to)
+            if posted.is_stale(call.invocation_id):
+                raise invoke_timeout()
+            del self._running[posted.request_id]
             self._answered_at = self._clock()
             if self._journal is not None:
                 self._journal.note_answer_locked(call, began_at, size, ending)
+            self._runtime.answered = PostedId(posted.request_id, call.invocation_id)
             if not self._config.is_multi_concurrency:
-                self._runtime.on_answer(request_id, to)
+                self._runtime.state = to
             else:
-                self._runtime.answered_id = request_id
                 self._settle_phase_locked()
             return call
 

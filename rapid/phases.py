@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 #: Late answers remembered, to tell them from wrong ones.
 MAX_TIMED_OUT: Final = 1024
@@ -60,24 +60,35 @@ class RuntimeApiError(Exception):
         self.error_type = error_type
 
 
+class PostedId(NamedTuple):
+    """Which invocation a response or an error is for, as the runtime says."""
+
+    request_id: str  #: the same for every attempt of an asynchronous invocation
+    invocation_id: str | None  #: of one attempt; None: the runtime does not echo it
+
+    def is_stale(self, invocation_id: str) -> bool:
+        """Whether it is for another attempt than ``invocation_id``."""
+        return self.invocation_id not in (None, invocation_id)
+
+
+def invoke_timeout() -> RuntimeApiError:
+    """Return the refusal of an answer to an attempt that has timed out."""
+    return RuntimeApiError(410, "InvokeTimeout", "Invoke timeout")
+
+
 class RuntimeProgress:
     """Where one runtime stands, and what it may do next. Guarded by the scheduler's lock."""
 
     def __init__(self) -> None:
         """The runtime is about to start."""
         self.state = RuntimeState.STARTED
-        self.answered_id: str | None = None  #: the last invocation it has answered
+        self.answered: PostedId | None = None  #: the last invocation it has answered
         self._timed_out: OrderedDict[str, None] = OrderedDict()
 
     def on_next(self) -> None:
         """It waits for an event."""
         self.state = RuntimeState.READY
-        self.answered_id = None
-
-    def on_answer(self, request_id: str, to: RuntimeState) -> None:
-        """It has answered its event."""
-        self.state = to
-        self.answered_id = request_id
+        self.answered = None
 
     def on_init_error(self) -> None:
         """It says that its init, or a restore, failed; raises ``RuntimeApiError``."""
@@ -99,12 +110,15 @@ class RuntimeProgress:
         if len(self._timed_out) > MAX_TIMED_OUT:
             self._timed_out.popitem(last=False)
 
-    def refusal(self, request_id: str, to: RuntimeState) -> RuntimeApiError:
+    def refusal(self, posted: PostedId, to: RuntimeState) -> RuntimeApiError:
         """Return why an answer is not due; a late one is called so once."""
-        if request_id in self._timed_out:
-            del self._timed_out[request_id]
-            return RuntimeApiError(410, "InvokeTimeout", "Invoke timeout")
-        if request_id == self.answered_id:
+        if posted.request_id in self._timed_out:
+            del self._timed_out[posted.request_id]
+            return invoke_timeout()
+        answered = self.answered
+        if answered is not None and posted.request_id == answered.request_id:
+            if answered.invocation_id is not None and posted.is_stale(answered.invocation_id):
+                return invoke_timeout()
             return self.invalid_transition(to)
         return RuntimeApiError(400, "InvalidRequestID", "Invalid request ID")
 

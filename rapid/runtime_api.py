@@ -5,9 +5,11 @@ Source: Lambda developer guide, "Using the Lambda runtime API"; aws-lambda-rie, 
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import re
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
 
@@ -18,7 +20,7 @@ from rapid.config import Config
 from rapid.environment import ExecutionEnvironment
 from rapid.extensions_api import ExtensionsApi
 from rapid.http_service import JSON, Exchange, Headers, HttpService
-from rapid.phases import RuntimeApiError
+from rapid.phases import PostedId, RuntimeApiError
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,9 @@ _PREFIX: Final = "/2018-06-01"
 _NEXT: Final = f"{_PREFIX}/runtime/invocation/next"
 _INVOCATION: Final = re.compile(rf"{_PREFIX}/runtime/invocation/([^/]+)/(response|error)")
 _ACCEPTED: Final = b'{"status":"OK"}\n'
+_INVOCATION_ID: Final = "lambda-runtime-invocation-id"
 _ERROR_TYPE: Final = "lambda-runtime-function-error-type"
+_ERROR_BODY: Final = "lambda-runtime-function-error-body"
 _RESPONSE_MODE: Final = "lambda-runtime-function-response-mode"
 #: What an error type must contain to be taken as it is. Source: aws-lambda-rie, fatalerror.
 _KNOWN_ERROR_TYPE: Final = re.compile(r"(Runtime|Function)\.[A-Z][a-zA-Z]+")
@@ -89,10 +93,10 @@ class RuntimeApiListener:
             if match is not None:
                 if request.method != "POST":
                     return _method_not_allowed(exchange)
-                request_id = unquote(match[1])
+                posted = PostedId(unquote(match[1]), request.headers.get(_INVOCATION_ID) or None)
                 if match[2] == "response":
-                    return _respond(environment, request_id, exchange)
-                return _respond_error(environment, request_id, exchange)
+                    return _respond(environment, posted, exchange)
+                return _respond_error(environment, posted, exchange)
             return self._handle_rare(environment, exchange)
         except RuntimeApiError as error:
             return _refuse(exchange, error.status, error.error_type, str(error))
@@ -117,10 +121,10 @@ class RuntimeApiListener:
             _not_found(exchange)
 
 
-def _respond(environment: ExecutionEnvironment, request_id: str, exchange: Exchange) -> None:
+def _respond(environment: ExecutionEnvironment, posted: PostedId, exchange: Exchange) -> None:
     request = exchange.request
     if request.is_oversize:
-        environment.respond_error(request_id, _RESPONSE_TOO_LARGE, exchange.began_at)
+        environment.respond_error(posted, _RESPONSE_TOO_LARGE, exchange.began_at)
         return _refuse(
             exchange,
             413,
@@ -128,42 +132,65 @@ def _respond(environment: ExecutionEnvironment, request_id: str, exchange: Excha
             f"Exceeded maximum allowed payload size ({RESPONSE_PAYLOAD_BYTES} bytes).",
         )
     if request.is_truncated:
-        environment.respond_error(request_id, _TRUNCATED, exchange.began_at)
+        environment.respond_error(posted, _TRUNCATED, exchange.began_at)
         return _refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
     mode = request.headers.get(_RESPONSE_MODE)
     if mode is not None and mode not in ("streaming", ""):
-        environment.respond_error(request_id, _INVALID_MODE, exchange.began_at)
+        environment.respond_error(posted, _INVALID_MODE, exchange.began_at)
         return _refuse(
             exchange, 400, "InvalidFunctionResponseMode", "Invalid function response mode"
         )
-    environment.respond(request_id, request.body, exchange.began_at)
+    failure = _trailed_failure(request.trailers)
+    if failure is not None:
+        environment.respond_error(posted, failure, exchange.began_at)
+    else:
+        environment.respond(posted, request.body, exchange.began_at)
     _accept(exchange)
 
 
-def _respond_error(environment: ExecutionEnvironment, request_id: str, exchange: Exchange) -> None:
+def _respond_error(environment: ExecutionEnvironment, posted: PostedId, exchange: Exchange) -> None:
     request = exchange.request
     if request.is_truncated:
-        environment.respond_error(request_id, _TRUNCATED, exchange.began_at)
+        environment.respond_error(posted, _TRUNCATED, exchange.began_at)
         return _refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
     failure = _posted_failure(exchange, ErrorType.UNKNOWN)
-    environment.respond_error(request_id, failure, exchange.began_at)
+    environment.respond_error(posted, failure, exchange.began_at)
     _accept(exchange)
 
 
 def _posted_failure(exchange: Exchange, default_type: str) -> Failure:
     """Return the failure a runtime posted: its body goes to the invoker as it came."""
     request = exchange.request
-    declared = request.headers.get(_ERROR_TYPE, "")
+    body = request.body
+    if request.headers.get("content-type") == "application/vnd.aws.lambda.error.cause+json":
+        body = _without_cause(body)
+    return _failure(request.headers.get(_ERROR_TYPE, ""), body, default_type)
+
+
+def _trailed_failure(trailers: Mapping[str, str]) -> Failure | None:
+    """Return the error that ended a streamed response, or None; its body is base64.
+
+    Source: Lambda developer guide, "Building a custom runtime", response streaming.
+    """
+    declared, encoded = trailers.get(_ERROR_TYPE, ""), trailers.get(_ERROR_BODY, "")
+    if not declared and not encoded:
+        return None
+    try:
+        body = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        message = "The trailer Lambda-Runtime-Function-Error-Body is not base64"
+        body = _error_body(declared or ErrorType.UNKNOWN, message)
+    return _failure(declared, body, ErrorType.UNKNOWN)
+
+
+def _failure(declared: str, body: bytes, default_type: str) -> Failure:
     match = _KNOWN_ERROR_TYPE.search(declared)
     if match is not None:
         error_type = declared
     else:
         error_type = "Function.Unknown" if declared.startswith("Function.") else ErrorType.UNKNOWN
-    body = request.body
     if not body:
         body = _error_body(declared or default_type, "The runtime gave no reason")
-    elif request.headers.get("content-type") == "application/vnd.aws.lambda.error.cause+json":
-        body = _without_cause(body)
     return Failure(error_type, payload=body)
 
 

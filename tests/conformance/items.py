@@ -164,7 +164,7 @@ ITEMS: Final[tuple[Item, ...]] = (
         (60, "On the streaming path DryRun is 204 and Event is 400.", _STREAMING),
         (61, "Errors before the stream are plain JSON errors.", _STREAMING),
         (62, "A buffered function can be called by the streaming operation.", _STREAMING),
-        (63, "A streaming function called by Invoke gives its whole body in one answer."),
+        (63, "A streaming function called by Invoke gives its body, or its error, in one answer."),
         (
             64,
             "Response mode Streaming or foo: 400 InvalidFunctionResponseMode, and an error.",
@@ -295,6 +295,10 @@ ITEMS: Final[tuple[Item, ...]] = (
             126,
             "The metadata endpoint answers with its token and is 401 without.",
             _later("the metadata endpoint is not served, nor are its variables set"),
+        ),
+        (
+            127,
+            "next gives each attempt an invocation id; an answer that echoes a stale one is 410.",
         ),
     ),
 )

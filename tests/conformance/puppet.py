@@ -33,6 +33,11 @@ class Turn:
         return str(self.event.headers["Lambda-Runtime-Aws-Request-Id"])
 
     @property
+    def invocation_id(self) -> str:
+        """The id of this attempt."""
+        return str(self.event.headers["Lambda-Runtime-Invocation-Id"])
+
+    @property
     def response_path(self) -> str:
         """Where the answer goes."""
         return f"{RUNTIME}/invocation/{self.request_id}/response"

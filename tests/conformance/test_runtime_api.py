@@ -291,6 +291,53 @@ def test_a_fault_has_a_content_type() -> None:
     assert answer.headers["Content-Type"] == "application/json"
 
 
+@conformance(127)
+@pytest.mark.parametrize("kind", ["response", "error"])
+def test_an_answer_that_echoes_another_invocation_id_is_410(puppet: Puppet, kind: str) -> None:
+    turn = puppet.take()
+    path = f"{RUNTIME}/invocation/{turn.request_id}/{kind}"
+
+    def post(invocation_id: str) -> tuple[int, object]:
+        answer = puppet.runtime.post(path, b"{}", Lambda_Runtime_Invocation_Id=invocation_id)
+        return answer.status, answer.error_type if answer.status != 202 else None
+
+    before = post(OTHER_ID)
+    right = post(turn.invocation_id)
+    again = post(turn.invocation_id)
+    after = post(OTHER_ID)
+
+    assert turn.invocation_id != turn.request_id
+    assert (before, right) == ((410, "InvokeTimeout"), (202, None))
+    assert (again, after) == ((403, "InvalidStateTransition"), (410, "InvokeTimeout"))
+    assert turn.outcome().body == b"{}"
+
+
+@conformance(127)
+def test_a_late_answer_is_not_taken_for_that_of_the_next_attempt(start_puppet: StartPuppet) -> None:
+    puppet = start_puppet(
+        AWS_LAMBDA_MAX_CONCURRENCY="2",
+        AWS_LAMBDA_FUNCTION_TIMEOUT="0.5",
+        EVENT_RETRY_DELAYS="0.001",
+    )
+    first = puppet.take(X_Amz_Invocation_Type="Event")
+    second = Turn(puppet.runtime.get(NEXT), first.caller)  # sent once the first has timed out
+
+    late = [
+        puppet.runtime.post(
+            first.response_path, b'"late"', Lambda_Runtime_Invocation_Id=first.invocation_id
+        )
+        for _ in range(2)
+    ]
+    right = puppet.runtime.post(
+        second.response_path, b'"right"', Lambda_Runtime_Invocation_Id=second.invocation_id
+    )
+
+    assert first.request_id == second.request_id
+    assert first.invocation_id != second.invocation_id
+    assert [(answer.status, answer.error_type) for answer in late] == [(410, "InvokeTimeout")] * 2
+    assert_accepted(right)
+
+
 @conformance(82)
 @pytest.mark.parametrize("kind", ["response", "error"])
 def test_a_chunked_post_with_trailers_is_read_whole(puppet: Puppet, kind: str) -> None:

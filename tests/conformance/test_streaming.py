@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -28,6 +29,22 @@ def test_a_chunked_response_is_one_answer_to_invoke(door: Door) -> None:
 
     assert (answer.status, answer.body) == (200, event.encode())
     assert answer.headers["Content-Length"] == str(len(event))
+
+
+@conformance(63)
+@pytest.mark.parametrize("mode", [{"mode": "streaming"}, {}], ids=["declared", "as-go-does"])
+def test_error_trailers_replace_the_payload(door: Door, mode: dict[str, str]) -> None:
+    error = b'{"errorType":"Function.Broke","errorMessage":"in the middle"}'
+    trailers = {
+        "Lambda-Runtime-Function-Error-Type": "Function.Broke",
+        "Lambda-Runtime-Function-Error-Body": base64.b64encode(error).decode(),
+    }
+
+    answer = door.do(do="chunked", trailers=trailers, **mode)
+
+    assert_function_error(answer)
+    assert answer.body == error
+    assert door.result(do="last")["status"] == 202
 
 
 @conformance(64)

@@ -5,8 +5,8 @@ import pytest
 from tests.conformance.items import BY_NUMBER, ITEMS, Item
 
 
-def test_the_items_are_1_to_126_in_order() -> None:
-    assert [item.number for item in ITEMS] == list(range(1, 127))
+def test_the_items_are_1_to_127_in_order() -> None:
+    assert [item.number for item in ITEMS] == list(range(1, 128))
     assert len(BY_NUMBER) == len(ITEMS)
 
 

@@ -32,6 +32,7 @@ def describe(exchange: Exchange) -> None:
         "headers": request.headers,
         "size": len(request.body),
         "body": request.body[:100].decode("latin-1"),
+        "trailers": request.trailers,
         "oversize": request.is_oversize,
         "truncated": request.is_truncated,
     }
@@ -190,7 +191,10 @@ def test_chunked_bodies_are_joined_and_their_trailers_read(raw: RawConnection) -
         b"GET /next HTTP/1.1\r\n\r\n"
     )
 
-    assert raw.read_answer().json()["body"] == "wikipedia0123456789"
+    told = raw.read_answer().json()
+    assert told["body"] == "wikipedia0123456789"
+    assert told["trailers"] == {"x-t": "after"}
+    assert "x-t" not in told["headers"]
     assert raw.read_answer().json()["path"] == "/next"
 
 
@@ -293,6 +297,7 @@ def test_a_body_that_ends_early_is_truncated(raw: RawConnection, request_bytes: 
         pytest.param(b"0x2\r\nab\r\n", id="python-size"),
         pytest.param(b"111111111\r\n", id="endless"),
         pytest.param(b"2\r\nabcd\r\n", id="longer-than-its-size"),
+        pytest.param(b"0\r\nno colon\r\n\r\n", id="malformed-trailer"),
     ],
 )
 def test_a_body_whose_chunks_are_broken_is_truncated(raw: RawConnection, chunks: bytes) -> None:
@@ -306,6 +311,19 @@ def test_a_body_whose_chunks_are_broken_is_truncated(raw: RawConnection, chunks:
 
 
 # --- what is no request
+
+
+@pytest.mark.parametrize(
+    "trailers",
+    [
+        pytest.param(b"X: y\r\n" * 600, id="many"),
+        pytest.param(b"".join(b"X-%d: " % n + b"y" * MIB + b"\r\n" for n in range(3)), id="large"),
+    ],
+)
+def test_trailers_have_the_limits_of_headers(raw: RawConnection, trailers: bytes) -> None:
+    raw.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + trailers)
+
+    assert raw.read_answer().status == 431
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,18 @@ class Stage:
     def respond(self, request_id: str, body: bytes = b"{}", **headers: str) -> Answer:
         return self.post(request_id, "response", body, **headers)
 
+    def respond_chunked(self, request_id: str, trailers: dict[str, str]) -> Answer:
+        """Answer ``part`` in chunks, with the error trailers ``Type`` and ``Body``."""
+        lines = "".join(
+            f"Lambda-Runtime-Function-Error-{name}: {value}\r\n" for name, value in trailers.items()
+        )
+        with RawConnection(self.rapid.runtime_api_port) as raw:
+            raw.send(
+                f"POST {PREFIX}/invocation/{request_id}/response HTTP/1.1\r\n"
+                f"Transfer-Encoding: chunked\r\n\r\n4\r\npart\r\n0\r\n{lines}\r\n".encode()
+            )
+            return raw.read_answer()
+
     def taken(self, payload: bytes = b"{}", **headers: str) -> tuple[Future[Answer], str]:
         """Make a call and take its event; return the caller and the request id."""
         caller = self.call(payload, **headers)
@@ -131,6 +143,7 @@ def test_header_names_of_next_are_spelt_as_shell_runtimes_grep_for_them(stage: S
         "Content-Type",
         "Content-Length",
         "Lambda-Runtime-Aws-Request-Id",
+        "Lambda-Runtime-Invocation-Id",
         "Lambda-Runtime-Deadline-Ms",
         "Lambda-Runtime-Invoked-Function-Arn",
         "Lambda-Runtime-Trace-Id",
@@ -411,6 +424,54 @@ def test_a_streamed_response_is_collected_for_a_buffered_call(stage: Stage) -> N
     stage.respond(request_id, b"all of it", Lambda_Runtime_Function_Response_Mode="streaming")
 
     assert caller.result().body == b"all of it"
+
+
+@pytest.mark.parametrize(
+    ("trailers", "payload"),
+    [
+        pytest.param(
+            {"Type": "Function.Broke", "Body": base64.b64encode(b"any bytes").decode()},
+            b"any bytes",
+            id="both",
+        ),
+        pytest.param(
+            {"Body": base64.b64encode(b'{"errorType":"E"}').decode()},
+            b'{"errorType":"E"}',
+            id="body",
+        ),
+        pytest.param(
+            {"Type": "Function.Broke"},
+            b'{"errorMessage": "The runtime gave no reason", "errorType": "Function.Broke"}',
+            id="type",
+        ),
+        pytest.param(
+            {"Type": "Function.Broke", "Body": "{}"},
+            b'{"errorMessage": "The trailer Lambda-Runtime-Function-Error-Body is not base64", '
+            b'"errorType": "Function.Broke"}',
+            id="no-base64",
+        ),
+    ],
+)
+def test_error_trailers_are_the_payload_in_place_of_the_body(
+    stage: Stage, trailers: dict[str, str], payload: bytes
+) -> None:
+    caller, request_id = stage.taken()
+
+    told = stage.respond_chunked(request_id, trailers)
+
+    assert (told.status, told.body) == (202, b'{"status":"OK"}\n')
+    answer = caller.result()
+    assert (answer.status, answer.headers["X-Amz-Function-Error"]) == (200, "Unhandled")
+    assert answer.body == payload
+
+
+def test_error_trailers_without_a_value_are_no_error(stage: Stage) -> None:
+    caller, request_id = stage.taken()
+
+    stage.respond_chunked(request_id, {"Type": "", "Body": ""})
+
+    assert caller.result().body == b"part"
+    assert "X-Amz-Function-Error" not in caller.result().headers
 
 
 # --- error

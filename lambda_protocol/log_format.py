@@ -30,12 +30,22 @@ def configure_logging(
 ) -> None:
     """Send every record of this process to standard error in one of the two formats."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter(program) if structured else PlainFormatter(program))
+    handler.setFormatter(make_formatter(program, structured=structured))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(_LEVELS[level.upper()])
+    root.setLevel(level_number(level))
     # pika tells every step of its state machine at INFO, and at WARNING what we report ourselves.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+
+def make_formatter(program: str, *, structured: bool) -> logging.Formatter:
+    """Return the formatter of one of the two formats."""
+    return JsonFormatter(program) if structured else PlainFormatter(program)
+
+
+def level_number(name: str) -> int:
+    """Return Python's level for one of ``LEVEL_NAMES``, in any case."""
+    return _LEVELS[name.upper()]
 
 
 class PlainFormatter(logging.Formatter):

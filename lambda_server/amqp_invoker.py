@@ -27,9 +27,17 @@ class AmqpInvoker:
         except NotSentError as error:
             raise ServiceException("The connection to the broker was lost.") from error
 
+    def announce(self) -> None:
+        """Log whether the broker is reached, once it is known; returns at once."""
+        self._broker.announce()
+
     def missing(self) -> str | None:
         """Return what keeps the server from being ready, or None."""
         return None if self._broker.is_reachable() else "the broker is not reached"
+
+    def silent(self) -> tuple[str, ...]:
+        """Return no function: a function without instances is no fault of the broker's."""
+        return ()
 
     def _invoke(self, invocation: Invocation) -> Outcome:
         with self._broker.client() as client:

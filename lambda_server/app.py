@@ -28,13 +28,16 @@ logger = logging.getLogger(__name__)
 
 
 class ReadyInvoker(Protocol):
-    """An ``Invoker`` that can say whether it could work now."""
+    """An ``Invoker`` that can say whether it could work now, and for whom not."""
 
     def invoke(self, invocation: Invocation) -> Outcome:
         """See ``Invoker``."""
 
     def missing(self) -> str | None:
         """Return what keeps it from working, or None."""
+
+    def silent(self) -> tuple[str, ...]:
+        """Return the functions that are known not to answer."""
 
 
 def create_app(config: Config, invoker: ReadyInvoker | None = None) -> Flask:
@@ -50,8 +53,9 @@ def create_app(config: Config, invoker: ReadyInvoker | None = None) -> Flask:
 
     @app.get("/readyz")
     def readyz() -> tuple[Response, int]:
-        missing = backend.missing()
-        return jsonify(status=missing or "ready"), 200 if missing is None else 503
+        missing, silent = backend.missing(), backend.silent()
+        body = {"status": missing or "ready", **({"not_answering": silent} if silent else {})}
+        return jsonify(body), 200 if missing is None else 503
 
     @app.errorhandler(Exception)
     def on_error(error: Exception) -> Response:
@@ -60,7 +64,7 @@ def create_app(config: Config, invoker: ReadyInvoker | None = None) -> Flask:
     return app
 
 
-def make_invoker(config: Config) -> ReadyInvoker:
+def make_invoker(config: Config) -> AmqpInvoker | HttpInvoker:
     """Return the way to the functions: the broker when there is one, else their endpoints."""
     if config.broker is None:
         return HttpInvoker(

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 #: How often idle connections are looked after, seconds: below any sensible heartbeat.
 KEEP_ALIVE_S: Final = 5.0
+#: How long after a failure the broker is tried again while the server starts, seconds.
+RETRY_S: Final = 2.0
 #: An unused connection is closed after this, seconds.
 IDLE_LIMIT_S: Final = 300.0
 
@@ -41,6 +43,11 @@ class Broker:
         self._lock = threading.Lock()
         self._slots: list[_Slot] = []  # guarded by _lock
         self._keeper: threading.Thread | None = None  # guarded by _lock
+        self._last_try = ""  # guarded by _lock: what became of opening a connection
+
+    def announce(self) -> None:
+        """Log in a thread of its own that the broker is reached, or is not yet and then is."""
+        threading.Thread(target=self._announce, name="broker-announce", daemon=True).start()
 
     @contextlib.contextmanager
     def client(self) -> Iterator[RpcClient]:
@@ -95,11 +102,22 @@ class Broker:
         try:
             slot.client = RpcClient(self._parameters, queue_timeout_s=self._queue_timeout_s)
         except BrokerLost as error:
-            logger.warning(
-                "broker not reached", extra={"broker": self._address, "error": repr(error)}
-            )
+            self._log_change(logging.WARNING, "broker not reached", error=repr(error))
             raise ServiceException("The broker is not reachable.") from error
+        self._log_change(logging.INFO, "broker reached")
         return slot.client
+
+    def _announce(self) -> None:
+        while not self.is_reachable():
+            time.sleep(RETRY_S)
+
+    def _log_change(self, level: int, message: str, **data: str) -> None:
+        """Log what became of opening a connection, unless it is the same as the last time."""
+        with self._lock:
+            last, self._last_try = self._last_try, f"{message} {data}"
+            if last == self._last_try:
+                return
+        logger.log(level, message, extra={"broker": self._address, **data})
 
     def _keep_alive(self) -> None:
         tick = threading.Event()

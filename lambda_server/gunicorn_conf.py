@@ -6,6 +6,7 @@ settings so. A wrong variable is one line and exit code 2, before any worker sta
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -13,6 +14,7 @@ import tempfile
 from typing import Any
 
 from lambda_protocol.environ import ConfigError
+from lambda_protocol.log_format import level_number
 from lambda_server.config import Config
 
 try:
@@ -38,7 +40,8 @@ graceful_timeout = 930
 limit_request_line = 0
 limit_request_fields = 512
 limit_request_field_size = 1_048_576
-loglevel = "info"
+logger_class = "lambda_server.gunicorn_log.GunicornLogger"
+loglevel = logging.getLevelName(level_number(_config.log_level)).lower()
 proc_name = "lambda-server"
 # Its socket would be a file in the home folder, of no use here.
 control_socket_disable = True

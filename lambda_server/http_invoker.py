@@ -7,15 +7,18 @@ import logging
 import select
 import threading
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from typing import Final
 
 from lambda_protocol.errors import ResourceNotReadyException, ServiceException
 from lambda_protocol.function_name import function_not_found
 from lambda_protocol.invocation import Invocation, Outcome
 from lambda_protocol.invoke_http import decode_response, encode_request
 from lambda_protocol.limits import REPLY_GRACE_S
+from lambda_server.endpoints import Endpoints, connection_to, shortened
 
 logger = logging.getLogger(__name__)
+
+_NOTHING_SET: Final = "neither AMQP_URI nor LAMBDA_ENDPOINTS is set"
 
 
 class HttpInvoker:
@@ -26,6 +29,7 @@ class HttpInvoker:
     ) -> None:
         """``endpoints`` maps a function's name to its rapid's base URL."""
         self._endpoints = endpoints
+        self._health = Endpoints(endpoints)
         self._connect_timeout_s = connect_timeout_s
         self._answer_timeout_s = answer_timeout_s
         self._local = threading.local()
@@ -54,9 +58,23 @@ class HttpInvoker:
             raise ServiceException(f"The connection to the instance of {name} was lost.") from error
         return decode_response(response.status, response.headers.get, body)
 
+    def announce(self) -> None:
+        """Log that no function is configured, if so."""
+        if not self._endpoints:
+            logger.warning("no function can be called: %s", _NOTHING_SET)
+
     def missing(self) -> str | None:
-        """Return what keeps the server from being ready, or None."""
-        return None if self._endpoints else "neither AMQP_URI nor LAMBDA_ENDPOINTS is set"
+        """Return what keeps the server from being ready, or None: one live endpoint is enough."""
+        if not self._endpoints:
+            return _NOTHING_SET
+        silent = self._health.silent()
+        if len(silent) < len(self._endpoints):
+            return None
+        return f"no endpoint of LAMBDA_ENDPOINTS answers: {shortened(silent)}"
+
+    def silent(self) -> tuple[str, ...]:
+        """Return the functions whose endpoint does not answer."""
+        return self._health.silent()
 
     def _connected(self, name: str, url: str) -> http.client.HTTPConnection:
         """Return this thread's connection to ``url``, live as far as one can tell."""
@@ -69,11 +87,7 @@ class HttpInvoker:
             if not select.select([connection.sock], [], [], 0)[0]:
                 return connection
             connection.close()  # readable between calls: the peer has closed it
-        parts = urlsplit(url)
-        assert parts.hostname is not None  # checked by Config
-        connection = http.client.HTTPConnection(
-            parts.hostname, parts.port or 80, timeout=self._connect_timeout_s
-        )
+        connection = connection_to(url, self._connect_timeout_s)
         try:
             connection.connect()
         except OSError as error:

@@ -4,13 +4,14 @@ gunicorn's gthread waits for each request in one thread and serves it in another
 twice the price of the call it then makes. Here a connection has its thread until it ends, so
 that "a broker connection per thread" means per caller, and requests are read by the code that
 rapid reads them with. The rest is gthread's: the arbiter, signals, TLS, ``graceful_timeout``,
-``keepalive``, ``worker_connections``, ``max_requests``. Hooks and access logs of single requests
+``keepalive``, ``worker_connections``, ``max_requests``, access logs. Hooks of single requests
 need ``-k gthread``, which serves the same application.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import gc
 import io
@@ -25,6 +26,7 @@ import time
 from collections.abc import Iterable
 from email.utils import formatdate
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -127,7 +129,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
                 while self._serve_one(connection, reader):
                     pass
             except BadRequestError as error:
-                sock.sendall(_render(error))
+                self._refuse(connection, error)
                 sock.shutdown(socket.SHUT_WR)
                 reader.discard()
 
@@ -136,15 +138,21 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         if request is None:
             return False
         self._busy[connection] = True
+        started = time.monotonic()
         reader.read_body(request)
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False
         response = _Response(connection.sock, request)
-        chunks = self.wsgi(self._environ(connection, request), response.start)
-        if not self.alive or not self.cfg.keepalive:  # the stop may have begun during the call
-            request.is_last = True
-        response.send(chunks)
+        environ = self._environ(connection, request)
+        try:
+            chunks = self.wsgi(environ, response.start)
+            if not self.alive or not self.cfg.keepalive:  # the stop may have begun during the call
+                request.is_last = True
+            response.send(chunks)
+        finally:
+            took = datetime.timedelta(seconds=time.monotonic() - started)
+            self.log.access(response, request, environ, took)
         if request.is_last and (request.is_oversize or request.is_truncated):
             reader.discard()
         self._busy[connection] = False
@@ -157,6 +165,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
             "SCRIPT_NAME": "",
             "PATH_INFO": _decoded(request.path),
             "QUERY_STRING": request.query,
+            "RAW_URI": f"{request.path}?{request.query}" if request.query else request.path,
             "SERVER_PROTOCOL": request.version,
             "SERVER_NAME": "localhost",
             "SERVER_PORT": "80",
@@ -182,6 +191,16 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         environ["CONTENT_LENGTH"] = str(max(request.body_size, int(request.is_truncated)))
         return environ
 
+    def _refuse(self, connection: TConn, error: BadRequestError) -> None:
+        """Answer bytes that never became a request."""
+        head, body = _render(error)
+        connection.sock.sendall(head + body)
+        environ = dict.fromkeys(("REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL"), "-")
+        if isinstance(connection.client, tuple):
+            environ["REMOTE_ADDR"] = connection.client[0]
+        response = SimpleNamespace(status=str(error.status), headers=[], sent=len(body))
+        self.log.access(response, SimpleNamespace(headers={}), environ, datetime.timedelta())
+
     def _finish(self) -> None:
         """Wait for the requests in hand, for graceful_timeout at most; drop idle connections."""
         deadline = time.monotonic() + self.cfg.graceful_timeout
@@ -199,20 +218,21 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
 
 
 class _Response:
-    """What the application answers, as it goes out."""
+    """What the application answers, as it goes out; the access log reads the public fields."""
 
     def __init__(self, sock: socket.socket, request: Request) -> None:
         self._socket = sock
         self._request = request
-        self._status = ""
-        self._headers: list[tuple[str, str]] = []
+        self.status = "500 Internal Server Error"  # of an application that raised
+        self.headers: list[tuple[str, str]] = []
+        self.sent = 0  #: bytes of the body
         self._is_started = False
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         """Take status and headers; WSGI's ``start_response``."""
         if exc_info is not None and self._is_started:
             raise exc_info[1].with_traceback(exc_info[2])
-        self._status, self._headers = status, headers
+        self.status, self.headers = status, headers
         return self._refuse_write
 
     def send(self, chunks: Iterable[bytes]) -> None:
@@ -220,13 +240,16 @@ class _Response:
         try:
             if isinstance(chunks, list | tuple) or self._has("content-length"):
                 body = b"".join(chunks)
-                self._socket.sendall(self._head(len(body)) + (body if self._has_body else b""))
+                head = self._head(len(body))
+                self.sent = len(body) if self._has_body else 0
+                self._socket.sendall(head + body if self._has_body else head)
                 return
             first = next(iter_chunks := iter(chunks), b"")  # starts the response
             self._socket.sendall(self._head(None))
             for chunk in (first, *iter_chunks) if self._has_body else ():
                 if chunk:
                     self._socket.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                    self.sent += len(chunk)
             self._socket.sendall(b"0\r\n\r\n" if self._has_body else b"")
         finally:
             if hasattr(chunks, "close"):
@@ -234,18 +257,18 @@ class _Response:
 
     @property
     def _has_body(self) -> bool:
-        return self._request.method != "HEAD" and self._status[:3] not in ("204", "304")
+        return self._request.method != "HEAD" and self.status[:3] not in ("204", "304")
 
     def _has(self, name: str) -> bool:
-        return any(header.lower() == name for header, _ in self._headers)
+        return any(header.lower() == name for header, _ in self.headers)
 
     def _head(self, length: int | None) -> bytes:
         self._is_started = True
-        lines = [f"HTTP/1.1 {self._status}", "Server: lambda-server", f"Date: {_http_date()}"]
-        lines += [f"{name}: {value}" for name, value in self._headers]
+        lines = [f"HTTP/1.1 {self.status}", "Server: lambda-server", f"Date: {_http_date()}"]
+        lines += [f"{name}: {value}" for name, value in self.headers]
         if length is None:
             lines.append("Transfer-Encoding: chunked")
-        elif not self._has("content-length") and self._status[:3] != "204":
+        elif not self._has("content-length") and self.status[:3] != "204":
             lines.append(f"Content-Length: {length}")
         lines.append("Connection: close" if self._request.is_last else "Connection: keep-alive")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
@@ -274,11 +297,11 @@ def _date_of(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
-def _render(error: BadRequestError) -> bytes:
-    """Return the answer to bytes that never became a request, in the shape every SDK reads."""
+def _render(error: BadRequestError) -> tuple[bytes, bytes]:
+    """Return head and body of the answer to no request, in the shape every SDK reads."""
     shown = BadRequestException(str(error)) if error.status < 500 else ServiceException(str(error))
     response: HttpResponse = encode_error(shown, new_request_id())
     lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in response.headers]
     lines += [f"Content-Length: {len(response.body)}", "", ""]
-    return "\r\n".join(lines).encode("latin-1") + response.body
+    return "\r\n".join(lines).encode("latin-1"), response.body

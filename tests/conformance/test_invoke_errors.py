@@ -89,7 +89,8 @@ def test_boto3_raises_resource_not_found(door: Door) -> None:
 
 @conformance(29)
 def test_boto3_raises_resource_not_ready(start_server: StartServer) -> None:
-    server = start_server(LAMBDA_ENDPOINTS=f"f=http://127.0.0.1:{free_ports(1)[0]}")
+    nobody = f"http://127.0.0.1:{free_ports(1)[0]}"
+    server = start_server(LAMBDA_ENDPOINTS=f"f={nobody}", ready=False)
     client = boto3_client(server.url)
 
     with pytest.raises(client.exceptions.ResourceNotReadyException) as caught:
@@ -250,6 +251,9 @@ class Broken:
 
     def missing(self) -> str | None:
         return None
+
+    def silent(self) -> tuple[str, ...]:
+        return ()
 
 
 @pytest.fixture

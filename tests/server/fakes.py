@@ -26,6 +26,10 @@ class FakeInvoker:
         self.result: Outcome | Exception = Outcome(payload=b'"done"')
         self.lack: str | None = None
 
+    def silent(self) -> tuple[str, ...]:
+        """Return no function."""
+        return ()
+
     def invoke(self, invocation: Invocation) -> Outcome:
         """Keep ``invocation``, and return or raise ``result``."""
         self.invocations.append(invocation)
@@ -61,7 +65,8 @@ class FakeInstance:
     def __init__(self, reply: Reply = echo) -> None:
         self.reply = reply
         self.hangs_up_after_answer = False
-        self.requests: list[Request] = []
+        self.requests: list[Request] = []  #: calls
+        self.health_checks: list[Request] = []
         self.connections = 0
         self._gate = threading.Event()
         self._gate.set()
@@ -124,7 +129,7 @@ class FakeInstance:
         with contextlib.suppress(OSError, BadRequestError), sock:
             while (request := reader.read_head(waits_forever=True)) is not None:
                 reader.read_body(request)
-                self.requests.append(request)
+                (self.requests if request.method == "POST" else self.health_checks).append(request)
                 answer, is_last = self.reply(request), self.hangs_up_after_answer
                 self._gate.wait(LIMIT_S)
                 if answer is None:

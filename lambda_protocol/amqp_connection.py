@@ -60,6 +60,23 @@ ChannelClosedByBroker = pika.exceptions.ChannelClosedByBroker
 BrokerLost = (OSError, pika.exceptions.AMQPError)
 
 
+_NOT_FOUND: Final = 404
+
+
+def is_missing(error: Exception) -> bool:
+    """Return whether RabbitMQ closed a channel for a queue that does not exist.
+
+    RabbitMQ answers 404 as well for a queue that exists on a node that is down. Only the text
+    tells them apart: "no queue 'F' in vhost '/'" against "home node 'N' of durable queue 'F' in
+    vhost '/' is down or inaccessible". Source: RabbitMQ, rabbit_misc, not_found and absent.
+    """
+    return (
+        isinstance(error, ChannelClosedByBroker)
+        and error.reply_code == _NOT_FOUND
+        and error.reply_text.startswith("NOT_FOUND - no ")
+    )
+
+
 class NotSentError(ConnectionError):
     """The connection was gone before the first byte was written."""
 

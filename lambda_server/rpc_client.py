@@ -13,12 +13,14 @@ from lambda_protocol.amqp_connection import (
     ChannelClosed,
     ChannelClosedByBroker,
     Parameters,
+    is_missing,
 )
 from lambda_protocol.amqp_frames import Delivery, encode_publish
 from lambda_protocol.errors import (
     LambdaApiError,
     ResourceNotReadyException,
     ServiceException,
+    ServiceUnavailable,
     TooManyRequestsException,
 )
 from lambda_protocol.event_amqp import encode_event, event_queue
@@ -43,6 +45,7 @@ class RpcClient:
         self._replies: deque[Delivery] = deque()  # of the current call: frames, then the outcome
         self._is_returned = False
         self._events: Channel | None = None
+        self._events_closed: Exception | None = None  # why the last one was
         self._confirms: list[bool] = []
         self._connection = AmqpConnection(parameters, self._on_delivery)
         try:
@@ -88,11 +91,26 @@ class RpcClient:
             self._waiting_for = None
 
     def publish_event(self, invocation: Invocation) -> None:
-        """Publish an Event and wait for the broker's confirm; raises ``LambdaApiError``."""
+        """Publish an Event and wait for the broker's confirm; raises ``LambdaApiError``.
+
+        404 when the function has no call queue, as for a call. A function whose call queue is on
+        a node that is down exists, and its event queue may be reached.
+        """
+        try:
+            self._publish_event(invocation, asks_for_function=True)
+        except ChannelClosedByBroker as error:
+            if is_missing(error):
+                raise function_not_found(invocation.function) from error
+            if error.reply_code != _NOT_FOUND:
+                raise
+            self._publish_event(invocation, asks_for_function=False)
+
+    def _publish_event(self, invocation: Invocation, *, asks_for_function: bool) -> None:
         channel = self._confirming_channel()
+        queue = event_queue(invocation.function)
         frames = encode_publish(
             channel.channel_number,
-            event_queue(invocation.function),
+            queue,
             encode_event(Event.accepted(invocation)),
             invocation.payload,
             frame_max=self._connection.frame_max,
@@ -100,6 +118,9 @@ class RpcClient:
         )
         self._is_returned = False
         self._confirms.clear()
+        if asks_for_function:
+            # No answer is a yes. After a no RabbitMQ has closed the channel, and drops the event.
+            channel.queue_declare(invocation.function.queue_name, passive=True)
         self._connection.send(frames)
         deadline = time.monotonic() + self._queue_timeout_s
         while not self._confirms:
@@ -109,9 +130,12 @@ class RpcClient:
                 raise ServiceException("The broker did not confirm the event in time.")
             self._connection.poll(left)
             if channel.is_closed:
-                raise ChannelClosed(0, "the events channel was closed")
+                raise self._events_closed or ChannelClosed(0, "the events channel was closed")
         if self._is_returned:
-            raise function_not_found(invocation.function)
+            raise ServiceUnavailable(
+                f"The function {invocation.function.name} takes no asynchronous invocations: "
+                f"its queue {queue} does not exist."
+            )
         if not self._confirms[0]:
             raise ServiceException("The broker refused the event.")
 
@@ -183,10 +207,14 @@ class RpcClient:
         if properties.correlation_id == self._waiting_for or self._waiting_for is None:
             self._is_returned = True
 
+    def _on_events_closed(self, _channel: Channel, reason: Exception) -> None:
+        self._events_closed = reason
+
     def _confirming_channel(self) -> Channel:
         if self._events is None or not self._events.is_open:
             channel = self._connection.open_channel()
             channel.add_on_return_callback(self._on_return)
+            channel.add_on_close_callback(self._on_events_closed)
             self._connection.call(
                 channel,
                 "confirm_delivery",

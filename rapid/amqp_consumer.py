@@ -148,8 +148,10 @@ class AmqpConsumer:
         connection = AmqpConnection(self._parameters, on_delivery, wake_fd=self._wake_reader)
         try:
             link = self._open(connection)
-            self._adapt(link)  # from here on calls come in
+            # A function is found by its call queue, so the event queue has to be there before.
             self._open_events(link)
+            self._declare(link)
+            self._adapt_calls(link)  # from here on calls come in
             self._link = link
             logger.info("consuming", extra={"queue": self._function.name, "broker": self._broker})
             while not self._stopping.is_set():
@@ -181,22 +183,24 @@ class AmqpConsumer:
 
     def _open(self, connection: AmqpConnection) -> AmqpLink:
         channel = connection.open_channel()
-        queue, queue_type = self._function.queue_name, self._queue_arguments["x-queue-type"]
-        window = Window(connection, channel, queue, queue_type=queue_type)
+        queue_type = self._queue_arguments["x-queue-type"]
+        window = Window(connection, channel, self._function.queue_name, queue_type=queue_type)
         link = AmqpLink(self._parameters, connection, channel, window, self._defer)
-        link.declare(
-            channel,
-            queue,
-            self._queue_arguments,
-            settings="AMQP_QUEUE_TYPE and AMQP_QUEUE_EXPIRES",
-            auto_delete=self._is_auto_delete,
-        )
         channel.add_on_cancel_callback(lambda _frame: link.lose("the queue was deleted"))
         channel.add_on_close_callback(lambda _channel, reason: link.lose(str(reason)))
         return link
 
+    def _declare(self, link: AmqpLink) -> None:
+        link.declare(
+            link.channel,
+            self._function.queue_name,
+            self._queue_arguments,
+            settings="AMQP_QUEUE_TYPE and AMQP_QUEUE_EXPIRES",
+            auto_delete=self._is_auto_delete,
+        )
+
     def _open_events(self, link: AmqpLink) -> None:
-        """Take events as well, if their queues are to be had; calls do not wait for that.
+        """Take events as well, if their queues are to be had; without them calls go on.
 
         Where most nodes of a cluster are down, a quorum queue is there and does not answer.
         """
@@ -218,9 +222,12 @@ class AmqpConsumer:
             return limit_s
         return min(limit_s, max(0.0, self._events_due - time.monotonic()))
 
+    def _adapt_calls(self, link: AmqpLink) -> None:
+        link.window.adapt(0 if self._is_draining else self._load.call_prefetch())
+
     def _adapt(self, link: AmqpLink) -> None:
         """Consume as much as the load allows; nothing while we drain."""
-        link.window.adapt(0 if self._is_draining else self._load.call_prefetch())
+        self._adapt_calls(link)
         if self.events.is_open:
             self.events.adapt(is_draining=self._is_draining)
 

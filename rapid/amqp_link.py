@@ -42,6 +42,7 @@ class AmqpLink:
     ) -> None:
         """``defer`` runs something soon in the consumer's thread, one after the other."""
         self.connection = connection
+        self.channel = channel
         self.window = window
         self.lost_reason: str | None = None
         self._parameters = parameters

@@ -1050,6 +1050,10 @@ def test_a_classic_queue_is_back_when_its_node_is(
     a.kill()
     seconds, meanwhile = timed(lambda: server.invoke(name))
     wait_until(lambda: not is_ready(rapid), "rapid to notice")
+    wait_until(
+        lambda: server.invoke(name, X_Amz_Invocation_Type="Event").status == 202,
+        "an event to be accepted by the queue that is replicated",
+    )
     a.start()
 
     assert meanwhile.status >= 400

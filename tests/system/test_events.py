@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pika
+import pika.spec
 import pytest
 
 from scripts.rabbitmq_node import RabbitmqNode
@@ -195,6 +196,40 @@ def test_a_stopping_instance_finishes_what_runs_and_hands_back_what_does_not(
     wait_until(lambda: amqp.waiting(f"{name}.events") == 1, "the other event to be in its queue")
     assert len(chronicle.attempts) == 1
     assert amqp.waiting(f"{name}.dead") == 0
+
+
+def test_the_queue_by_which_a_function_is_found_is_declared_last(
+    start_rapid: StartRapid, broker: str, proxy: Proxy, name: str
+) -> None:
+    start_rapid(ECHO, AMQP_URI=through(proxy, broker), AWS_LAMBDA_FUNCTION_NAME=name)
+
+    declared = [m.queue for m in proxy.methods if isinstance(m, pika.spec.Queue.Declare)]
+    assert declared == [f"{name}.dead", f"{name}.events", name]
+
+
+@pytest.mark.parametrize("kind", ["RequestResponse", "Event", "DryRun"])
+def test_a_function_without_its_call_queue_is_not_found(
+    server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient, name: str, kind: str
+) -> None:
+    start_rapid(ECHO, AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name).stop()
+    amqp.delete(name)
+
+    answer = server.invoke(name, X_Amz_Invocation_Type=kind)
+
+    assert (answer.status, amqp.waiting(f"{name}.events")) == (404, 0)
+
+
+def test_a_function_without_an_event_queue_is_found_and_takes_no_events(
+    server: Server, amqp: AmqpClient, name: str
+) -> None:
+    """A worker of another make has a queue for calls alone."""
+    amqp.declare(name)
+
+    answer = server.invoke(name, X_Amz_Invocation_Type="Event")
+
+    assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (503, "ServiceException")
+    assert f"{name}.events does not exist" in answer.json()["Message"]
+    assert server.invoke(name, X_Amz_Invocation_Type="DryRun").status == 204
 
 
 def test_calls_go_on_when_the_event_queue_cannot_be_had(

@@ -27,6 +27,7 @@ from rapid.destinations import Destination, HttpDestination, parse_destination
 from rapid.events import RetryPolicy
 from rapid.function_environ import extension_environ, function_environ
 from rapid.log_lines import LEVELS
+from rapid.metadata_api import first_zone_id
 
 _BARE_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -57,6 +58,7 @@ class Config:
     system_log_level: str  #: of the platform's
     has_openfaas: bool
     is_snap_start: bool
+    availability_zone_id: str  #: what the metadata endpoint answers
     invoke_api: tuple[str, int]
     runtime_api: tuple[str, int]
     extensions_dir: Path
@@ -119,6 +121,7 @@ class Config:
             system_log_level=env.choice("AWS_LAMBDA_SYSTEM_LOG_LEVEL", "INFO", LEVELS),
             has_openfaas=env.flag("ENABLE_OPENFAAS"),
             is_snap_start=env.text("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start",
+            availability_zone_id=env.text("RAPID_AVAILABILITY_ZONE_ID") or first_zone_id(region),
             invoke_api=flags.invoke_api
             or (
                 env.text("INVOKE_API_HOST", "0.0.0.0"),  # noqa: S104 - a container's front door

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from lambda_protocol.errors import ErrorType
-from lambda_protocol.invocation import Outcome
+from lambda_protocol.invocation import Outcome, new_request_id
 from rapid.call import Call, Failure, timed_out
 from rapid.config import Config
 from rapid.diagnosis import failed_init
@@ -79,6 +79,7 @@ class ExecutionEnvironment:
         ``init_phase`` is ``init``, or ``invoke`` when a failed init is done again for a call.
         """
         self.index = index
+        self.metadata_token = new_request_id()  #: what its processes show the metadata endpoint
         self._config = config
         self._lock = lock
         self._owner = owner
@@ -327,7 +328,13 @@ class ExecutionEnvironment:
             clock=self._clock,
         )
         self._journal.begin_init()
-        launch = Launch(self._config, self._sandbox, index=self.index, runtime_api=self._address)
+        launch = Launch(
+            self._config,
+            self._sandbox,
+            index=self.index,
+            runtime_api=self._address,
+            metadata_token=self.metadata_token,
+        )
         try:
             self._start_extensions(launch, paths)
             if self._wait_for_registrations():

@@ -32,7 +32,9 @@ _TURN_CHECK_S: Final = 1.0
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 Headers = tuple[tuple[str, str], ...] | list[tuple[str, str]]
-JSON: Final = (("Content-Type", "application/json"),)
+#: Every answer of the Runtime API has a Content-Type: awslambdaric crashes on one without.
+JSON: Final[Headers] = (("Content-Type", "application/json"),)
+TEXT: Final[Headers] = (("Content-Type", "text/plain; charset=utf-8"),)
 
 
 class Exchange:

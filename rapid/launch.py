@@ -32,12 +32,24 @@ class LaunchError(Exception):
 class Launch:
     """One environment's start. One thread: the environment's."""
 
-    def __init__(self, config: Config, sandbox: Sandbox, *, index: int, runtime_api: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sandbox: Sandbox,
+        *,
+        index: int,
+        runtime_api: str,
+        metadata_token: str,
+    ) -> None:
         """Start processes in ``sandbox``, of environment number ``index``."""
         self._config = config
         self._sandbox = sandbox
         self._index = index
         self._runtime_api = runtime_api
+        self._metadata = {
+            "AWS_LAMBDA_METADATA_API": runtime_api,
+            "AWS_LAMBDA_METADATA_TOKEN": metadata_token,
+        }
 
     def prepare_extensions(self, paths: list[Path]) -> dict[str, str]:
         """Return the variables of external extensions, whose names are known from now on.
@@ -47,7 +59,7 @@ class Launch:
         if len(paths) > MAX_EXTENSIONS:
             message = f"{len(paths)} extensions; the limit is {MAX_EXTENSIONS}"
             raise LaunchError(Failure(ErrorType.TOO_MANY_EXTENSIONS, message))
-        environ = self._config.extension_environ(self._index, self._runtime_api)
+        environ = self._config.extension_environ(self._index, self._runtime_api) | self._metadata
         if paths and not add_sandbox_names():
             environ["AWS_SAM_LOCAL"] = "true"  # makes AWS's samples listen on every address
         return environ
@@ -74,7 +86,7 @@ class Launch:
             self._config.handler,
             extra={"env": self._index},
         )
-        environ = self._config.runtime_environ(self._index, self._runtime_api)
+        environ = self._config.runtime_environ(self._index, self._runtime_api) | self._metadata
         descriptor = self._sandbox.capture.log_descriptor
         if descriptor is not None:
             environ["_LAMBDA_TELEMETRY_LOG_FD"] = str(descriptor)

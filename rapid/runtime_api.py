@@ -19,7 +19,9 @@ from rapid.call import Failure
 from rapid.config import Config
 from rapid.environment import ExecutionEnvironment
 from rapid.extensions_api import ExtensionsApi
-from rapid.http_service import JSON, Exchange, Headers, HttpService
+from rapid.http_service import JSON, TEXT, Exchange, HttpService
+from rapid.metadata_api import PATH as METADATA
+from rapid.metadata_api import MetadataApi
 from rapid.phases import PostedId, RuntimeApiError
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class RuntimeApiListener:
         self._environment: ExecutionEnvironment | None = None
         self._is_snap_start = config.is_snap_start
         self._extensions_api = ExtensionsApi(config)
+        self._metadata_api = MetadataApi(config.availability_zone_id)
         self._service = HttpService(
             address,
             self.handle,
@@ -116,7 +119,9 @@ class RuntimeApiListener:
             environment.restore()
             exchange.answer(200, JSON)
         elif path == f"{_PREFIX}/ping":
-            exchange.answer(200, _TEXT, b"pong")
+            exchange.answer(200, TEXT, b"pong")
+        elif path == METADATA:
+            self._metadata_api.answer(environment.metadata_token, exchange)
         elif not self._extensions_api.handle(environment, exchange):
             _not_found(exchange)
 
@@ -212,11 +217,11 @@ def _refuse(exchange: Exchange, status: int, error_type: str, message: str) -> N
 
 
 def _not_found(exchange: Exchange) -> None:
-    exchange.answer(404, _TEXT, b"404 page not found\n")
+    exchange.answer(404, TEXT, b"404 page not found\n")
 
 
 def _method_not_allowed(exchange: Exchange) -> None:
-    exchange.answer(405, _TEXT)
+    exchange.answer(405, TEXT)
 
 
 def _error_body(error_type: str, message: str) -> bytes:
@@ -227,8 +232,6 @@ def _type_of(status: int) -> str:
     return "InternalServerError" if status >= 500 else "InvalidRequest"
 
 
-#: Every answer has a Content-Type: awslambdaric crashes on one without.
-_TEXT: Final[Headers] = (("Content-Type", "text/plain; charset=utf-8"),)
 _RESPONSE_TOO_LARGE: Final = Failure(
     ErrorType.RESPONSE_TOO_LARGE,
     payload=json.dumps(

@@ -291,11 +291,7 @@ ITEMS: Final[tuple[Item, ...]] = (
             "Two tenants never share an environment.",
             _later("environments are not kept apart by tenant yet"),
         ),
-        (
-            126,
-            "The metadata endpoint answers with its token and is 401 without.",
-            _later("the metadata endpoint is not served, nor are its variables set"),
-        ),
+        (126, "The metadata endpoint answers with its token and is 401 without."),
         (
             127,
             "next gives each attempt an invocation id; an answer that echoes a stale one is 410.",

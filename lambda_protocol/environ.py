@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from lambda_protocol.address import Address, parse_host
+
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 
@@ -25,7 +27,8 @@ class BrokerAddress:
     def __repr__(self) -> str:
         """Return the address without user and password."""
         parts = urllib.parse.urlsplit(self.uri)
-        return f"{parts.scheme}://{parts.hostname}:{parts.port or _PORTS[parts.scheme]}{parts.path}"
+        port = parts.port or _PORTS[parts.scheme]
+        return f"{parts.scheme}://{Address(parts.hostname or '', port)}{parts.path}"
 
     __str__ = __repr__
 
@@ -51,6 +54,13 @@ class Environ:
         if text.strip().lower() in _FALSE:
             return False
         raise ConfigError(f"{name} is {text!r}; expected TRUE or FALSE")
+
+    def host(self, name: str, default: str) -> str:
+        """Return a host name or an IP address, without brackets."""
+        try:
+            return parse_host(self.text(name, default))
+        except ValueError as error:
+            raise ConfigError(f"{name} is {error}") from None
 
     def integer(self, name: str, default: int, *, least: int, most: int) -> int:
         """Return a whole number from ``least`` to ``most``."""

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 import click
 
+from lambda_protocol.address import Address, parse_host
 from lambda_protocol.environ import ConfigError, Environ
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import parse_function_name
@@ -69,7 +70,11 @@ def dev(file: Path, host: str, port: int) -> None:
     from lambda_server.dev import DevError, read_functions, run
 
     try:
-        sys.exit(run(read_functions(file), host=host, port=port, say=click.echo))
+        address = Address(parse_host(host), port)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}", param_hint="--host") from error
+    try:
+        sys.exit(run(read_functions(file), address=address, say=click.echo))
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except DevError as error:
@@ -226,16 +231,14 @@ def _shown(payload: bytes) -> object:
 
 
 def _connect(endpoint_url: str) -> HTTPConnection:
-    wrong = click.UsageError(f"--endpoint-url is {endpoint_url!r}; expected http://HOST:PORT")
     try:
-        parts = urlsplit(endpoint_url)
-        port = parts.port
+        address = Address.of_url(endpoint_url)
     except ValueError:
-        raise wrong from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise wrong
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    return kind(parts.hostname, port, timeout=FUNCTION_TIMEOUT_MAX_S + 60)
+        raise click.UsageError(
+            f"--endpoint-url is {endpoint_url!r}; expected http://HOST:PORT"
+        ) from None
+    kind = HTTPSConnection if urlsplit(endpoint_url).scheme == "https" else HTTPConnection
+    return kind(*address, timeout=FUNCTION_TIMEOUT_MAX_S + 60)
 
 
 def _read_payload(text: str) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from lambda_protocol.address import EVERY_HOST, Address
 from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
 from lambda_protocol.limits import FUNCTION_TIMEOUT_MAX_S, INVOKE_QUEUE_TIMEOUT_S
 from lambda_protocol.log_format import LEVEL_NAMES
@@ -14,6 +15,7 @@ from lambda_protocol.log_format import LEVEL_NAMES
 #: RabbitMQ takes an expiration of 32 bits of milliseconds; no caller waits for a day.
 _QUEUE_TIMEOUT_MAX_S = 86_400
 
+_ADDRESS = Address(EVERY_HOST, 8080)
 _NAME = re.compile(r"[a-zA-Z0-9_.-]+")
 
 
@@ -22,7 +24,7 @@ class Config:
     """Everything the server was told; made once, by :meth:`from_environ`."""
 
     broker: BrokerAddress | None = None
-    endpoints: Mapping[str, str] = field(default_factory=dict)  #: function name → base URL
+    endpoints: Mapping[str, Address] = field(default_factory=dict)  #: function name → its rapid
     region: str = "us-east-1"
     account_id: str = "123456789012"
     queue_timeout_s: float = INVOKE_QUEUE_TIMEOUT_S  #: how long a call may wait unstarted
@@ -31,8 +33,7 @@ class Config:
     checks_payload: bool = True
     log_level: str = "INFO"
     logs_structured: bool = False
-    host: str = "0.0.0.0"  # noqa: S104 - a container's front door
-    port: int = 8080
+    address: Address = _ADDRESS
     workers: int = 1  #: gunicorn's processes
 
     @classmethod
@@ -64,29 +65,30 @@ class Config:
             checks_payload=env.flag("CHECK_PAYLOAD", default=True),
             log_level=env.choice("LOG_LEVEL", "INFO", LEVEL_NAMES),
             logs_structured=env.flag("USE_STRUCTURED_LOGGING"),
-            host=env.text("INVOKE_API_HOST", "0.0.0.0"),  # noqa: S104
-            port=env.integer("PORT", 8080, least=0, most=65535),
+            address=Address(
+                env.host("INVOKE_API_HOST", EVERY_HOST),
+                env.integer("PORT", 8080, least=0, most=65535),
+            ),
             workers=env.integer("WEB_CONCURRENCY", 1, least=1, most=1024),
         )
 
 
-def _endpoints(text: str) -> dict[str, str]:
+def _endpoints(text: str) -> dict[str, Address]:
     """Return ``echo=http://127.0.0.1:8081,…`` as a mapping."""
-    endpoints: dict[str, str] = {}
+    endpoints: dict[str, Address] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, _, url = item.partition("=")
-        if not _NAME.fullmatch(name) or not _is_base_url(url):
+        try:
+            endpoints[name] = Address.of_url(url)
+            is_right = urlsplit(url)._replace(netloc="") in _NOTHING_ELSE
+        except ValueError:
+            is_right = False
+        if not is_right or not _NAME.fullmatch(name):
             raise ConfigError(
                 f"LAMBDA_ENDPOINTS has {item!r}; expected NAME=http://HOST:PORT, comma-separated"
             )
-        endpoints[name] = url.rstrip("/")
     return endpoints
 
 
-def _is_base_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return False
-    return parts.scheme == "http" and bool(parts.hostname) and parts.path in ("", "/")
+#: What is left of a base URL without its address.
+_NOTHING_ELSE = (urlsplit("http:"), urlsplit("http:/"))

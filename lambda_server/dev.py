@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from lambda_protocol.address import Address
 from lambda_protocol.environ import ConfigError
 
 #: How long a function's init, or the server's start, is waited for, seconds.
@@ -28,8 +28,6 @@ _POLL_S: Final = 0.05
 
 #: What a rapid whose function does not start says of itself.
 INIT_FAILED: Final = "the function's init has failed"
-#: Where to reach a program that listens on every address.
-_REACHED_AT: Final = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _KEYS: Final = {"command", "cwd", "timeout", "memory", "concurrency", "handler", "environment"}
@@ -68,12 +66,12 @@ def read_functions(path: Path) -> list[Function]:
     return [_function(path, name, table) for name, table in tables.items()]
 
 
-def run(functions: list[Function], *, host: str, port: int, say: Say) -> int:
+def run(functions: list[Function], *, address: Address, say: Say) -> int:
     """Start everything, say where it is, and wait until a signal ends it; return the exit code.
 
     Raises ``DevError``. One thread, the main one.
     """
-    _require_free(host, port)
+    _require_free(address)
     stop = _StopRequest()
     with contextlib.ExitStack() as stack:
         endpoints = []
@@ -85,7 +83,7 @@ def run(functions: list[Function], *, host: str, port: int, say: Say) -> int:
             waited_s = program.wait_ready(stop)
             say(f"{function.name}: ready in {waited_s:.1f} s ({program.url})")
         pairs = [f"{function.name}={program.url}" for function, program in endpoints]
-        server = _start_server(host, port, ",".join(pairs))
+        server = _start_server(address, ",".join(pairs))
         stack.callback(server.stop)
         server.wait_ready(stop)
         say(f"serving on {server.url}; stop with Ctrl-C. Try:")
@@ -117,13 +115,17 @@ class _Program:
     """A child process that serves HTTP."""
 
     def __init__(
-        self, name: str, argv: list[str], environ: dict[str, str], cwd: Path | None = None
+        self,
+        name: str,
+        argv: list[str],
+        environ: dict[str, str],
+        address: Address,
+        cwd: Path | None = None,
     ) -> None:
-        host = environ["INVOKE_API_HOST"]
-        self._host = _REACHED_AT.get(host, host)
-        self._port = int(environ["PORT"])
-        self.url = f"http://{self._host}:{self._port}"
+        self._address = address.reached
+        self.url = self._address.url
         self._name = name
+        environ |= {"INVOKE_API_HOST": address.host, "PORT": str(address.port)}
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own programs
                 argv, env=environ, cwd=cwd, process_group=0
@@ -162,7 +164,7 @@ class _Program:
 
     def _status(self) -> str:
         """Return what ``/readyz`` says: ``ready``, or what is missing."""
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=2)
+        connection = http.client.HTTPConnection(*self._address, timeout=2)
         try:
             connection.request("GET", "/readyz")
             return str(json.load(connection.getresponse())["status"])
@@ -173,29 +175,21 @@ class _Program:
 
 
 def _start_rapid(function: Function) -> _Program:
-    port = _free_port()
     environ = {
         **_inherited(),
         **function.environment,
-        "INVOKE_API_HOST": "127.0.0.1",
-        "PORT": str(port),
         "RUNTIME_API_PORT": "0",
         "AWS_LAMBDA_FUNCTION_NAME": function.name,
     }
     # -P: the function's folder must not shadow our modules.
     argv = [sys.executable, "-P", "-m", "rapid", *function.command]
-    return _Program(function.name, argv, environ, function.cwd)
+    return _Program(function.name, argv, environ, _free_address(), function.cwd)
 
 
-def _start_server(host: str, port: int, endpoints: str) -> _Program:
-    environ = {
-        **_inherited(),
-        "INVOKE_API_HOST": host,
-        "PORT": str(port),
-        "LAMBDA_ENDPOINTS": endpoints,
-    }
+def _start_server(address: Address, endpoints: str) -> _Program:
+    environ = {**_inherited(), "LAMBDA_ENDPOINTS": endpoints}
     argv = [sys.executable, "-m", "gunicorn", "-c", "python:lambda_server.gunicorn_conf"]
-    return _Program("the server", [*argv, "lambda_server.wsgi"], environ)
+    return _Program("the server", [*argv, "lambda_server.wsgi"], environ, address)
 
 
 def _inherited() -> dict[str, str]:
@@ -241,18 +235,16 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_address() -> Address:
+    with Address("127.0.0.1", 0).bind() as probe:
+        return Address(*probe.getsockname())
 
 
-def _require_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise DevError(
-                f"port {port} of {host} is taken ({error.strerror}); choose another by --port"
-            ) from error
+def _require_free(address: Address) -> None:
+    try:
+        address.bind().close()
+    except OSError as error:
+        raise DevError(
+            f"the server cannot listen on {error.strerror}; choose another address by --host "
+            "and --port"
+        ) from error

@@ -10,7 +10,8 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Final
-from urllib.parse import urlsplit
+
+from lambda_protocol.address import Address
 
 logger = logging.getLogger(__name__)
 
@@ -22,22 +23,15 @@ REMEMBERED_S: Final = 1.0
 _SIDE_BY_SIDE: Final = 64
 
 
-def connection_to(url: str, timeout_s: float) -> http.client.HTTPConnection:
-    """Return a connection to an endpoint, not connected yet."""
-    parts = urlsplit(url)
-    assert parts.hostname is not None  # checked by Config
-    return http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=timeout_s)
-
-
 class Endpoints:
     """The endpoints' health. Thread-safe; a thread that asks makes the others wait for it."""
 
-    def __init__(self, endpoints: Mapping[str, str]) -> None:
-        """``endpoints`` maps a function's name to its rapid's base URL."""
+    def __init__(self, endpoints: Mapping[str, Address]) -> None:
+        """``endpoints`` maps a function's name to its rapid."""
         self._endpoints = endpoints
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(_SIDE_BY_SIDE, "endpoint")  # its threads start on use
-        self._asked: dict[str, Future[bool]] = {}  # guarded by _lock; by URL
+        self._asked: dict[Address, Future[bool]] = {}  # guarded by _lock
         self._silent: tuple[str, ...] = ()  # guarded by _lock
         self._silent_until = -math.inf  # guarded by _lock; monotonic
 
@@ -60,14 +54,16 @@ class Endpoints:
         return after
 
     def _ask_locked(self) -> tuple[str, ...]:
-        for url in set(self._endpoints.values()):
+        for address in set(self._endpoints.values()):
             # A resolver may hold a thread for long: an endpoint has one thread at most.
-            if url not in self._asked or self._asked[url].done():
-                self._asked[url] = self._pool.submit(_answers, url)
+            if address not in self._asked or self._asked[address].done():
+                self._asked[address] = self._pool.submit(_answers, address)
         rounds = math.ceil(len(self._asked) / _SIDE_BY_SIDE)
         wait(self._asked.values(), timeout=rounds * ANSWER_LIMIT_S)
-        live = {url for url, future in self._asked.items() if future.done() and future.result()}
-        return tuple(name for name, url in self._endpoints.items() if url not in live)
+        live = {
+            address for address, future in self._asked.items() if future.done() and future.result()
+        }
+        return tuple(name for name, address in self._endpoints.items() if address not in live)
 
 
 def shortened(names: tuple[str, ...], most: int = 10) -> str:
@@ -76,8 +72,8 @@ def shortened(names: tuple[str, ...], most: int = 10) -> str:
     return ", ".join(names[:most]) + rest
 
 
-def _answers(url: str) -> bool:
-    connection = connection_to(url, ANSWER_LIMIT_S)
+def _answers(address: Address) -> bool:
+    connection = http.client.HTTPConnection(*address, timeout=ANSWER_LIMIT_S)
     try:
         connection.request("GET", "/healthz")
         connection.getresponse()

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from typing import Any
 
+from lambda_protocol.address import EVERY_HOST, Address
 from lambda_protocol.environ import ConfigError
 from lambda_protocol.log_format import level_number
 from lambda_server.config import Config
@@ -27,8 +29,19 @@ except ConfigError as error:
     sys.stderr.write(f"lambda-server: {error}\n")
     sys.exit(2)
 
+
+def _binds(address: Address) -> list[str]:
+    """Return what gunicorn has to bind for ``address``: its IPv6 sockets do as the kernel says."""
+    binds = [str(address.available)]
+    if binds == [str(Address(EVERY_HOST, address.port))]:
+        with socket.socket(socket.AF_INET6) as probe:  # net.ipv6.bindv6only
+            if probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+                binds.append(f"0.0.0.0:{address.port}")
+    return binds
+
+
 workers = _config.workers
-bind = f"{_config.host}:{_config.port}"
+bind = _binds(_config.address)
 # gthread, but each connection keeps its thread; -k gthread works too, at twice the cost a call.
 worker_class = "lambda_server.worker.ConnectionWorker"
 threads = 64  # what -k gthread would use

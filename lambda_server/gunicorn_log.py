@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from gunicorn.glogging import Logger, SafeAtoms
 
+from lambda_protocol.address import peer_host
 from lambda_protocol.environ import Environ
 from lambda_protocol.log_format import make_formatter
 
@@ -60,6 +61,7 @@ class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
         atoms["U"] = target  # undecoded: a line end in a path must not begin a line
         atoms["r"] = f"{environ['REQUEST_METHOD']} {target} {environ['SERVER_PROTOCOL']}"
         atoms["q"] = ""
+        atoms["h"] = peer_host(atoms["h"])
         atoms["f"] = _without_query(atoms["f"])
         return atoms
 

@@ -9,12 +9,13 @@ import threading
 from collections.abc import Mapping
 from typing import Final
 
+from lambda_protocol.address import Address
 from lambda_protocol.errors import ResourceNotReadyException, ServiceException
 from lambda_protocol.function_name import function_not_found
 from lambda_protocol.invocation import Invocation, Outcome
 from lambda_protocol.invoke_http import decode_response, encode_request
 from lambda_protocol.limits import REPLY_GRACE_S
-from lambda_server.endpoints import Endpoints, connection_to, shortened
+from lambda_server.endpoints import Endpoints, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +26,9 @@ class HttpInvoker:
     """Runs invocations over HTTP. Thread-safe: each thread has its own connections."""
 
     def __init__(
-        self, endpoints: Mapping[str, str], *, connect_timeout_s: float, answer_timeout_s: float
+        self, endpoints: Mapping[str, Address], *, connect_timeout_s: float, answer_timeout_s: float
     ) -> None:
-        """``endpoints`` maps a function's name to its rapid's base URL."""
+        """``endpoints`` maps a function's name to its rapid."""
         self._endpoints = endpoints
         self._health = Endpoints(endpoints)
         self._connect_timeout_s = connect_timeout_s
@@ -37,10 +38,10 @@ class HttpInvoker:
     def invoke(self, invocation: Invocation) -> Outcome:
         """Run, accept or check ``invocation``; see ``Invoker``."""
         name = invocation.function.name
-        url = self._endpoints.get(name)
-        if url is None:
+        address = self._endpoints.get(name)
+        if address is None:
             raise function_not_found(invocation.function)
-        connection = self._connected(name, url)
+        connection = self._connected(name, address)
         path, headers = encode_request(invocation)
         try:
             connection.request("POST", path, invocation.payload, headers)
@@ -76,24 +77,24 @@ class HttpInvoker:
         """Return the functions whose endpoint does not answer."""
         return self._health.silent()
 
-    def _connected(self, name: str, url: str) -> http.client.HTTPConnection:
-        """Return this thread's connection to ``url``, live as far as one can tell."""
-        connections: dict[str, http.client.HTTPConnection] | None
+    def _connected(self, name: str, address: Address) -> http.client.HTTPConnection:
+        """Return this thread's connection to ``address``, live as far as one can tell."""
+        connections: dict[Address, http.client.HTTPConnection] | None
         connections = getattr(self._local, "connections", None)
         if connections is None:
             connections = self._local.connections = {}
-        connection = connections.get(url)
+        connection = connections.get(address)
         if connection is not None and connection.sock is not None:
             if not select.select([connection.sock], [], [], 0)[0]:
                 return connection
             connection.close()  # readable between calls: the peer has closed it
-        connection = connection_to(url, self._connect_timeout_s)
+        connection = http.client.HTTPConnection(*address, timeout=self._connect_timeout_s)
         try:
             connection.connect()
         except OSError as error:
             raise ResourceNotReadyException(
-                f"No instance of the function {name} is running at {url}."
+                f"No instance of the function {name} is running at {address.url}."
             ) from error
         connection.sock.settimeout(self._answer_timeout_s + REPLY_GRACE_S)
-        connections[url] = connection
+        connections[address] = connection
         return connection

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from lambda_protocol.address import Address
 from lambda_protocol.environ import ConfigError, Environ
 from lambda_protocol.log_format import LEVEL_NAMES
 
@@ -18,7 +19,7 @@ and the Runtime API to it. With no COMMAND: the first of /var/task/bootstrap, /o
 
 Flags, before the command:
   --log-level LEVEL                              trace debug info warn error fatal [LOG_LEVEL, info]
-  --runtime-interface-emulator-address HOST:PORT Invoke API [INVOKE_API_HOST, PORT: 0.0.0.0:8080]
+  --runtime-interface-emulator-address HOST:PORT Invoke API [INVOKE_API_HOST, PORT: [::]:8080]
   --runtime-api-address HOST:PORT                Runtime API [RUNTIME_API_HOST, RUNTIME_API_PORT:
                                                  127.0.0.1:9001]
   --enable-init-caching                          accepted, as aws-lambda-rie does; changes nothing
@@ -40,8 +41,8 @@ class Flags:
     """What flags said; None where one was not given."""
 
     log_level: str | None = None
-    invoke_api: tuple[str, int] | None = None
-    runtime_api: tuple[str, int] | None = None
+    invoke_api: Address | None = None
+    runtime_api: Address | None = None
 
 
 def split_flags(argv: Sequence[str]) -> tuple[Flags, Sequence[str]]:
@@ -70,8 +71,8 @@ def split_flags(argv: Sequence[str]) -> tuple[Flags, Sequence[str]]:
     return flags, argv[at:]
 
 
-def _address(flag: str, text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"{flag} is {text!r}; expected HOST:PORT")
-    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - as the empty host of Go
+def _address(flag: str, text: str) -> Address:
+    try:
+        return Address.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"{flag} is {error}") from None

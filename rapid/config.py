@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from lambda_protocol.address import EVERY_HOST, Address
 from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import FunctionRef, parse_function_name
@@ -59,8 +60,8 @@ class Config:
     has_openfaas: bool
     is_snap_start: bool
     availability_zone_id: str  #: what the metadata endpoint answers
-    invoke_api: tuple[str, int]
-    runtime_api: tuple[str, int]
+    invoke_api: Address
+    runtime_api: Address
     extensions_dir: Path
     broker: BrokerAddress | None
     queue_type: str
@@ -123,13 +124,13 @@ class Config:
             is_snap_start=env.text("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start",
             availability_zone_id=env.text("RAPID_AVAILABILITY_ZONE_ID") or first_zone_id(region),
             invoke_api=flags.invoke_api
-            or (
-                env.text("INVOKE_API_HOST", "0.0.0.0"),  # noqa: S104 - a container's front door
+            or Address(
+                env.host("INVOKE_API_HOST", EVERY_HOST),
                 env.integer("PORT", 8080, least=0, most=65535),
             ),
             runtime_api=flags.runtime_api
-            or (
-                env.text("RUNTIME_API_HOST", "127.0.0.1"),
+            or Address(
+                env.host("RUNTIME_API_HOST", "127.0.0.1"),
                 env.integer("RUNTIME_API_PORT", 9001, least=0, most=65535),
             ),
             extensions_dir=Path(env.text("EXTENSIONS_DIR", "/opt/extensions")),

@@ -160,9 +160,9 @@ class Daemon:
         """Return the Runtime API of environment ``index``: one address for as long as we live."""
         listener = self._listeners.get(index)
         if listener is None:
-            host, port = self._config.runtime_api
+            address = self._config.runtime_api
             listener = self._listeners[index] = RuntimeApiListener(
-                (host, port if index == 0 else 0),
+                address if index == 0 else address._replace(port=0),
                 index,
                 config=self._config,
             )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from lambda_protocol.address import Address
 from lambda_protocol.environ import ConfigError
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import FunctionRef, parse_function_name
@@ -59,13 +59,10 @@ def parse_destination(name: str, text: str, own: FunctionRef) -> Destination:
         exchange, _, routing_key = rest.partition("/")
         return AmqpDestination(exchange, routing_key)
     if scheme in ("http", "https"):
-        parts = urllib.parse.urlsplit(text)
         try:
-            has_port = parts.port != 0
+            Address.of_url(text)
         except ValueError:
-            has_port = False
-        if not parts.hostname or not has_port:
-            raise ConfigError(f"{name} is no URL with a host and port; {EXPECTED}")
+            raise ConfigError(f"{name} is no URL with a host and port; {EXPECTED}") from None
         return HttpDestination(text)
     if colon and scheme in ("function", "arn"):
         try:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
+from lambda_protocol.address import Address
 from lambda_protocol.errors import ErrorType
 from lambda_protocol.invocation import Outcome, new_request_id
 from rapid.call import Call, Failure, timed_out
@@ -68,13 +69,13 @@ class ExecutionEnvironment:
         lock: threading.Lock,
         owner: EnvironmentOwner,
         reaper: Reaper,
-        listen: Callable[[ExecutionEnvironment], str],
+        listen: Callable[[ExecutionEnvironment], Address],
         reporter: Reporter,
         init_limit_s: float,
         init_phase: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``listen`` opens the Runtime API for this environment and returns its ``host:port``.
+        """``listen`` opens the Runtime API for this environment and returns its address.
 
         ``init_phase`` is ``init``, or ``invoke`` when a failed init is done again for a call.
         """
@@ -108,7 +109,7 @@ class ExecutionEnvironment:
         self._sandbox: Sandbox | None = None
         self._log: InvocationLog | None = None
         self._telemetry = Telemetry(logs_json=config.logs_json)
-        self._address = ""
+        self._address = Address("", 0)
 
     def __repr__(self) -> str:
         """Show what a test wants to know."""
@@ -281,7 +282,7 @@ class ExecutionEnvironment:
     @property
     def runtime_api_port(self) -> int:
         """The port of the APIs that its processes call."""
-        return int(self._address.rpartition(":")[2] or 0)
+        return self._address.port
 
     def subscription_of(self, identifier: str | None) -> Subscription | None:
         """Return an extension's telemetry; raises ``ExtensionsApiError`` if it is none."""
@@ -332,7 +333,7 @@ class ExecutionEnvironment:
             self._config,
             self._sandbox,
             index=self.index,
-            runtime_api=self._address,
+            runtime_api=str(self._address),
             metadata_token=self.metadata_token,
         )
         try:
@@ -560,7 +561,7 @@ class ExecutionEnvironment:
             )
             if not sandbox.wait_for_exit(KILL_LIMIT_S):
                 logger.error("processes not reaped", extra={"env": self.index})
-            sandbox.kill_orphans(self._address, ORPHAN_LIMIT_S)
+            sandbox.kill_orphans(str(self._address), ORPHAN_LIMIT_S)
             sandbox.close()
             self._telemetry.stop(TELEMETRY_STOP_S)
         with self._lock:

@@ -12,6 +12,7 @@ import threading
 import urllib.parse
 from typing import Final
 
+from lambda_protocol.address import Address
 from rapid.destinations import HttpDestination, OnDelivered
 
 logger = logging.getLogger(__name__)
@@ -84,9 +85,8 @@ class HttpSender:
 def _post(url: str, record: bytes) -> int:
     """Post ``record`` and return the status; raises ``OSError`` or ``HTTPException``."""
     parts = urllib.parse.urlsplit(url)
-    assert parts.hostname is not None  # checked where the setting is read
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=HTTP_TIMEOUT_S)
+    connection = kind(*Address.of_url(url), timeout=HTTP_TIMEOUT_S)
     try:
         path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
         connection.request("POST", path, record, {"Content-Type": "application/json"})

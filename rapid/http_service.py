@@ -19,6 +19,7 @@ from http import HTTPStatus
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Final
 
+from lambda_protocol.address import Address
 from lambda_protocol.http1 import BadRequestError, Request, RequestReader, limit_stalls
 
 logger = logging.getLogger(__name__)
@@ -90,11 +91,10 @@ class HttpService(ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 256
-    allow_reuse_address = True
 
     def __init__(
         self,
-        address: tuple[str, int],
+        address: Address,
         handler: Handler,
         *,
         name: str,
@@ -114,7 +114,7 @@ class HttpService(ThreadingTCPServer):
         self._thread = threading.Thread(
             target=self.serve_forever, name=f"{name}-accept", daemon=True
         )
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._address = address
         super().__init__(address, Connection)
 
     @property
@@ -135,13 +135,9 @@ class HttpService(ThreadingTCPServer):
         self.server_close()
 
     def server_bind(self) -> None:
-        """Bind, and say in the error what could not be bound."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            self.socket.bind(self.server_address)
-        except OSError as error:
-            host, port = self.server_address[:2]
-            raise OSError(error.errno, f"{host!s}:{port}: {error.strerror}") from error
+        """Bind for both IP families; the error says what could not be bound."""
+        self.socket.close()  # socketserver made it for one family
+        self.socket = self._address.bind()
         self.server_address = self.socket.getsockname()
 
     def process_request(self, request: object, client_address: object) -> None:

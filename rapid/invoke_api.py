@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote
 
+from lambda_protocol.address import Address
 from lambda_protocol.errors import (
     BadRequestException,
     InvalidRequestContentException,
@@ -55,7 +56,7 @@ class InvokeApi:
 
     def __init__(
         self,
-        address: tuple[str, int],
+        address: Address,
         *,
         function: FunctionRef,
         version: str,

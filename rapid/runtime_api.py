@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
 
+from lambda_protocol.address import Address
 from lambda_protocol.errors import ErrorType
 from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES
 from rapid.call import Failure
@@ -46,7 +47,7 @@ class RuntimeApiListener:
 
     def __init__(
         self,
-        address: tuple[str, int],
+        address: Address,
         index: int,
         *,
         config: Config,
@@ -63,15 +64,11 @@ class RuntimeApiListener:
             max_body_bytes=RESPONSE_PAYLOAD_BYTES,
             render_error=lambda status, message: (JSON, _error_body(_type_of(status), message)),
         )
-        self._host = address[0]
         self._service.start()
+        #: Where the processes of the environment reach it: AWS_LAMBDA_RUNTIME_API.
+        self.address = Address(address.host, self._service.port).reached
 
-    @property
-    def address(self) -> str:
-        """``host:port``, the value of AWS_LAMBDA_RUNTIME_API."""
-        return f"{self._host}:{self._service.port}"
-
-    def attach(self, environment: ExecutionEnvironment) -> str:
+    def attach(self, environment: ExecutionEnvironment) -> Address:
         """Serve ``environment`` from now on; return the address."""
         self._environment = environment
         return self.address

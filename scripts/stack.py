@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from lambda_protocol.address import Address
 from lambda_protocol.environ import BrokerAddress
 from scripts.brokers import Broker, BrokerKind
 from scripts.ports import LOOPBACK
@@ -30,7 +31,7 @@ class Part:
     @property
     def url(self) -> str:
         """Where the part answers HTTP."""
-        return f"http://{LOOPBACK}:{self.port}"
+        return Address(LOOPBACK, self.port).url
 
     def is_running(self) -> bool:
         """Return whether its process is alive; it may not be ready."""

@@ -12,6 +12,7 @@ import click
 import pytest
 
 from lambda_protocol import limits
+from lambda_protocol.address import EVERY_HOST
 from lambda_protocol.amqp_connection import connection_parameters
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import ErrorType, LambdaApiError, ServiceException
@@ -26,7 +27,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 PACKAGES = ("lambda_protocol", "lambda_server", "rapid")
 
 #: Methods that read a variable by its name: a mapping's, and those of ``Environ``.
-READERS = {"get", "getenv", "text", "flag", "integer", "seconds", "durations", "choice"}
+READERS = {"get", "getenv", "text", "flag", "host", "integer", "seconds", "durations", "choice"}
 
 
 def table_rows(document: str, heading: str) -> list[list[str]]:
@@ -85,7 +86,7 @@ def variables_read(path: Path) -> Iterator[tuple[str, object]]:
 
 def evaluated(default: ast.expr) -> object:
     """Return the value of a default made of literals and limits; None for anything else."""
-    names = {**vars(builtins), **vars(limits)}
+    names = {**vars(builtins), **vars(limits), "EVERY_HOST": EVERY_HOST}
     if any(isinstance(node, ast.Name) and node.id not in names for node in ast.walk(default)):
         return None
     return eval(compile(ast.Expression(default), "default", "eval"), names)

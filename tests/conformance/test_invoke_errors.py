@@ -7,6 +7,7 @@ from typing import Any
 import botocore.exceptions
 import pytest
 
+from lambda_protocol.address import Address
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Invocation, Outcome
 from lambda_server.app import create_app
@@ -262,7 +263,7 @@ def broken_rapid() -> Iterator[Client]:
         raise RuntimeError("a fault of ours")
 
     api = InvokeApi(
-        ("127.0.0.1", 0),
+        Address("127.0.0.1", 0),
         function=FunctionRef(name="f"),
         version="$LATEST",
         submit=submit,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from lambda_protocol.address import Address
 from rapid import http_service
 from rapid.http_service import JSON, Exchange, Handler, HttpService
 from tests.conformance.conftest import StartPuppet
@@ -28,7 +29,7 @@ INVALID_ID = {"errorType": "InvalidRequestID", "errorMessage": "Invalid request 
 def served(handler: Handler) -> Iterator[RawConnection]:
     """Serve ``handler`` in this process, and connect to it."""
     service = HttpService(
-        ("127.0.0.1", 0),
+        Address("127.0.0.1", 0),
         handler,
         name="runtime-api",
         max_body_bytes=1000,

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import pytest
 
+from lambda_protocol.address import Address
 from rapid.http_service import JSON, Exchange, Handler, Headers, HttpService
 from tests.support import Client, RawConnection, wait_until
 
@@ -69,7 +70,7 @@ def serve() -> Iterator[Serve]:
 
     def start(handler: Handler, max_connections: int = 2048) -> HttpService:
         service = HttpService(
-            ("127.0.0.1", 0),
+            Address("127.0.0.1", 0),
             handler,
             name="test",
             max_body_bytes=LIMIT,
@@ -585,7 +586,7 @@ def test_a_port_that_is_taken_raises(serve: Serve) -> None:
 
     with pytest.raises(OSError, match="in use"):
         HttpService(
-            ("127.0.0.1", service.port),
+            Address("127.0.0.1", service.port),
             describe,
             name="second",
             max_body_bytes=1,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lambda_protocol.address import Address
 from lambda_protocol.errors import LambdaApiError, ServiceException, TooManyRequestsException
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Invocation, InvocationType, Outcome
@@ -35,7 +36,7 @@ class Door:
         self.on_accepted: Callable[[LambdaApiError | None], None] | None = None
         self.missing: str | None = None
         self.api = InvokeApi(
-            ("127.0.0.1", 0),
+            Address("127.0.0.1", 0),
             function=FunctionRef(name="echo"),
             version="$LATEST",
             submit=self._submit,

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 from urllib.parse import unquote_to_bytes
 
+from lambda_protocol.address import Address
 from lambda_protocol.http1 import BadRequestError, Request, RequestReader, limit_stalls
 from lambda_protocol.invocation import Invocation, Outcome
 from scripts.ports import LOOPBACK
@@ -78,7 +79,12 @@ class FakeInstance:
     @property
     def url(self) -> str:
         """The base URL for LAMBDA_ENDPOINTS."""
-        return f"http://{LOOPBACK}:{self._listener.getsockname()[1]}"
+        return self.address.url
+
+    @property
+    def address(self) -> Address:
+        """Where it listens."""
+        return Address(LOOPBACK, self._listener.getsockname()[1])
 
     @property
     def open_connections(self) -> int:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from lambda_protocol.address import Address
 from lambda_protocol.environ import ConfigError
 from lambda_server.config import Config
 from tests.support import LIMIT_S, ROOT, base_environ
@@ -55,7 +56,7 @@ def test_settings_are_taken() -> None:
     assert (config.queue_timeout_s, config.invoke_timeout_s) == (2.5, 60)
     assert (config.connect_timeout_s, config.checks_payload) == (1, False)
     assert (config.log_level, config.logs_structured) == ("WARN", True)
-    assert (config.host, config.port) == ("127.0.0.1", 9000)
+    assert config.address == Address("127.0.0.1", 9000)
 
 
 def test_the_second_region_variable_counts_where_the_first_is_missing() -> None:
@@ -65,16 +66,16 @@ def test_the_second_region_variable_counts_where_the_first_is_missing() -> None:
 @pytest.mark.parametrize(
     ("text", "endpoints"),
     [
-        pytest.param("a=http://h:1", {"a": "http://h:1"}, id="one"),
+        pytest.param("a=http://h:1", {"a": Address("h", 1)}, id="one"),
         pytest.param(
-            " a=http://h:1 ,\tb=http://[::1]:2/,", {"a": "http://h:1", "b": "http://[::1]:2"},
+            " a=http://h:1 ,\tb=http://[::1]:2/,", {"a": Address("h", 1), "b": Address("::1", 2)},
             id="two-with-blanks",
         ),
-        pytest.param("a.b_c-d=http://h", {"a.b_c-d": "http://h"}, id="no-port"),
+        pytest.param("a.b_c-d=http://h", {"a.b_c-d": Address("h", 80)}, id="no-port"),
         pytest.param("", {}, id="none"),
     ],
 )  # fmt: skip
-def test_endpoints_are_read(text: str, endpoints: dict[str, str]) -> None:
+def test_endpoints_are_read(text: str, endpoints: dict[str, Address]) -> None:
     assert Config.from_environ({"LAMBDA_ENDPOINTS": text}).endpoints == endpoints
 
 

@@ -162,7 +162,9 @@ def test_a_taken_port_is_one_line_and_code_1(file: Path) -> None:
             assert program.wait_exit() == 1
 
     (line,) = program.log
-    assert line.startswith(f"Error: port {port} of {LOOPBACK} is taken ")
+    assert line.startswith(
+        f"Error: the server cannot listen on {LOOPBACK}:{port}: Address already in use; choose "
+    )
 
 
 @pytest.mark.parametrize(

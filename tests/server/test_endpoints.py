@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lambda_protocol.address import Address
 from lambda_server import endpoints
 from lambda_server.endpoints import Endpoints, shortened
 from scripts.ports import LOOPBACK, free_ports
@@ -16,9 +17,9 @@ from tests.server.fakes import FakeInstance, http_answer
 from tests.support import LIMIT_S, wait_until
 
 
-def nobody() -> str:
-    """Return a URL where nothing listens."""
-    return f"http://{LOOPBACK}:{free_ports(1)[0]}"
+def nobody() -> Address:
+    """Return an address where nothing listens."""
+    return Address(LOOPBACK, free_ports(1)[0])
 
 
 @pytest.fixture
@@ -43,13 +44,13 @@ def test_any_answer_over_http_counts(
     instance.reply = reply
     instance.hangs_up_after_answer = True
 
-    assert Endpoints({"a": instance.url}).silent() == (("a",) if is_silent else ())
+    assert Endpoints({"a": instance.address}).silent() == (("a",) if is_silent else ())
 
 
 def test_an_endpoint_that_hangs_is_silent_and_hides_no_other(instance: FakeInstance) -> None:
     instance.hold()
     with FakeInstance() as other:
-        names = Endpoints({"held": instance.url, "live": other.url, "gone": nobody()})
+        names = Endpoints({"held": instance.address, "live": other.address, "gone": nobody()})
 
         assert names.silent() == ("held", "gone")
 
@@ -67,18 +68,18 @@ def test_endpoints_are_asked_side_by_side(
 
         instance.reply = other.reply = answer_after_both
 
-        assert Endpoints({"a": instance.url, "b": other.url}).silent() == ()
+        assert Endpoints({"a": instance.address, "b": other.address}).silent() == ()
 
 
 def test_a_hanging_endpoint_is_asked_once_at_a_time(
     instance: FakeInstance, forgetful: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = Endpoints({"a": instance.url})
-    begun: list[str] = []
+    asked = Endpoints({"a": instance.address})
+    begun: list[Address] = []
     may_end = threading.Event()
 
-    def hang(url: str) -> bool:
-        begun.append(url)
+    def hang(address: Address) -> bool:
+        begun.append(address)
         return may_end.wait(LIMIT_S)
 
     monkeypatch.setattr(endpoints, "ANSWER_LIMIT_S", 0.01)
@@ -88,11 +89,11 @@ def test_a_hanging_endpoint_is_asked_once_at_a_time(
         assert asked.silent() == ("a",)
     may_end.set()
 
-    assert begun == [instance.url]
+    assert begun == [instance.address]
 
 
 def test_an_answer_is_remembered_for_a_second(instance: FakeInstance) -> None:
-    asked = Endpoints({"a": instance.url})
+    asked = Endpoints({"a": instance.address})
 
     for _ in range(20):
         asked.silent()
@@ -105,7 +106,7 @@ def test_a_change_is_logged_once_and_names_the_functions(
 ) -> None:
     caplog.set_level("INFO")
     kept = instance.reply
-    asked = Endpoints({"a": instance.url})
+    asked = Endpoints({"a": instance.address})
     for reply in (kept, lambda request: None, kept):
         instance.reply = reply
         for _ in range(3):

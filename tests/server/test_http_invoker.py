@@ -28,7 +28,9 @@ from tests.support import LIMIT_S, make_invocation, wait_until
 
 @pytest.fixture
 def invoker(instance: FakeInstance) -> Iterator[HttpInvoker]:
-    invoker = HttpInvoker({"echo": instance.url}, connect_timeout_s=2.0, answer_timeout_s=LIMIT_S)
+    invoker = HttpInvoker(
+        {"echo": instance.address}, connect_timeout_s=2.0, answer_timeout_s=LIMIT_S
+    )
     yield invoker
     close(invoker)
 
@@ -37,7 +39,7 @@ def invoker(instance: FakeInstance) -> Iterator[HttpInvoker]:
 def impatient(instance: FakeInstance, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpInvoker]:
     """Give an invoker that waits 0.2 s for an answer."""
     monkeypatch.setattr(http_invoker, "REPLY_GRACE_S", 0.0)
-    invoker = HttpInvoker({"echo": instance.url}, connect_timeout_s=2.0, answer_timeout_s=0.2)
+    invoker = HttpInvoker({"echo": instance.address}, connect_timeout_s=2.0, answer_timeout_s=0.2)
     yield invoker
     close(invoker)
 

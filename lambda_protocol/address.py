@@ -1,0 +1,119 @@
+"""A TCP address: read from text, printed as text, and bound for both IP families."""
+
+from __future__ import annotations
+
+import socket
+import urllib.parse
+from typing import Final, NamedTuple
+
+#: Every address of the machine, of IPv6 and IPv4.
+EVERY_HOST: Final = "::"
+_EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104 - compared with, and where a host lacks IPv6
+_LOOPBACK: Final = "127.0.0.1"
+_MAPPED: Final = "::ffff:"
+_PORT_DIGITS: Final = 5
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+#: What a host name cannot have: it ends or begins another part of an address or a URL.
+_FORBIDDEN: Final = frozenset(" \t\r\n/\\?#@[]:,=")
+
+
+class Address(NamedTuple):
+    """A host and a port; printed ``host:port``, an IPv6 address in brackets."""
+
+    host: str  #: a name, an IPv4 or an IPv6 address, without brackets
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Return the address that ``HOST:PORT``, ``[IPV6]:PORT`` or ``:PORT`` names.
+
+        An empty host is every address, as in aws-lambda-rie. Raises ``ValueError``.
+        """
+        host, colon, port = text.rpartition(":")
+        is_number = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS
+        if not colon or not is_number or int(port) > 65535:
+            raise ValueError(f"{text!r}; expected HOST:PORT or [IPV6]:PORT")
+        if ":" in host and not host.startswith("["):
+            raise ValueError(f"{text!r}; expected an IPv6 address in brackets: [IPV6]:PORT")
+        return cls(parse_host(host) if host else EVERY_HOST, int(port))
+
+    @classmethod
+    def of_url(cls, url: str) -> Address:
+        """Return where an http or https ``url`` leads; raises ``ValueError``."""
+        parts = urllib.parse.urlsplit(url)
+        default = _DEFAULT_PORTS.get(parts.scheme)
+        port = default if parts.port is None else parts.port
+        if default is None or not parts.hostname or not port:
+            raise ValueError("expected http://HOST:PORT")  # the URL itself may hold a password
+        return cls(parse_host(parts.hostname), port)
+
+    def __str__(self) -> str:
+        """Return ``host:port`` or ``[host]:port``."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The ``http://`` URL of the address, without a path."""
+        return f"http://{self}"
+
+    @property
+    def reached(self) -> Address:
+        """The address by which this machine reaches a listener on this one."""
+        is_every = self.host in (EVERY_HOST, _EVERY_IPV4)
+        return Address(_LOOPBACK, self.port) if is_every else self
+
+    @property
+    def available(self) -> Address:
+        """The address itself; on a machine without IPv6, every IPv4 address for ``::``."""
+        if self.host != EVERY_HOST:
+            return self
+        try:
+            with socket.socket(socket.AF_INET6) as probe:
+                probe.bind((EVERY_HOST, 0))
+        except OSError:
+            return Address(_EVERY_IPV4, self.port)
+        return self
+
+    def bind(self) -> socket.socket:
+        """Return a socket that is bound here and does not listen yet; ``::`` takes IPv4 as well.
+
+        The message of the ``OSError`` it raises begins with the address.
+        """
+        try:
+            host, port = self.available
+            family, kind, protocol, _, name = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:  # whatever net.ipv6.bindv6only says
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                sock.bind(name)
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as error:
+            raise OSError(error.errno, f"{self}: {error.strerror}") from error
+        return sock
+
+
+def parse_host(text: str) -> str:
+    """Return a host name or an IP address, an IPv6 address without its brackets.
+
+    Raises ``ValueError``, also for a host with a port.
+    """
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if ":" in bare:
+        try:
+            socket.inet_pton(socket.AF_INET6, bare.partition("%")[0])
+        except OSError:
+            raise ValueError(f"{text!r}; expected a host without a port") from None
+    elif bare != text or not bare or not _FORBIDDEN.isdisjoint(bare):
+        raise ValueError(f"{text!r}; expected a host name or an IP address")
+    return bare
+
+
+def peer_host(host: str) -> str:
+    """Return a peer's IP address; one that IPv6 shows as ``::ffff:1.2.3.4`` as IPv4."""
+    return host.removeprefix(_MAPPED) if "." in host else host

@@ -1,0 +1,218 @@
+"""Both programs over IPv6 and IPv4, as real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import http.server
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.ports import free_ports
+from tests.support import (
+    AWSLAMBDARIC,
+    BASH_ECHO,
+    ECHO,
+    LIMIT_S,
+    RAPID,
+    ROOT,
+    Program,
+    Rapid,
+    Server,
+    base_environ,
+    wait_until,
+)
+
+IPV4, IPV6 = "127.0.0.1", "::1"
+SERVER = (sys.executable, "-m", "gunicorn", "lambda_server.wsgi")
+#: Runs a command whose kernel knows no IPv6: every AF_INET6 socket is refused.
+WITHOUT_IPV6 = (sys.executable, str(Path(__file__).with_name("without_ipv6.py")))
+
+
+@contextlib.contextmanager
+def running(*command: str, **environ: str) -> Iterator[Program]:
+    """Run a program until the block ends."""
+    program = Program("program", command, environ)
+    program.start()
+    try:
+        yield program
+    finally:
+        program.close()
+
+
+def answers(host: str, port: int) -> bool:
+    """Return whether ``/healthz`` is served there."""
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        pytest.param("", {IPV4, IPV6}, id="default"),
+        pytest.param("::", {IPV4, IPV6}, id="every"),
+        pytest.param("[::]", {IPV4, IPV6}, id="every-in-brackets"),
+        pytest.param("0.0.0.0", {IPV4}, id="every-ipv4"),
+        pytest.param("::1", {IPV6}, id="ipv6"),
+        pytest.param("[::1]", {IPV6}, id="ipv6-in-brackets"),
+    ],
+)
+@pytest.mark.parametrize("command", [(*RAPID, ECHO), SERVER], ids=["rapid", "server"])
+def test_the_lambda_api_is_served_over(
+    command: tuple[str, ...], host: str, reached: set[str]
+) -> None:
+    port, runtime_api_port = free_ports(2)
+    settings = {"INVOKE_API_HOST": host, "PORT": str(port), "EXTENSIONS_DIR": "/nonexistent"}
+    with running(*command, **settings, RUNTIME_API_PORT=str(runtime_api_port)) as program:
+        wait_until(
+            lambda: program.exit_code is not None or any(answers(host, port) for host in reached),
+            "the program to serve",
+        )
+
+        assert {host for host in (IPV4, IPV6) if answers(host, port)} == reached
+
+
+@pytest.mark.parametrize("command", [(*RAPID, ECHO), SERVER], ids=["rapid", "server"])
+def test_a_machine_without_ipv6_is_served_over_ipv4(command: tuple[str, ...]) -> None:
+    port, runtime_api_port = free_ports(2)
+    settings = {"PORT": str(port), "RUNTIME_API_PORT": str(runtime_api_port)}
+    with running(*WITHOUT_IPV6, *command, **settings) as program:
+        wait_until(
+            lambda: program.exit_code is not None or answers(IPV4, port), "the program to serve"
+        )
+
+        assert answers(IPV4, port)
+        assert not answers(IPV6, port)
+
+
+@pytest.mark.parametrize(
+    ("host", "told"), [("::1", "[::1]"), ("[::1]", "[::1]"), ("::", IPV4), (IPV4, IPV4)]
+)
+@pytest.mark.parametrize(
+    "command",
+    [(BASH_ECHO,), (*AWSLAMBDARIC, "handlers.echo")],
+    ids=["curl", "awslambdaric"],
+)
+def test_a_runtime_reaches_the_runtime_api(command: tuple[str, ...], host: str, told: str) -> None:
+    with Rapid(*command, RUNTIME_API_HOST=host) as rapid:
+        (runtime, *_) = rapid.descendants()
+        environ = Path(f"/proc/{runtime}/environ").read_bytes().split(b"\0")
+
+        assert f"AWS_LAMBDA_RUNTIME_API={told}:{rapid.runtime_api_port}".encode() in environ
+        assert rapid.invoke(b'"over"').body == b'"over"'
+
+
+def test_every_client_of_ours_goes_over_ipv6() -> None:
+    """From `lambda-server invoke` to the server, from there to rapid, from there the record."""
+    server_port, rapid_port = free_ports(2)
+    with (
+        recorder() as (record_port, records),
+        running(
+            *RAPID,
+            ECHO,
+            INVOKE_API_HOST=IPV6,
+            PORT=str(rapid_port),
+            RUNTIME_API_PORT="0",
+            EXTENSIONS_DIR="/nonexistent",
+            ON_SUCCESS=f"http://[{IPV6}]:{record_port}/records",
+        ),
+        running(
+            *SERVER,
+            INVOKE_API_HOST=IPV6,
+            PORT=str(server_port),
+            LAMBDA_ENDPOINTS=f"echo=http://[{IPV6}]:{rapid_port}",
+        ),
+    ):
+        wait_until(lambda: answers(IPV6, server_port), "the server to serve")
+        wait_until(lambda: answers(IPV6, rapid_port), "rapid to serve")
+        url = f"http://[{IPV6}]:{server_port}"
+
+        assert lambda_server("invoke", "echo", "-p", '"hi"', "--endpoint-url", url) == '"hi"\n'
+        lambda_server("invoke", "echo", "-p", '"later"', "--event", "--endpoint-url", url)
+        wait_until(lambda: records, "the record of the event")
+
+
+def test_dev_serves_on_ipv6(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    file = tmp_path / "functions.toml"
+    file.write_text(f"[functions.one]\ncommand=['{ECHO}']")
+    command = [sys.executable, "-m", "lambda_server", "dev", str(file)]
+    with running(*command, "--host", IPV6, "--port", str(port)) as program:
+        program.wait_for_log(f"serving on http://[{IPV6}]:{port}; ")
+
+        url = f"http://[{IPV6}]:{port}"
+        assert lambda_server("invoke", "one", "-p", '"hi"', "--endpoint-url", url) == '"hi"\n'
+
+
+def test_an_access_log_shows_ipv4_callers_as_ipv4() -> None:
+    with Server(
+        "-k", "gthread", "--access-logfile", "-", ready=False, INVOKE_API_HOST="::"
+    ) as server:
+        server.get("/healthz")
+
+        line = server.wait_for_log("GET /healthz")
+        assert line.startswith(f"{IPV4} - ")
+
+
+@pytest.mark.parametrize("host", ["[::1]:80", "h:80", "[h]", "http://h"])
+@pytest.mark.parametrize("command", [(*RAPID, ECHO), SERVER], ids=["rapid", "server"])
+def test_a_host_that_is_none_is_one_line_and_code_2(command: tuple[str, ...], host: str) -> None:
+    with running(*command, INVOKE_API_HOST=host) as program:
+        assert program.wait_exit() == 2
+
+    (line,) = program.log
+    assert f"INVOKE_API_HOST is {host!r}; expected a host" in line
+
+
+def lambda_server(*words: str) -> str:
+    """Run the command and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lambda_server", *words],
+        env=base_environ(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@contextlib.contextmanager
+def recorder() -> Iterator[tuple[int, list[bytes]]]:
+    """Serve an HTTP destination over IPv6; give its port and what came."""
+    records: list[bytes] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            records.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    class Ipv6Server(http.server.ThreadingHTTPServer):
+        address_family = socket.AF_INET6
+
+    with Ipv6Server((IPV6, 0), Handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield httpd.server_port, records
+        finally:
+            httpd.shutdown()
+            thread.join()

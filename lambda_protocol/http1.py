@@ -1,8 +1,9 @@
-"""Reading HTTP/1.1 requests from a socket: lean, strict where it matters, generous in size.
+"""Reading HTTP/1.1 requests from a socket: lean, strict about framing, generous in size.
 
 Both programs serve HTTP with one blocking thread a connection; this is the half they share. It
 takes what Lambda's clients send and general servers refuse: 1 MiB headers, chunked bodies with
-trailers, bodies of unknown length up to a limit.
+trailers, bodies of unknown length up to a limit. Where two readers of RFC 9112 could disagree on
+where a message ends, the message is refused.
 Source: RFC 9112; limits of Lambda developer guide, "Lambda quotas".
 """
 
@@ -27,11 +28,20 @@ _BODY_READ_SIZE: Final = 1_048_576
 _LENGTH_DIGITS: Final = 18
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_HEX = re.compile(rb"[0-9A-Fa-f]{1,8}")
+#: A chunk's size and extensions, which nobody here reads. Source: RFC 9112, 7.1.
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+#: Host and port, empty where the target has none. Source: RFC 9110, 7.2; RFC 3986, 3.2.2.
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[!$&'()*+,;=\-._~%0-9A-Za-z]*)(?::[0-9]*)?")
+#: A target with scheme and authority, as sent to a proxy; the group is its path and query.
+_ABSOLUTE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.\-]*://[^/?#]+(/.*|\?.*|)")
 #: Bytes that a head may have: no control characters but tab and line ends.
 _ALLOWED: Final = bytes({*range(0x20, 0x100), *b"\t\r\n"} - {0x7F})
-#: Headers that cannot be joined: two different ones make the message ambiguous.
+#: Headers that tell where a message ends and for whom it is: a second one makes it ambiguous.
 _SINGLE: Final = frozenset({"content-length", "transfer-encoding", "host"})
+#: Source: RFC 9110, 9.3; RFC 5789 (PATCH). Others are refused before anything counts them.
+_METHODS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+)
 
 
 class BadRequestError(Exception):
@@ -81,11 +91,17 @@ class Request:
         self.body_size = 0  #: bytes the peer sent or announced, kept or not
         self.is_oversize = False  #: the body was over the limit, and is not here
         self.is_truncated = False  #: the body broke off: the connection ended, or no chunk came
-        connection = headers.get("connection", "").lower()
         #: Whether the peer wants the connection closed after the answer.
-        self.is_last = (
-            "close" in connection if version == "HTTP/1.1" else "keep-alive" not in connection
-        )
+        self.is_last = not self.is_http_1_1
+        connection = headers.get("connection")
+        if connection is not None:
+            options = {option.strip(" \t") for option in connection.lower().split(",")}
+            self.is_last = "close" in options or (self.is_last and "keep-alive" not in options)
+
+    @property
+    def is_http_1_1(self) -> bool:
+        """Whether the peer speaks HTTP/1.1, not HTTP/1.0."""
+        return self.version == "HTTP/1.1"
 
 
 def limit_stalls(sock: socket.socket, limit_s: int) -> None:
@@ -101,10 +117,16 @@ def limit_stalls(sock: socket.socket, limit_s: int) -> None:
 class RequestReader:
     """Reads one connection's requests, one after the other. One thread."""
 
-    def __init__(self, sock: socket.socket, *, max_body_bytes: int) -> None:
-        """Read from ``sock``, which blocks, with :func:`limit_stalls` set."""
+    def __init__(
+        self, sock: socket.socket, *, max_body_bytes: int, needs_host: bool = True
+    ) -> None:
+        """Read from ``sock``, which blocks, with :func:`limit_stalls` set.
+
+        ``needs_host`` refuses HTTP/1.1 without a Host header, as RFC 9112, 3.2 asks.
+        """
         self._socket = sock
         self._max_body_bytes = max_body_bytes
+        self._needs_host = needs_host
         self._buffer = bytearray()
 
     def read_head(self, *, waits_forever: bool) -> Request | None:
@@ -116,11 +138,17 @@ class RequestReader:
         buffer = self._buffer
         searched = 0
         while True:
+            while buffer.startswith(b"\r\n"):  # old clients end a body so; RFC 9112, 2.2
+                del buffer[:2]
+                searched = 0
             end = buffer.find(b"\r\n\r\n", searched)
             if end >= 0:
                 head = bytes(buffer[:end])
                 del buffer[: end + 4]
-                return _parse_head(head.lstrip(b"\r\n"))
+                request = _parse_head(head)
+                if self._needs_host and "host" not in request.headers and request.is_http_1_1:
+                    raise BadRequestError(400, "no Host header")
+                return request
             if len(buffer) > MAX_HEAD_BYTES:
                 raise BadRequestError(431, f"request line and headers over {MAX_HEAD_BYTES} bytes")
             searched = max(0, len(buffer) - 3)
@@ -146,12 +174,15 @@ class RequestReader:
         coding = headers.get("transfer-encoding")
         if coding is None and (length_text is None or length_text == "0"):
             return
-        if headers.get("expect", "").lower() == "100-continue" and not self._buffer:
+        if coding is not None and not (
+            request.is_http_1_1 and coding.lower() == "chunked" and length_text is None
+        ):
+            raise BadRequestError(400, "Transfer-Encoding is not chunked alone, by HTTP/1.1")
+        expects = headers.get("expect", "").lower() == "100-continue" and request.is_http_1_1
+        if expects and not self._buffer:
             self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             if coding is not None:
-                if coding.lower() != "chunked" or length_text is not None:
-                    raise BadRequestError(400, "Transfer-Encoding is not chunked alone")
                 self._read_chunked(request)
             else:
                 if length_text is None or not length_text.isascii() or not length_text.isdigit():
@@ -212,10 +243,10 @@ class RequestReader:
     def _read_chunked(self, request: Request) -> None:
         parts: list[bytes] = []
         while True:
-            digits = self._read_line().split(b";", 1)[0].strip()
-            if not _HEX.fullmatch(digits):
+            line = _CHUNK_LINE.fullmatch(self._read_line())
+            if line is None:
                 raise _BrokenChunkError
-            count = int(digits, 16)
+            count = int(line[1], 16)
             if count == 0:
                 break
             request.body_size += count
@@ -241,8 +272,11 @@ class RequestReader:
             left -= len(line)
             if len(lines) >= MAX_HEADERS or left < 0:
                 raise BadRequestError(431, "too many trailers")
+        block = b"\r\n".join(lines)
         try:
-            return _parse_headers(b"\r\n".join(lines).decode("latin-1"))
+            if _is_unprintable(block):
+                raise _BrokenChunkError
+            return _parse_headers(block.decode("latin-1"))
         except BadRequestError as error:
             raise _BrokenChunkError from error
 
@@ -280,38 +314,59 @@ class RequestReader:
 
 
 def _parse_head(head: bytes) -> Request:
-    line_ends = head.count(b"\r\n")
-    if head.translate(None, _ALLOWED) or not head.count(b"\r") == head.count(b"\n") == line_ends:
+    if _is_unprintable(head):
         raise BadRequestError(400, "control character in the request's head")
     line, _, block = head.decode("latin-1").partition("\r\n")
     parts = line.split(" ")
-    if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]) or not parts[1]:
+    if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]):
         raise BadRequestError(400, "malformed request line")
     method, target, version = parts
-    if target[0] != "/":  # absolute form, as to a proxy; anything else is no path of ours
-        target = "/" + target.split("/", 3)[3] if target.count("/") > 2 else target
     if version not in ("HTTP/1.1", "HTTP/1.0"):
         raise BadRequestError(505 if version.startswith("HTTP/") else 400, "not HTTP/1.1")
-    if line_ends > MAX_HEADERS:
-        raise BadRequestError(431, f"more than {MAX_HEADERS} headers")
+    if method not in _METHODS:
+        raise BadRequestError(501, "unknown method")
     headers = _parse_headers(block) if len(block) > _CACHED_CHARS else _cached_headers(block)
-    return Request(method, target, headers, version)
+    return Request(method, _origin_form(target), headers, version)
+
+
+def _is_unprintable(block: bytes) -> bool:
+    """Whether header lines hold a control character, or a line end that is half of one."""
+    line_ends = block.count(b"\r\n")
+    return bool(block.translate(None, _ALLOWED)) or not (
+        block.count(b"\r") == block.count(b"\n") == line_ends
+    )
+
+
+def _origin_form(target: str) -> str:
+    """Return the path and query of ``target``; nothing here is a tunnel. Source: RFC 9112, 3.2."""
+    if target.startswith("/") or target == "*":
+        return target
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise BadRequestError(400, "malformed request target")
+    return absolute[1] if absolute[1].startswith("/") else f"/{absolute[1]}"
 
 
 def _parse_headers(block: str) -> Mapping[str, str]:
     headers: dict[str, str] = {}
-    for line in block.split("\r\n") if block else ():
+    lines = block.split("\r\n") if block else ()
+    if len(lines) > MAX_HEADERS:
+        raise BadRequestError(431, f"more than {MAX_HEADERS} headers")
+    for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not _TOKEN.fullmatch(name):
             raise BadRequestError(400, "malformed header")
+        if "_" in name:  # CGI, and so WSGI, takes X_Y for X-Y: gunicorn and nginx drop it too
+            continue
         name = name.lower()
         value = value.strip(" \t")
         if name in headers:
-            if name in _SINGLE and headers[name] != value:
-                raise BadRequestError(400, f"two different {name} headers")
-            if name not in _SINGLE:
-                value = f"{headers[name]}, {value}"
+            if name in _SINGLE:
+                raise BadRequestError(400, f"more than one {name} header")
+            value = f"{headers[name]}, {value}"
         headers[name] = value
+    if not _HOST.fullmatch(headers.get("host", "")):
+        raise BadRequestError(400, "malformed Host header")
     return headers
 
 

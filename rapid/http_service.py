@@ -100,15 +100,18 @@ class HttpService(ThreadingTCPServer):
         name: str,
         max_body_bytes: int,
         max_connections: int = 2048,
+        needs_host: bool = True,
         render_error: Callable[[int, str], tuple[Headers, bytes]],
     ) -> None:
         """Bind ``address`` (port 0: any free one); raises ``OSError`` when it is taken.
 
+        ``needs_host`` refuses HTTP/1.1 without a Host header.
         ``render_error`` makes the answer to a request that is no HTTP, or whose handler failed.
         """
         self.handle_exchange = handler
         self.name = name
         self.max_body_bytes = max_body_bytes
+        self.needs_host = needs_host
         self.render_error = render_error
         self._slots = threading.BoundedSemaphore(max_connections)
         self._thread = threading.Thread(
@@ -171,7 +174,11 @@ class Connection(BaseRequestHandler):
         self.socket: socket.socket = self.request
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         limit_stalls(self.socket, STALL_TIMEOUT_S)
-        self._reader = RequestReader(self.socket, max_body_bytes=self.server.max_body_bytes)
+        self._reader = RequestReader(
+            self.socket,
+            max_body_bytes=self.server.max_body_bytes,
+            needs_host=self.server.needs_host,
+        )
         self._exchange: Exchange | None = None
         self._owes_answer = False  # cleared by whoever has sent the answer
         self._on_sent: threading.Event | None = None  # somebody waits for that

@@ -62,6 +62,7 @@ class RuntimeApiListener:
             self.handle,
             name=f"runtime-api-{index}",
             max_body_bytes=RESPONSE_PAYLOAD_BYTES,
+            needs_host=False,  # runtimes written by hand, on loopback, leave it out
             render_error=lambda status, message: (JSON, _error_body(_type_of(status), message)),
         )
         self._service.start()

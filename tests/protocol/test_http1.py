@@ -47,7 +47,7 @@ def wire() -> Iterator[Wire]:
 
 REQUESTS = (
     b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
-    b"PUT /d HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"PUT /d HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: 1\r\n\r\n"
     b"\r\nGET /e HTTP/1.0\r\n\r\n"
 )
@@ -95,6 +95,10 @@ def test_pieces_of_any_size_are_the_same_requests(step: int) -> None:
         ("HTTP/1.1", "keep-alive", False),
         ("HTTP/1.1", "Close", True),
         ("HTTP/1.1", "TE, close", True),
+        ("HTTP/1.1", "close,keep-alive", True),
+        ("HTTP/1.1", "xclose", False),
+        ("HTTP/1.1", "upgrade", False),
+        ("HTTP/1.0", "x-keep-alive", True),
         ("HTTP/1.0", None, True),
         ("HTTP/1.0", "keep-alive", False),
         ("HTTP/1.0", "close", True),
@@ -104,7 +108,7 @@ def test_who_wants_the_connection_closed(
     wire: Wire, version: str, connection: str | None, is_last: bool
 ) -> None:
     header = f"Connection: {connection}\r\n" if connection else ""
-    wire.peer.sendall(f"GET / {version}\r\n{header}\r\n".encode())
+    wire.peer.sendall(f"GET / {version}\r\nHost: x\r\n{header}\r\n".encode())
 
     request = wire.read()
 
@@ -113,7 +117,7 @@ def test_who_wants_the_connection_closed(
 
 
 def test_the_size_of_a_body_is_known_even_if_it_is_not_kept(wire: Wire) -> None:
-    wire.peer.sendall(b"POST / HTTP/1.1\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1001)
+    wire.peer.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1001)
 
     request = wire.read()
 
@@ -128,7 +132,9 @@ def test_a_silent_connection_is_taken_for_closed_where_nobody_waits_forever(wire
 
 
 @pytest.mark.parametrize(
-    "half", [b"GET / HT", b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhe"], ids=["head", "body"]
+    "half",
+    [b"GET / HT", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe"],
+    ids=["head", "body"],
 )
 def test_a_request_that_stalls_is_a_408(wire: Wire, half: bytes) -> None:
     wire.peer.sendall(half)
@@ -157,13 +163,18 @@ def test_a_closed_peer_is_noticed_without_reading(wire: Wire) -> None:
 
 
 def test_one_requests_headers_are_not_the_next_ones(wire: Wire) -> None:
-    wire.peer.sendall(b"GET / HTTP/1.1\r\nX-A: 1\r\n\r\nGET / HTTP/1.1\r\nX-B: 1\r\n\r\n")
+    wire.peer.sendall(
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-A: 1\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\nX-B: 1\r\n\r\n"
+    )
 
     first, second = wire.read(), wire.read()
 
     assert first is not None
     assert second is not None
-    assert (dict(first.headers), dict(second.headers)) == ({"x-a": "1"}, {"x-b": "1"})
+    assert (dict(first.headers), dict(second.headers)) == (
+        {"host": "x", "x-a": "1"},
+        {"host": "x", "x-b": "1"},
+    )
 
 
 def test_a_head_without_an_end_is_refused_at_its_limit(wire: Wire) -> None:

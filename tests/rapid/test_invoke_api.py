@@ -219,7 +219,7 @@ def test_a_wrong_call_is_refused_with_awss_code(
 def test_a_call_that_is_far_too_large_is_refused_in_awss_words(door: Door) -> None:
     with RawConnection(door.api.port) as raw:
         raw.send(
-            b"POST /2015-03-31/functions/echo/invocations HTTP/1.1\r\n"
+            b"POST /2015-03-31/functions/echo/invocations HTTP/1.1\r\nHost: x\r\n"
             b"Content-Length: 99999999999\r\n\r\n"
         )
         answer = raw.read_answer()

@@ -67,7 +67,8 @@ def serve() -> None:
 )
 def dev(file: Path, host: str, port: int) -> None:
     """Run the functions that FILE (TOML) declares, without a broker, until Ctrl-C."""
-    from lambda_server.dev import DevError, read_functions, run
+    from lambda_server.dev import DevError, run
+    from lambda_server.functions_file import read_functions
 
     try:
         address = Address(parse_host(host), port)

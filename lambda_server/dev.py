@@ -6,94 +6,72 @@ import contextlib
 import http.client
 import json
 import os
-import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from lambda_protocol.address import Address
-from lambda_protocol.environ import ConfigError
+from lambda_protocol.errors import ErrorType
+from lambda_server.functions_file import Function
 
 #: How long a function's init, or the server's start, is waited for, seconds.
 READY_LIMIT_S: Final = 60.0
 #: How long a program may take to stop before it is killed, seconds.
 STOP_LIMIT_S: Final = 15.0
+#: How long rapid may take to name a setting that it refuses, seconds.
+COMPLAINT_LIMIT_S: Final = 10.0
 _POLL_S: Final = 0.05
 
 #: What a rapid whose function does not start says of itself.
 INIT_FAILED: Final = "the function's init has failed"
-
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_KEYS: Final = {"command", "cwd", "timeout", "memory", "concurrency", "handler", "environment"}
+READY: Final = "ready"
+#: The exit code of a rapid whose port was taken between the choice and the start.
+_PORT_TAKEN: Final = 1
+_TRIES: Final = 3
+#: A runtime that only reports why the function cannot start; type and message follow.
+_INIT_ERROR: Final = (sys.executable, "-P", "-m", "lambda_server.init_error")
+#: The type for settings that cannot be used. Source: aws-lambda-rie, fatalerror.
+_INVALID_TASK_CONFIG: Final = "Runtime.InvalidTaskConfig"
 
 Say = Callable[[str], None]
 
 
 class DevError(Exception):
-    """Something did not start, or stopped by itself; the message says what and what to do."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Function:
-    """One table of the functions file."""
-
-    name: str
-    command: tuple[str, ...]
-    cwd: Path
-    environment: Mapping[str, str] = field(default_factory=dict)  #: settings of its rapid included
-
-
-def read_functions(path: Path) -> list[Function]:
-    """Return the functions that a TOML file declares; raises ``ConfigError``.
-
-    ``[functions.NAME]`` with ``command`` (a list; the last word is the handler, as for rapid),
-    and optionally ``cwd`` (relative to the file), ``timeout`` (seconds), ``memory`` (MB),
-    ``concurrency`` (runtimes), ``handler`` and ``environment`` (a table of strings).
-    """
-    try:
-        document = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    tables = document.get("functions")
-    if not isinstance(tables, dict) or not tables:
-        raise ConfigError(f"{path} declares no function; expected a table [functions.NAME]")
-    return [_function(path, name, table) for name, table in tables.items()]
+    """The server, or the whole run, cannot go on; the message says what was found."""
 
 
 def run(functions: list[Function], *, address: Address, say: Say) -> int:
     """Start everything, say where it is, and wait until a signal ends it; return the exit code.
 
+    A function that cannot start ends no other: its calls are answered by its init error.
     Raises ``DevError``. One thread, the main one.
     """
     _require_free(address)
     stop = _StopRequest()
     with contextlib.ExitStack() as stack:
-        endpoints = []
-        for function in functions:
-            program = _start_rapid(function)
-            stack.callback(program.stop)
-            endpoints.append((function, program))
-        for function, program in endpoints:
-            waited_s = program.wait_ready(stop)
-            say(f"{function.name}: ready in {waited_s:.1f} s ({program.url})")
-        pairs = [f"{function.name}={program.url}" for function, program in endpoints]
-        server = _start_server(address, ",".join(pairs))
+        slots = [_Slot(function) for function in functions]
+        for slot in slots:
+            stack.callback(slot.stop)
+            slot.start()
+        for slot in slots:
+            slot.wait_ready(stop, say)
+        endpoints = ",".join(f"{slot.function.name}={slot.url}" for slot in slots)
+        server = _start_server(address, endpoints)
         stack.callback(server.stop)
-        server.wait_ready(stop)
+        _wait_for_server(server, stop)
         say(f"serving on {server.url}; stop with Ctrl-C. Try:")
         for function in functions:
             path = f"/2015-03-31/functions/{function.name}/invocations"
-            say(f"  curl -XPOST {server.url}{path} -d '{{}}'")
-        programs = [server, *(program for _, program in endpoints)]
+            say(f"  curl -XPOST {server.url}{path} -d {shlex.quote(function.event)}")
         while not stop.is_requested:
-            for program in programs:
-                program.require_running()
+            _require_running(server)
+            for slot in slots:
+                slot.look_after(say)
             time.sleep(_POLL_S)
         say("stopping")
     return 0
@@ -112,11 +90,10 @@ class _StopRequest:
 
 
 class _Program:
-    """A child process that serves HTTP."""
+    """A child process that serves HTTP; raises ``OSError`` if it cannot be started."""
 
     def __init__(
         self,
-        name: str,
         argv: list[str],
         environ: dict[str, str],
         address: Address,
@@ -124,34 +101,26 @@ class _Program:
     ) -> None:
         self._address = address.reached
         self.url = self._address.url
-        self._name = name
         environ |= {"INVOKE_API_HOST": address.host, "PORT": str(address.port)}
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own programs
-                argv, env=environ, cwd=cwd, process_group=0
-            )
-        except OSError as error:
-            raise DevError(f"{name} did not start: {error}") from error
+        self._process = subprocess.Popen(  # noqa: S603 - our own programs
+            argv, env=environ, cwd=cwd, process_group=0
+        )
 
-    def wait_ready(self, stop: _StopRequest) -> float:
-        """Wait until ``/readyz`` says so; return how long that took, seconds."""
-        started = time.monotonic()
-        while (status := self._status()) != "ready":
-            self.require_running()
-            if status == INIT_FAILED:
-                raise DevError(f"{self._name}: {status}; see its log above")
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def wait_settled(self, stop: _StopRequest) -> str:
+        """Wait until it is ready, or will not be; return what ``/readyz`` says."""
+        deadline = time.monotonic() + READY_LIMIT_S
+        while (status := self._status()) not in (READY, INIT_FAILED):
+            if self.exit_code is not None or time.monotonic() > deadline:
+                break
             if stop.is_requested:
                 raise DevError("stopped before everything was ready")
-            if time.monotonic() - started > READY_LIMIT_S:
-                raise DevError(f"{self._name} is not ready after {READY_LIMIT_S:g} s: {status}")
             time.sleep(_POLL_S)
-        return time.monotonic() - started
-
-    def require_running(self) -> None:
-        """Raise ``DevError`` when the process has ended."""
-        code = self._process.poll()
-        if code is not None:
-            raise DevError(f"{self._name} ended with exit code {code}; see its log above")
+        return status
 
     def stop(self) -> None:
         """End the process: politely, then not."""
@@ -174,65 +143,137 @@ class _Program:
             connection.close()
 
 
-def _start_rapid(function: Function) -> _Program:
-    environ = {
-        **_inherited(),
-        **function.environment,
-        "RUNTIME_API_PORT": "0",
-        "AWS_LAMBDA_FUNCTION_NAME": function.name,
-    }
+class _Slot:
+    """A function and the rapid that serves it, or that answers why the function cannot start."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self._rapid: _Program | None = None
+        self._reason: tuple[str, str] | None = None  # type and message of why it cannot start
+        self._is_lost = False
+
+    @property
+    def url(self) -> str:
+        """Where calls of the function go."""
+        assert self._rapid is not None
+        return self._rapid.url
+
+    def start(self) -> None:
+        """Start its rapid, or if that is known to be in vain, one that answers why."""
+        function = self.function
+        if self._reason is None:
+            argv, environ = _rapid_argv(*function.command), self._environ()
+            try:
+                self._rapid = _Program(argv, environ, _free_address(), function.cwd)
+                return
+            except OSError as error:
+                message = f"chdir {function.cwd}: {(error.strerror or str(error)).lower()}"
+                self._reason = (ErrorType.INVALID_WORKING_DIR, message)
+            except ValueError as error:  # a null byte, or a variable with "=" in its name
+                self._reason = (_INVALID_TASK_CONFIG, str(error))
+        argv = _rapid_argv(*_INIT_ERROR, *self._reason, function.name)
+        self._rapid = _Program(argv, _rapid_environ(function.name, {}), _free_address())
+
+    def wait_ready(self, stop: _StopRequest, say: Say) -> None:
+        """Wait until calls are answered, and say how: by the function or by its init error."""
+        started = time.monotonic()
+        tries = 1
+        while True:
+            assert self._rapid is not None
+            status = self._rapid.wait_settled(stop)
+            code = self._rapid.exit_code
+            if code is None:
+                break
+            if code != _PORT_TAKEN or tries == _TRIES:
+                if self._reason is not None:
+                    raise DevError(f"{self.function.name}: rapid ended with exit code {code}")
+                self._reason = (_INVALID_TASK_CONFIG, self._complaint(code))
+            tries += 1
+            self.start()
+        name, waited_s = self.function.name, time.monotonic() - started
+        if status == READY:
+            say(f"{name}: ready in {waited_s:.1f} s ({self.url})")
+        elif self._reason is not None:
+            say(f"{name}: cannot start: {self._reason[1]}; this answers its calls")
+        elif status == INIT_FAILED:
+            say(f"{name}: {status}; see its log above")
+        else:
+            say(f"{name}: not ready after {waited_s:.0f} s: {status}")
+
+    def look_after(self, say: Say) -> None:
+        """Say it once when its rapid has ended; the server then answers calls of it by 502."""
+        assert self._rapid is not None
+        code = self._rapid.exit_code
+        if code is not None and not self._is_lost:
+            self._is_lost = True
+            say(f"{self.function.name}: rapid ended with exit code {code}; the others run on")
+
+    def stop(self) -> None:
+        """End its rapid."""
+        if self._rapid is not None:
+            self._rapid.stop()
+
+    def _complaint(self, code: int) -> str:
+        """Return why rapid ended with ``code``: a refused setting is asked for once more.
+
+        rapid refuses its settings at once, and with code 2. Its log is not ours to read.
+        """
+        if code == 2:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                done = subprocess.run(  # noqa: S603 - our own program
+                    _rapid_argv(*self.function.command),
+                    env=self._environ(),
+                    cwd=self.function.cwd,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    errors="replace",
+                    timeout=COMPLAINT_LIMIT_S,
+                    check=False,
+                )
+                if done.returncode == 2 and done.stderr.strip():
+                    return done.stderr.strip().splitlines()[-1].removeprefix("rapid: ")
+        return f"rapid ended with exit code {code}"
+
+    def _environ(self) -> dict[str, str]:
+        return _rapid_environ(self.function.name, self.function.environment)
+
+
+def _rapid_argv(*command: str) -> list[str]:
     # -P: the function's folder must not shadow our modules.
-    argv = [sys.executable, "-P", "-m", "rapid", *function.command]
-    return _Program(function.name, argv, environ, _free_address(), function.cwd)
+    return [sys.executable, "-P", "-m", "rapid", *command]
+
+
+def _rapid_environ(name: str, environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        **_inherited(),
+        **environment,
+        "RUNTIME_API_PORT": "0",
+        "AWS_LAMBDA_FUNCTION_NAME": name,
+    }
 
 
 def _start_server(address: Address, endpoints: str) -> _Program:
     environ = {**_inherited(), "LAMBDA_ENDPOINTS": endpoints}
     argv = [sys.executable, "-m", "gunicorn", "-c", "python:lambda_server.gunicorn_conf"]
-    return _Program("the server", [*argv, "lambda_server.wsgi"], environ, address)
+    return _Program([*argv, "lambda_server.wsgi"], environ, address)
+
+
+def _wait_for_server(server: _Program, stop: _StopRequest) -> None:
+    status = server.wait_settled(stop)
+    _require_running(server)
+    if status != READY:
+        raise DevError(f"the server is not ready after {READY_LIMIT_S:g} s: {status}")
+
+
+def _require_running(server: _Program) -> None:
+    if server.exit_code is not None:
+        raise DevError(f"the server ended with exit code {server.exit_code}; see its log above")
 
 
 def _inherited() -> dict[str, str]:
     """Return our environment without a broker: this is direct mode."""
     return {name: value for name, value in os.environ.items() if not name.startswith("AMQP_")}
-
-
-def _function(path: Path, name: str, table: Any) -> Function:
-    where = f"{path}, [functions.{name}]"
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"{where}: expected a name of letters, digits, - and _, at most 64")
-    if not isinstance(table, dict) or set(table) - _KEYS:
-        found = sorted(set(table) - _KEYS) if isinstance(table, dict) else table
-        raise ConfigError(f"{where} has {found}; expected some of {sorted(_KEYS)}")
-    command = table.get("command")
-    if not isinstance(command, list) or not command or not all(map(_is_text, command)):
-        raise ConfigError(f"{where}: command is {command!r}; expected a list of strings")
-    cwd = table.get("cwd", ".")
-    if not _is_text(cwd):
-        raise ConfigError(f"{where}: cwd is {cwd!r}; expected a folder")
-    environment = table.get("environment", {})
-    if not isinstance(environment, dict) or not all(map(_is_text, environment.values())):
-        raise ConfigError(f"{where}: environment is no table of strings")
-    settings = {
-        variable: str(table[key])
-        for key, variable in (
-            ("timeout", "AWS_LAMBDA_FUNCTION_TIMEOUT"),
-            ("memory", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
-            ("concurrency", "MAX_CONCURRENCY"),
-            ("handler", "AWS_LAMBDA_FUNCTION_HANDLER"),
-        )
-        if key in table
-    }
-    return Function(
-        name=name,
-        command=tuple(command),
-        cwd=(path.parent / cwd).resolve(),
-        environment={**environment, **settings},
-    )
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
 
 
 def _free_address() -> Address:

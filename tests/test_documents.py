@@ -17,7 +17,7 @@ from lambda_protocol.amqp_connection import connection_parameters
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import ErrorType, LambdaApiError, ServiceException
 from lambda_server.__main__ import main as lambda_server
-from lambda_server.dev import read_functions
+from lambda_server.functions_file import read_functions
 from rapid.command_line import USAGE
 from tests.documents import DOCUMENTS, code_blocks, make_targets
 from tests.support import ECHO, ROOT, Rapid, Server, WebProgram, unique_name

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from lambda_protocol.environ import ConfigError
-from lambda_server.dev import Function, read_functions
+from lambda_server.functions_file import Function, read_functions
 from scripts.ports import LOOPBACK, free_ports
-from tests.support import BASH_ECHO, ECHO, MISBEHAVE, Client, Program, wait_until
+from tests.support import BASH_ECHO, ECHO, MISBEHAVE, ROOT, Client, Program, wait_until
 
 
 @pytest.fixture
@@ -24,10 +25,12 @@ def file(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def dev(file: Path, port: int | str) -> Iterator[Program]:
+def dev(file: Path, port: int | str, **environ: str) -> Iterator[Program]:
     """Run ``lambda-server dev``; nothing of it is left afterwards."""
     command = [sys.executable, "-m", "lambda_server", "dev", str(file)]
-    program = Program("lambda-server dev", [*command, "--host", LOOPBACK, "--port", str(port)], {})
+    program = Program(
+        "lambda-server dev", [*command, "--host", LOOPBACK, "--port", str(port)], environ
+    )
     program.start()
     try:
         yield program
@@ -52,6 +55,7 @@ def test_functions_are_read(file: Path) -> None:
         concurrency = 3
         handler = "b.handler"
         environment = { X = "1" }
+        event = { name = "ä 'b'", list = [1, 2.5, true] }
         """
     )
 
@@ -68,6 +72,7 @@ def test_functions_are_read(file: Path) -> None:
                 "MAX_CONCURRENCY": "3",
                 "AWS_LAMBDA_FUNCTION_HANDLER": "b.handler",
             },
+            event='{"name": "ä \'b\'", "list": [1, 2.5, true]}',
         ),
     ]
 
@@ -96,6 +101,10 @@ def test_functions_are_read(file: Path) -> None:
         pytest.param(
             "[functions.a]\ncommand=['x']\nenvironment={X=1}", "no table of strings", id="value"
         ),
+        pytest.param(
+            "[functions.a]\ncommand=['x']\nevent={at=2026-11-27}", "event is no JSON", id="event"
+        ),
+        pytest.param("[functions.a]\ncommand=['x']\nevent=nan", "event is no JSON", id="nan"),
     ],
 )
 def test_a_wrong_file_is_a_line_that_names_it(file: Path, text: str, said: str) -> None:
@@ -144,14 +153,29 @@ def test_two_functions_are_served_until_ctrl_c(file: Path) -> None:
         assert "Traceback" not in "\n".join(program.log)
 
 
-def test_the_printed_command_invokes(file: Path) -> None:
-    file.write_text(f"[functions.one]\ncommand=['{ECHO}']")
+def test_the_printed_command_calls_with_the_functions_event(file: Path) -> None:
+    file.write_text(
+        f"""[functions.one]\ncommand=['{ECHO}']\nevent={{name="it's"}}"""
+        f"\n[functions.two]\ncommand=['{ECHO}']"
+    )
     (port,) = free_ports(1)
     with dev(file, port) as program:
-        line = program.wait_for_log("curl -XPOST ")
+        program.wait_for_log("curl -XPOST ", count=2)
+        lines = [line for line in program.log if "curl -XPOST" in line]
+        said = [subprocess.check_output(["sh", "-c", f"{line} --silent"]) for line in lines]
 
-        path = "/2015-03-31/functions/one/invocations"
-        assert line.split() == ["curl", "-XPOST", f"http://{LOOPBACK}:{port}{path}", "-d", "'{}'"]
+    assert said == [b'{"name": "it\'s"}', b"{}"]
+
+
+def test_the_printed_commands_are_taken_by_the_examples() -> None:
+    (port,) = free_ports(1)
+    with dev(ROOT / "examples" / "functions.toml", port) as program:
+        program.wait_for_log("/functions/hello/invocations -d ")
+        lines = [line for line in program.log if "curl -XPOST" in line]
+        answers = [subprocess.check_output(["sh", "-c", f"{line} --silent -i"]) for line in lines]
+
+    assert len(answers) == 2
+    assert [answer for answer in answers if b"X-Amz-Function-Error" in answer] == []
 
 
 def test_a_taken_port_is_one_line_and_code_1(file: Path) -> None:
@@ -168,31 +192,83 @@ def test_a_taken_port_is_one_line_and_code_1(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("lines", "error_type", "said"),
     [
-        pytest.param('timeout = "long"', "two ended with exit code 2; see its log", id="setting"),
-        pytest.param('cwd = "none"', "two did not start: ", id="folder"),
+        pytest.param(
+            f'command=["{ECHO}"]\ntimeout="long"', "Runtime.InvalidTaskConfig",
+            "AWS_LAMBDA_FUNCTION_TIMEOUT is 'long'; expected seconds", id="setting",
+        ),
+        pytest.param(
+            f'command=["{ECHO}"]\ncwd="none"', "Runtime.InvalidWorkingDir",
+            "chdir {folder}/none: no such file or directory", id="folder",
+        ),
+        pytest.param(
+            f'command=["{ECHO}", "nul\\u0000"]', "Runtime.InvalidTaskConfig",
+            "embedded null byte", id="null-byte",
+        ),
+        pytest.param(
+            'command=["./none", "a.handler"]', "Runtime.InvalidEntrypoint",
+            "fork/exec ./none: no such file", id="command",
+        ),
+        pytest.param(
+            f'command=["{sys.executable}", "-m", "awslambdaric", "none.handler"]',
+            "Runtime.ImportModuleError", "No module named 'none'", id="module",
+        ),
     ],
-)
-def test_a_function_that_does_not_start_ends_the_run(file: Path, line: str, said: str) -> None:
-    file.write_text(
-        f"[functions.one]\ncommand=['{ECHO}']\n[functions.two]\ncommand=['{ECHO}']\n{line}"
-    )
-    with dev(file, free_ports(1)[0]) as program:
+)  # fmt: skip
+def test_a_function_that_cannot_start_answers_why_and_the_others_run(
+    file: Path, lines: str, error_type: str, said: str
+) -> None:
+    file.write_text(f"[functions.two]\n{lines}\n[functions.one]\ncommand=['{ECHO}']")
+    (port,) = free_ports(1)
+    with dev(file, port) as program, Client(port) as client:
+        program.wait_for_log("serving on ")
+        for _ in range(2):
+            broken = client.post("/2015-03-31/functions/two/invocations", b"{}")
+            assert (broken.status, broken.error_type) == (200, error_type)
+            assert said.format(folder=file.parent) in broken.json()["errorMessage"]
+        assert client.post("/2015-03-31/functions/one/invocations", b"1").body == b"1"
+
+        assert program.stop() == 0
+
+    assert any("two: cannot start: " in line or "two: the function's init has failed" in line
+               for line in program.log)  # fmt: skip
+
+
+def test_a_rapid_that_is_lost_ends_no_other(file: Path) -> None:
+    file.write_text(f"[functions.one]\ncommand=['{ECHO}']\n[functions.two]\ncommand=['{ECHO}']")
+    (port,) = free_ports(1)
+    with dev(file, port) as program, Client(port) as client:
+        program.wait_for_log("serving on ")
+        rapid = next(pid for pid in sorted(program.descendants()) if _runs(pid, b"rapid"))
+
+        os.kill(rapid, signal.SIGKILL)
+
+        lost = program.wait_for_log("rapid ended with exit code -9; the others run on")
+        answers = {
+            name: client.post(f"/2015-03-31/functions/{name}/invocations", b"1").status
+            for name in ("one", "two")
+        }
+        assert answers == {"one": 200, "two": 200} | {lost.partition(":")[0]: 502}
+        assert program.stop() == 0
+
+
+def test_settings_that_no_rapid_takes_end_the_run(file: Path) -> None:
+    file.write_text(f"[functions.one]\ncommand=['{ECHO}']")
+    with dev(file, free_ports(1)[0], LOG_LEVEL="loud") as program:
         assert program.wait_exit() == 1
 
-        assert [entry for entry in program.log if entry.startswith(f"Error: {said}")]
-        wait_until(lambda: not program.descendants(), "the end of every process")
+    assert program.log[-1].startswith("Error: one: rapid ended with exit code 2")
 
 
-def test_a_program_that_ends_ends_the_run(file: Path) -> None:
+def test_a_server_that_ends_ends_the_run(file: Path) -> None:
     file.write_text(
         f"[functions.one]\ncommand=['{MISBEHAVE}']\n[functions.two]\ncommand=['{ECHO}']"
     )
     (port,) = free_ports(1)
     with dev(file, port) as program:
         program.wait_for_log("serving on ")
-        server = min(filter(_is_gunicorn, program.descendants()))
+        server = min(pid for pid in program.descendants() if _runs(pid, b"gunicorn"))
 
         os.kill(server, signal.SIGKILL)
 
@@ -220,6 +296,6 @@ def test_a_wrong_file_is_code_2_and_no_traceback(file: Path) -> None:
     assert "Traceback" not in "\n".join(program.log)
 
 
-def _is_gunicorn(pid: int) -> bool:
-    """Tell gunicorn from the other programs; of its processes the first is the arbiter."""
-    return b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()
+def _runs(pid: int, program: bytes) -> bool:
+    """Return whether a process was started as ``python -m program``; the first is the parent."""
+    return b"-m\0" + program in Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -194,15 +194,6 @@ class RequestReader:
             request.is_truncated = True
             request.is_last = True
 
-    def is_peer_gone(self) -> bool:
-        """Whether the peer has closed, as far as one can tell without reading."""
-        try:
-            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
     def discard(self, limit_s: int = 1) -> None:
         """Read what the peer still sends, within limits, before the connection is closed.
 

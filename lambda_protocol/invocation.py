@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from lambda_protocol.function_name import FunctionRef
+from lambda_protocol.http_peer import HttpPeer
 
 
 class InvocationType(StrEnum):
@@ -70,10 +71,11 @@ UNHANDLED = "Unhandled"
 class Invoker(Protocol):
     """The port the server is built round; rapid's is the same, answered later: a ``Call``."""
 
-    def invoke(self, invocation: Invocation) -> Outcome:
+    def invoke(self, invocation: Invocation, caller: HttpPeer | None = None) -> Outcome:
         """Run ``invocation``, accept it (Event) or check it (DryRun); thread-safe.
 
-        Raises ``LambdaApiError`` when it could not be run.
+        Raises ``LambdaApiError`` when it could not be run. ``caller`` is its HTTP client, if that
+        can be watched: if it leaves before the outcome, the wait ends with ``CallerGoneError``.
         """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lambda_protocol.amqp_connection import NotSentError
 from lambda_protocol.errors import ServiceException
 from lambda_protocol.function_name import function_not_found
+from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, InvocationType, Outcome
 from lambda_server.broker import Broker
 
@@ -16,7 +17,7 @@ class AmqpInvoker:
         """Use ``broker``'s connections."""
         self._broker = broker
 
-    def invoke(self, invocation: Invocation) -> Outcome:
+    def invoke(self, invocation: Invocation, caller: HttpPeer | None = None) -> Outcome:
         """Run, accept or check ``invocation``; see ``Invoker``."""
         try:
             return self._invoke(invocation)

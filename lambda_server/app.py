@@ -15,6 +15,7 @@ from lambda_protocol.errors import (
     ServiceException,
     UnknownOperationException,
 )
+from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Outcome, new_request_id
 from lambda_protocol.invoke_http import encode_error
 from lambda_server.amqp_invoker import AmqpInvoker
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 class ReadyInvoker(Protocol):
     """An ``Invoker`` that can say whether it could work now, and for whom not."""
 
-    def invoke(self, invocation: Invocation) -> Outcome:
+    def invoke(self, invocation: Invocation, caller: HttpPeer | None = None) -> Outcome:
         """See ``Invoker``."""
 
     def missing(self) -> str | None:

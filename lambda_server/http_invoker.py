@@ -12,9 +12,11 @@ from typing import Final
 from lambda_protocol.address import Address
 from lambda_protocol.errors import ResourceNotReadyException, ServiceException
 from lambda_protocol.function_name import function_not_found
+from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Outcome
 from lambda_protocol.invoke_http import decode_response, encode_request
 from lambda_protocol.limits import REPLY_GRACE_S
+from lambda_server.caller import CallerGoneError
 from lambda_server.endpoints import Endpoints, shortened
 
 logger = logging.getLogger(__name__)
@@ -33,9 +35,10 @@ class HttpInvoker:
         self._health = Endpoints(endpoints)
         self._connect_timeout_s = connect_timeout_s
         self._answer_timeout_s = answer_timeout_s
+        self._answer_limit_s = answer_timeout_s + REPLY_GRACE_S
         self._local = threading.local()
 
-    def invoke(self, invocation: Invocation) -> Outcome:
+    def invoke(self, invocation: Invocation, caller: HttpPeer | None = None) -> Outcome:
         """Run, accept or check ``invocation``; see ``Invoker``."""
         name = invocation.function.name
         address = self._endpoints.get(name)
@@ -45,6 +48,9 @@ class HttpInvoker:
         path, headers = encode_request(invocation)
         try:
             connection.request("POST", path, invocation.payload, headers)
+            if caller is not None and not caller.waits_for(connection.sock, self._answer_limit_s):
+                connection.close()  # so the instance knows as well
+                raise CallerGoneError
             response = connection.getresponse()
             body = response.read()
         except TimeoutError as error:
@@ -95,6 +101,6 @@ class HttpInvoker:
             raise ResourceNotReadyException(
                 f"No instance of the function {name} is running at {address.url}."
             ) from error
-        connection.sock.settimeout(self._answer_timeout_s + REPLY_GRACE_S)
+        connection.sock.settimeout(self._answer_limit_s)
         connections[address] = connection
         return connection

@@ -31,6 +31,7 @@ from lambda_protocol.invoke_http import (
     payload_limit,
     payload_too_large,
 )
+from lambda_server.caller import CallerGoneError, caller_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
@@ -68,6 +69,8 @@ class InvokeApi:
             response = self._invoke(environ, path, request_id)
         except LambdaApiError as error:
             response = encode_error(error, request_id)
+        except CallerGoneError:
+            response = encode_error(ServiceException("The caller hung up."), request_id)
         except Exception:
             logger.exception("invocation failed", extra={"request_id": request_id})
             fault = ServiceException("An internal error occurred.")
@@ -97,7 +100,7 @@ class InvokeApi:
             is_async=path.is_async,
             check_payload=config.checks_payload,
         )
-        return encode_outcome(invocation, self._invoker.invoke(invocation))
+        return encode_outcome(invocation, self._invoker.invoke(invocation, caller_of(environ)))
 
 
 def _header_lookup(environ: dict[str, Any]) -> HeaderLookup:

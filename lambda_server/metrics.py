@@ -16,7 +16,9 @@ from lambda_protocol.errors import (
     ServiceException,
     TooManyRequestsException,
 )
+from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Invoker, Outcome
+from lambda_server.caller import CallerGoneError
 
 #: Where several gunicorn workers put their figures; gunicorn.conf.py sets it.
 MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
@@ -45,12 +47,12 @@ class MeteredInvoker:
         """Count the invocations of ``invoker``."""
         self._invoker = invoker
 
-    def invoke(self, invocation: Invocation) -> Outcome:
+    def invoke(self, invocation: Invocation, caller: HttpPeer | None = None) -> Outcome:
         """Run ``invocation`` and count it; see ``Invoker``."""
         name = invocation.function.name
         started = time.monotonic()
         try:
-            outcome = self._invoker.invoke(invocation)
+            outcome = self._invoker.invoke(invocation, caller)
         except ResourceNotFoundException:
             # Callers make unknown names up: they must not become time series.
             _invocations.labels("", "not_found").inc()
@@ -61,6 +63,9 @@ class MeteredInvoker:
         except ServiceException:
             # With the broker away nobody knows which names are made up.
             _invocations.labels("", "failure").inc()
+            raise
+        except CallerGoneError:
+            _invocations.labels(name, "abandoned").inc()
             raise
         except LambdaApiError:
             _invocations.labels(name, "failure").inc()

@@ -178,6 +178,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
             "wsgi.multithread": True,
             "wsgi.multiprocess": self.cfg.workers > 1,
             "wsgi.run_once": False,
+            "gunicorn.socket": connection.sock,  # by which a caller that hangs up is noticed
         }
         if isinstance(connection.client, tuple):  # not a Unix socket
             environ["REMOTE_ADDR"] = connection.client[0]

@@ -73,6 +73,7 @@ class Daemon:
             function=config.function,
             version=config.version,
             submit=self._scheduler.submit,
+            abandon=self._scheduler.abandon,
             accept_event=self._accept_event,
             is_ready=self._missing,
             render_metrics=metrics.render,

@@ -21,14 +21,15 @@ from typing import Final
 
 from lambda_protocol.address import Address
 from lambda_protocol.http1 import BadRequestError, Request, RequestReader, limit_stalls
+from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer
 
 logger = logging.getLogger(__name__)
 
 #: A started request must go on arriving, and a response be taken, at least this often, seconds.
 STALL_TIMEOUT_S: Final = 30
 
-#: How often a request that waits for its turn makes sure that its peer is still there, seconds.
-_TURN_CHECK_S: Final = 1.0
+#: How often a peer that has sent a FIN is looked at, seconds: at first, and at last.
+_PEER_CHECKS_S: Final = (0.01, 1.0)
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
@@ -41,14 +42,25 @@ TEXT: Final[Headers] = (("Content-Type", "text/plain; charset=utf-8"),)
 class Exchange:
     """A request and its one answer. Thread-safe: anyone may answer, whoever is first does."""
 
-    __slots__ = ("_answered", "_connection", "_lock", "began_at", "on_disconnect", "request")
+    __slots__ = (
+        "_answered",
+        "_connection",
+        "_lock",
+        "began_at",
+        "is_unstarted",
+        "on_disconnect",
+        "request",
+    )
 
     def __init__(self, connection: Connection, request: Request, began_at: float = 0.0) -> None:
         """Belongs to ``connection``, which reads the next request only after the answer."""
         self.request = request
         self.began_at = began_at  #: when its head had come, monotonic seconds
         #: Called by the connection's thread if the peer goes away unanswered.
-        self.on_disconnect: Callable[[], None] | None = None
+        self.on_disconnect: Callable[[], object] | None = None
+        #: Set for a peer that may send a FIN and still read. While it is true, such a peer is sent
+        #: interim responses. If it is None, a FIN means that the peer is gone.
+        self.is_unstarted: Callable[[], bool] | None = None
         self._connection = connection
         self._lock = threading.Lock()
         self._answered = False
@@ -74,6 +86,12 @@ class Exchange:
         return self._connection.send_answer(
             "".join(head).encode("latin-1", "replace") + body, is_last
         )
+
+    def send_interim(self) -> None:
+        """Send an interim response, unless the answer is sent or on its way; raises ``OSError``."""
+        with self._lock:
+            if not self._answered:
+                self._connection.socket.send(INTERIM_RESPONSE, socket.MSG_DONTWAIT)
 
     @property
     def is_answered(self) -> bool:
@@ -188,17 +206,18 @@ class Connection(BaseRequestHandler):
 
     def handle(self) -> None:
         """Serve requests until the peer or an error ends the connection."""
+        is_gone = False
         try:
             while self._serve_one():
                 pass
         except BadRequestError as error:
             self._refuse(error)
         except OSError:
-            pass
+            is_gone = True
         finally:
             exchange = self._exchange
             if exchange is not None and not exchange.is_answered:
-                self._on_early_end(exchange)
+                self._on_early_end(exchange, is_gone)
 
     def send_answer(self, data: bytes, is_last: bool) -> bool:
         """Write ``data`` without blocking; False when the peer is gone. Thread-safe."""
@@ -260,26 +279,38 @@ class Connection(BaseRequestHandler):
             self._reader.discard()
         return not request.is_last or not exchange.is_answered
 
-    def _on_early_end(self, exchange: Exchange) -> None:
+    def _on_early_end(self, exchange: Exchange, is_gone: bool) -> None:
         """The peer sends no more, and is owed an answer: it may still read, unless it is parked."""
-        if exchange.on_disconnect is not None:
-            exchange.on_disconnect()
-            return
-        self._on_sent = threading.Event()
-        while self._owes_answer:  # every call has an end
-            self._on_sent.wait(STALL_TIMEOUT_S)
+        on_disconnect = exchange.on_disconnect
+        if on_disconnect is None or (exchange.is_unstarted is not None and not is_gone):
+            is_gone = not self._await_answer(exchange, exchange.is_unstarted or _never)
+            if not is_gone:
+                return
+        if on_disconnect is not None:
+            on_disconnect()
 
     def _wait_for_turn(self) -> bool:
         """Let a pipelined request wait: answers go out in the order of requests.
 
         Behind one that is parked it would wait for ever: that is no conversation, and it ends.
         """
-        if self._exchange is not None and self._exchange.on_disconnect is not None:
+        exchange = self._exchange
+        assert exchange is not None
+        if exchange.on_disconnect is not None and exchange.is_unstarted is None:
             return False
+        return self._await_answer(exchange, lambda: True)
+
+    def _await_answer(self, exchange: Exchange, may_probe: Callable[[], bool]) -> bool:
+        """Wait until the answer is sent; every call has an end. False when the peer left before."""
+        version = exchange.request.version
+        peer = HttpPeer(self.socket, exchange.send_interim, http_version=version)
         self._on_sent = threading.Event()
+        check_s, longest_s = _PEER_CHECKS_S
         while self._owes_answer:  # looked at after _on_sent is there to be set
-            if not self._on_sent.wait(_TURN_CHECK_S) and self._reader.is_peer_gone():
+            if peer.has_left(may_probe=may_probe()):
                 return False
+            self._on_sent.wait(check_s)
+            check_s = min(2 * check_s, longest_s)
         self._on_sent = None
         return True
 
@@ -289,3 +320,7 @@ class Connection(BaseRequestHandler):
         request.is_last = True
         Exchange(self, request).answer(error.status, headers, body)
         self._reader.discard()
+
+
+def _never() -> bool:
+    return False

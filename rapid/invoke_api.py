@@ -61,6 +61,7 @@ class InvokeApi:
         function: FunctionRef,
         version: str,
         submit: Submit,
+        abandon: Callable[[Call], object],
         accept_event: AcceptEvent,
         is_ready: Callable[[], str | None],
         render_metrics: Callable[[], tuple[str, bytes]],
@@ -68,10 +69,14 @@ class InvokeApi:
         checks_payload: bool,
         has_openfaas: bool,
     ) -> None:
-        """Bind ``address``; ``is_ready`` returns None, or what is not ready."""
+        """Bind ``address``; ``is_ready`` returns None, or what is not ready.
+
+        ``abandon`` drops a call whose caller is gone, unless it has started.
+        """
         self._function = function
         self._version = version
         self._submit = submit
+        self._abandon = abandon
         self._accept_event = accept_event
         self._is_ready = is_ready
         self._render_metrics = render_metrics
@@ -119,7 +124,10 @@ class InvokeApi:
             raise MethodNotAllowedException(f"{request.method} is not a method of this operation")
         invocation = self._decode(request, path, request_id)
         if invocation.type is InvocationType.REQUEST_RESPONSE:
-            self._submit(Call(invocation, _answer_with(exchange, invocation)))
+            call = Call(invocation, _answer_with(exchange, invocation))
+            exchange.on_disconnect = lambda: self._abandon(call)
+            exchange.is_unstarted = lambda: call.started_at == 0.0
+            self._submit(call)
             return
         if invocation.type is InvocationType.EVENT:
             self._accept_event(invocation, _accept_with(exchange, invocation))

@@ -27,7 +27,9 @@ EVENT_AGE_BUCKETS_S: Final = (
     0.01, 0.1, 1.0, 10.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 10_800.0, 21_600.0,
 )  # fmt: skip
 #: What became of an invocation: the values of the label ``outcome``.
-OUTCOMES: Final = ("success", "error", "failure", "timeout", "throttled", "refused")
+OUTCOMES: Final = (
+    "success", "error", "failure", "timeout", "throttled", "refused", "abandoned",
+)  # fmt: skip
 
 
 class Histogram:
@@ -88,6 +90,11 @@ class Metrics:
         outcome = "throttled" if isinstance(error, TooManyRequestsException) else "refused"
         with self._lock:
             self._outcomes[outcome] += 1
+
+    def on_abandoned(self) -> None:
+        """A call was dropped before its start: its caller was gone."""
+        with self._lock:
+            self._outcomes["abandoned"] += 1
 
     def on_event_received(self) -> None:
         """An event has come for its first attempt."""

@@ -184,6 +184,17 @@ class Scheduler:
                 self._forget_locked(call)
             return taken
 
+    def abandon(self, call: Call) -> bool:
+        """Take out a call whose caller is gone; False when it has started or has been answered."""
+        with self.lock:
+            if call not in self._waiting.line_of(call):
+                return False
+            self._forget_locked(call)
+            if self._is_stopping:
+                self._changed.notify_all()
+        self._metrics.on_abandoned()
+        return True
+
     @property
     def is_ready(self) -> bool:
         """Whether the function's init has succeeded and calls are taken."""

@@ -9,6 +9,7 @@ import pytest
 
 from lambda_protocol.address import Address
 from lambda_protocol.function_name import FunctionRef
+from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Outcome
 from lambda_server.app import create_app
 from lambda_server.config import Config
@@ -247,7 +248,7 @@ def test_a_known_path_with_another_method_is_405(door: Door, method: str) -> Non
 class Broken:
     """A way to functions that has a fault."""
 
-    def invoke(self, invocation: Invocation) -> Outcome:
+    def invoke(self, invocation: Invocation, caller: HttpPeer | None = None) -> Outcome:
         raise RuntimeError("a fault of ours")
 
     def missing(self) -> str | None:
@@ -267,6 +268,7 @@ def broken_rapid() -> Iterator[Client]:
         function=FunctionRef(name="f"),
         version="$LATEST",
         submit=submit,
+        abandon=lambda _call: None,
         accept_event=lambda *_: None,
         is_ready=lambda: None,
         render_metrics=lambda: ("text/plain", b""),

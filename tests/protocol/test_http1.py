@@ -152,16 +152,6 @@ def test_a_peer_that_closes_in_its_head_sends_no_request(wire: Wire) -> None:
     assert wire.read() is None
 
 
-def test_a_closed_peer_is_noticed_without_reading(wire: Wire) -> None:
-    assert wire.reader.is_peer_gone() is False
-    wire.peer.sendall(b"x")
-    assert wire.reader.is_peer_gone() is False
-    wire.peer.shutdown(socket.SHUT_WR)
-    wire.reader.discard(1)
-
-    assert wire.reader.is_peer_gone() is True
-
-
 def test_one_requests_headers_are_not_the_next_ones(wire: Wire) -> None:
     wire.peer.sendall(
         b"GET / HTTP/1.1\r\nHost: x\r\nX-A: 1\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\nX-B: 1\r\n\r\n"

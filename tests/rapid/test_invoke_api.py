@@ -28,6 +28,7 @@ class Door:
 
     def __init__(self, **changes: Any) -> None:
         self.calls: list[Call] = []
+        self.abandoned: list[Call] = []
         self.answer: Outcome | LambdaApiError | None = Outcome(payload=b'"done"')
         self.refusal = None
         self.events: list[Invocation] = []
@@ -40,6 +41,7 @@ class Door:
             function=FunctionRef(name="echo"),
             version="$LATEST",
             submit=self._submit,
+            abandon=self.abandoned.append,
             accept_event=self._accept,
             is_ready=lambda: self.missing,
             render_metrics=lambda: ("text/plain; version=0.0.4", b"lambda_x 1\n"),

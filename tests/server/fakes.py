@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from lambda_protocol.address import Address
 from lambda_protocol.http1 import BadRequestError, Request, RequestReader, limit_stalls
+from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Outcome
 from scripts.ports import LOOPBACK
 from tests.support import LIMIT_S, wait_until
@@ -31,7 +32,7 @@ class FakeInvoker:
         """Return no function."""
         return ()
 
-    def invoke(self, invocation: Invocation) -> Outcome:
+    def invoke(self, invocation: Invocation, caller: HttpPeer | None = None) -> Outcome:
         """Keep ``invocation``, and return or raise ``result``."""
         self.invocations.append(invocation)
         if isinstance(self.result, Exception):

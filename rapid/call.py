@@ -106,6 +106,7 @@ class Failure:
     error_type: str
     message: str = ""  #: what follows ``Error:`` in AWS's message
     payload: bytes | None = None  #: the runtime's own words, which go out as they came
+    is_logged: bool = False  #: whether the log tells of it already
 
     def outcome(self, request_id: str, version: str) -> Outcome:
         """Return what the caller of ``request_id`` gets: HTTP 200, Unhandled."""

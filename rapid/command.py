@@ -18,7 +18,7 @@ class Command:
     """The runtime's command line and where it runs."""
 
     argv: tuple[str, ...]  #: empty when no bootstrap was found
-    cwd: str | None  #: None: rapid's own
+    cwd: str | None  #: by its name, so that it may be made anew; None: it has none
     searched: tuple[str, ...] = ()  #: where a bootstrap was looked for
 
 
@@ -32,5 +32,13 @@ def find_command(words: Sequence[str], root: Path) -> tuple[Command, str]:
         searched = tuple(str(root / candidate) for candidate in BOOTSTRAPS[:2])
         return Command(argv=(), cwd=None, searched=searched), ""
     program = shutil.which(words[0]) or words[0]
-    command = Command(argv=(program, *words[1:]), cwd=None)
+    command = Command(argv=(program, *words[1:]), cwd=_working_folder())
     return command, words[-1] if len(words) > 1 else ""
+
+
+def _working_folder() -> str | None:
+    """Return the folder rapid was started in; None if it has been deleted."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return None

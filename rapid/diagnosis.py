@@ -38,7 +38,8 @@ def launch_failure(error_type: ErrorType, program: str, cwd: str | None, error: 
     reason = (error.strerror or str(error)).lower()
     if cwd is not None and not Path(cwd).is_dir():
         return Failure(ErrorType.INVALID_WORKING_DIR, f"chdir {cwd}: {reason}")
-    why = why_not_run(program, error)
+    here = str(Path(cwd or "", program)) if "/" in program else program
+    why = why_not_run(here, error)
     message = f"fork/exec {program}: {reason}" + (f": {why}" if why else "")
     return Failure(error_type, message)
 
@@ -69,7 +70,6 @@ def _message(failure: Failure) -> str:
 
 
 def _hint(failure: Failure, command: Command, handler: str, output: bytes) -> str | None:
-    folder = command.cwd or Path.cwd()
     match failure.error_type:
         case ErrorType.INVALID_ENTRYPOINT if not command.argv:
             return "name a command, as in: rapid python -m awslambdaric app.handler"
@@ -79,7 +79,7 @@ def _hint(failure: Failure, command: Command, handler: str, output: bytes) -> st
         case "Runtime.MalformedHandlerName":
             return f"the handler is {handler!r}, expected MODULE.FUNCTION"
         case "Runtime.ImportModuleError" | "Runtime.HandlerNotFound":
-            return f"the handler is {handler!r}, looked for in {folder}"
+            return f"the handler is {handler!r}, looked for in {command.cwd}"
     return None
 
 

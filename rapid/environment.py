@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -50,6 +51,10 @@ KILL_LIMIT_S: Final = 5.0
 ORPHAN_LIMIT_S: Final = 2.0
 #: How long what a gone environment had to tell is still delivered for, seconds.
 TELEMETRY_STOP_S: Final = 0.2
+#: The longest text of an unexpected error that its caller gets, characters.
+_ERROR_TEXT: Final = 300
+#: A wait for the end of the environment that ends without it goes on, seconds.
+_LONGEST_WAIT_S: Final = 3600.0
 
 T = TypeVar("T")
 
@@ -58,7 +63,8 @@ class ExecutionEnvironment:
     """One sandbox. Thread-safe; its state is guarded by the lock it shares with the scheduler.
 
     It never waits under that lock: state changes under it, processes, sockets and callbacks
-    come after.
+    come after. Its thread, ``env-N``, starts it, waits until it is to end, and ends it: so an end
+    needs no new thread. An unexpected exception in any thread that serves it ends it.
     """
 
     def __init__(
@@ -104,12 +110,15 @@ class ExecutionEnvironment:
         self._answered_at = 0.0
         self._init_s: float | None = None
         self._has_served = False
+        self._has_no_thread = False  # the clock does what the thread would have done
+        self._end_reason = ("", 0.0)  # what extensions are told, and the time for the runtime
         self._journal: Journal | None = None  # None once nobody can listen
         # set once, before anyone can ask:
         self._sandbox: Sandbox | None = None
         self._log: InvocationLog | None = None
-        self._telemetry = Telemetry(logs_json=config.logs_json)
+        self._telemetry = Telemetry(logs_json=config.logs_json, on_error=self.fail_unexpectedly)
         self._address = Address("", 0)
+        self._is_ending = threading.Event()
 
     def __repr__(self) -> str:
         """Show what a test wants to know."""
@@ -121,8 +130,15 @@ class ExecutionEnvironment:
     # --- for the scheduler
 
     def start(self) -> None:
-        """Start extensions and runtime, from a thread of its own."""
-        threading.Thread(target=self._start, name=f"env-{self.index}-start", daemon=True).start()
+        """Start extensions and runtime from the environment's own thread; never raises."""
+        thread = threading.Thread(target=self._run, name=f"env-{self.index}", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            self.fail_unexpectedly(error)
+            with self._lock:
+                self._has_no_thread = True
+                self._owner.note_deadline_locked(0.0)
 
     @property
     def can_take_locked(self) -> bool:
@@ -158,17 +174,26 @@ class ExecutionEnvironment:
 
     def deliver(self, call: Call, exchange: Exchange) -> None:
         """Send the event to the runtime; a call that cannot be sent goes back to the queue."""
-        if self._journal is not None:
-            self._journal.begin(call, self._init_s)
-        if self._log is not None and self._log.is_wanted(call):
-            self._log.begin(call)
-        if len(self.extensions) and not self._config.is_multi_concurrency:
-            self._tell_extensions(call)
-        if not exchange.answer(200, call.event_headers(), call.invocation.payload):
-            self._on_undelivered(call)
+        try:
+            if self._journal is not None:
+                self._journal.begin(call, self._init_s)
+            if self._log is not None and self._log.is_wanted(call):
+                self._log.begin(call)
+            if len(self.extensions) and not self._config.is_multi_concurrency:
+                self._tell_extensions(call)
+            if not exchange.answer(200, call.event_headers(), call.invocation.payload):
+                self._on_undelivered(call)
+        except Exception as error:
+            self.fail_unexpectedly(error)
 
     def due_locked(self, now: float) -> Callable[[], None] | None:
         """Return what to do, without the lock, about a deadline that has passed; None if none."""
+        act = self._act_due_locked(now)
+        return None if act is None else functools.partial(self._act, act)
+
+    def _act_due_locked(self, now: float) -> Callable[[], None] | None:
+        if self._has_no_thread:
+            return self._end
         if self.phase is Phase.INIT and now >= self._init_deadline:
             return self._on_init_timeout
         if self.phase is Phase.INVOKE:
@@ -184,6 +209,8 @@ class ExecutionEnvironment:
 
     def next_deadline_locked(self) -> float:
         """Return when :meth:`due_locked` may next have something, monotonic seconds."""
+        if self._has_no_thread:
+            return 0.0
         if self.phase is Phase.INIT:
             return self._init_deadline
         if self.phase is Phase.IDLE:
@@ -201,6 +228,13 @@ class ExecutionEnvironment:
     def retire(self) -> None:
         """Shut down an environment that is no longer wanted; ends what still runs."""
         self._fail(_RETIRED, "SPINDOWN", is_failure=False)
+
+    def fail_unexpectedly(self, error: Exception) -> None:
+        """End an environment in which something went wrong that nobody foresaw; log it."""
+        logger.error("environment failed", extra={"env": self.index}, exc_info=error)
+        text = f"{type(error).__name__}: {error}"[:_ERROR_TEXT]
+        failure = Failure(ErrorType.UNKNOWN, f"rapid failed: {text}", is_logged=True)
+        self._fail(failure, "FAILURE")
 
     # --- for the Runtime API
 
@@ -305,33 +339,36 @@ class ExecutionEnvironment:
 
     # --- start
 
+    def _run(self) -> None:
+        with self._ends_on_error():
+            self._start()
+        while not self._is_ending.wait(_LONGEST_WAIT_S):
+            pass
+        self._end()
+
     def _start(self) -> None:
-        try:
-            self._address = self._listen(self)
-            paths = discover(self._config.extensions_dir)
-            self._sandbox = Sandbox(
-                f"env-{self.index}",
-                self._reaper,
-                has_extensions=bool(paths),
-                keeps=functools.partial(passes, config=self._config),
-            )
-            self._log = InvocationLog(self._config, self._sandbox, self._reporter, self._clock)
-        except OSError as error:
-            logger.exception("environment not started", extra={"env": self.index})
-            self._fail(Failure(ErrorType.UNKNOWN, str(error)), "FAILURE")
-            return
-        self._journal = Journal(
+        self._address = self._listen(self)
+        paths = discover(self._config.extensions_dir)
+        sandbox = self._sandbox = Sandbox(
+            f"env-{self.index}",
+            self._reaper,
+            has_extensions=bool(paths),
+            keeps=functools.partial(passes, config=self._config),
+            on_error=self.fail_unexpectedly,
+        )
+        self._log = InvocationLog(self._config, sandbox, self._reporter, self._clock)
+        journal = self._journal = Journal(
             config=self._config,
             telemetry=self._telemetry,
-            sandbox=self._sandbox,
+            sandbox=sandbox,
             log=self._log,
             init_phase=self._init_phase,
             clock=self._clock,
         )
-        self._journal.begin_init()
+        journal.begin_init()
         launch = Launch(
             self._config,
-            self._sandbox,
+            sandbox,
             index=self.index,
             runtime_api=str(self._address),
             metadata_token=self.metadata_token,
@@ -342,7 +379,8 @@ class ExecutionEnvironment:
                 launch.start_runtime(self._on_runtime_exit)
         except LaunchError as error:
             self._fail(error.failure, "FAILURE")
-        self._sandbox.capture.close_writers()
+        finally:
+            sandbox.capture.close_writers()
 
     def _start_extensions(self, launch: Launch, paths: list[Path]) -> None:
         environ = launch.prepare_extensions(paths)
@@ -397,15 +435,19 @@ class ExecutionEnvironment:
                 raise self._runtime.refusal(posted, to)
             if posted.is_stale(call.invocation_id):
                 raise invoke_timeout()
-            del self._running[posted.request_id]
-            self._answered_at = self._clock()
-            if self._journal is not None:
-                self._journal.note_answer_locked(call, began_at, size, ending)
-            self._runtime.answered = PostedId(posted.request_id, call.invocation_id)
-            if not self._config.is_multi_concurrency:
-                self._runtime.state = to
-            else:
-                self._settle_phase_locked()
+            try:
+                del self._running[posted.request_id]
+                self._answered_at = self._clock()
+                if self._journal is not None:
+                    self._journal.note_answer_locked(call, began_at, size, ending)
+                self._runtime.answered = PostedId(posted.request_id, call.invocation_id)
+                if not self._config.is_multi_concurrency:
+                    self._runtime.state = to
+                else:
+                    self._settle_phase_locked()
+            except Exception:
+                self._running[posted.request_id] = call  # so that the environment's end answers it
+                raise
             return call
 
     def _unpark(self, exchange: Exchange) -> None:
@@ -424,17 +466,15 @@ class ExecutionEnvironment:
         self._fail(Failure(ErrorType.EXIT_ERROR, "Runtime is gone"), "FAILURE")
 
     def _on_runtime_exit(self, status: ExitStatus) -> None:
-        if status.code == 0:
-            message = "Runtime exited without providing a reason"
-        else:
-            message = f"Runtime exited with error: {status}"
-        self._fail(Failure(ErrorType.EXIT_ERROR, message), "FAILURE")
+        with self._ends_on_error():
+            self._fail(_runtime_exit(status), "FAILURE")
 
     def _on_extension_exit(self, name: str, status: ExitStatus) -> None:
-        with self._lock:
-            self.extensions.on_exit(name)
         message = "exit code 0" if status.code == 0 else str(status)
-        self._fail(Failure(ErrorType.EXTENSION_CRASH, message), "FAILURE")
+        with self._ends_on_error():
+            with self._lock:
+                self.extensions.on_exit(name)
+            self._fail(Failure(ErrorType.EXTENSION_CRASH, message), "FAILURE")
 
     def _on_init_timeout(self) -> None:
         if self._init_phase == "init":
@@ -486,6 +526,7 @@ class ExecutionEnvironment:
                 return
             was_init = self.phase is Phase.INIT
             self._move_locked(Phase.SHUTDOWN)
+            self._end_reason = (reason, linger_s)
             self._registered.notify_all()
             victims = list(self._running.values())
             self._running.clear()
@@ -493,31 +534,55 @@ class ExecutionEnvironment:
             if was_init and is_failure:
                 victims += self._owner.on_init_failed_locked(self._created_at)
             init_s = self._clock() - self._created_at
-            journal = self._journal
-        if was_init and is_failure:
-            self._report_failed_init(failure, init_s, init_status)
-        self._fail_calls(victims, failure)
-        if journal is not None:
+        try:
             if was_init and is_failure:
-                journal.fail_init(self.extensions, failure, init_s=init_s, status=init_status)
-            journal.fail(victims, failure, _status_of(failure), is_failure=is_failure)
-        threading.Thread(
-            target=self._stop, args=(reason, linger_s), name=f"env-{self.index}-stop", daemon=True
-        ).start()
+                with self._logs_errors():
+                    self._report_failed_init(failure, init_s, init_status)
+            self._fail_calls(victims, failure)
+            with self._logs_errors():
+                self._tell_failure(
+                    victims,
+                    failure,
+                    init_s=init_s if was_init else None,
+                    init_status=init_status,
+                    is_failure=is_failure,
+                )
+        finally:
+            self._is_ending.set()
+
+    def _tell_failure(
+        self,
+        victims: list[Call],
+        failure: Failure,
+        *,
+        init_s: float | None,
+        init_status: str,
+        is_failure: bool,
+    ) -> None:
+        """Tell telemetry of the end; ``init_s`` is given when the init was not done."""
+        journal = self._journal
+        if journal is None:
+            return
+        if init_s is not None and is_failure:
+            journal.fail_init(self.extensions, failure, init_s=init_s, status=init_status)
+        journal.fail(victims, failure, _status_of(failure), is_failure=is_failure)
 
     def _fail_calls(self, calls: list[Call], failure: Failure) -> None:
         for call in calls:
-            outcome = failure.outcome(call.invocation.request_id, self._config.version)
-            self._complete(call, outcome, _status_of(failure), failure.error_type)
+            with self._logs_errors():
+                outcome = failure.outcome(call.invocation.request_id, self._config.version)
+                self._complete(call, outcome, _status_of(failure), failure.error_type)
 
     def _complete(
         self, call: Call, outcome: Outcome, status: str, error_type: str | None = None
     ) -> None:
         """Log the end of the invocation and hand its outcome over."""
-        if self._log is not None and self._log.is_wanted(call):
-            init_s = self._init_s if call.is_cold else None
-            outcome = self._log.end(call, outcome, status, error_type, init_s=init_s)
-        self._owner.finish(call, outcome, status)
+        try:
+            if self._log is not None and self._log.is_wanted(call):
+                init_s = self._init_s if call.is_cold else None
+                outcome = self._log.end(call, outcome, status, error_type, init_s=init_s)
+        finally:
+            self._owner.finish(call, outcome, status)
         if self._journal is not None and self._config.is_multi_concurrency:
             self._journal.end_one_of_many(call, Ending(status=status, error_type=error_type))
 
@@ -526,8 +591,9 @@ class ExecutionEnvironment:
         if self._sandbox is not None:
             self._sandbox.capture.flush()
             output = self._sandbox.capture.tail_since(0)
-        said = failed_init(failure, self._config.command, self._config.handler, output)
-        logger.error("init failed", extra={"env": self.index, **said})
+        if not failure.is_logged:
+            said = failed_init(failure, self._config.command, self._config.handler, output)
+            logger.error("init failed", extra={"env": self.index, **said})
         if self._log is not None:
             self._log.init_failed(failure, init_s=init_s, phase=self._init_phase, status=status)
 
@@ -544,13 +610,26 @@ class ExecutionEnvironment:
         for exchange, body in deliveries:
             answer_event(exchange, body)
 
-    # --- stop
+    # --- end
 
-    def _stop(self, reason: str, linger_s: float) -> None:
+    def _end(self) -> None:
         """End every process, extensions last, and say when nothing is left."""
         sandbox = self._sandbox
-        if sandbox is not None:
-            sandbox.close_door()
+        try:
+            if sandbox is not None:
+                with self._logs_errors():
+                    self._shut_down(sandbox)
+                with self._logs_errors():
+                    self._end_processes(sandbox)
+        finally:
+            with self._lock:
+                self._move_locked(Phase.GONE)
+                self._owner.on_gone_locked(self)
+        self._owner.settle()
+
+    def _shut_down(self, sandbox: Sandbox) -> None:
+        reason, linger_s = self._end_reason
+        try:
             shut_down(
                 sandbox,
                 self.extensions,
@@ -559,15 +638,41 @@ class ExecutionEnvironment:
                 linger_s=linger_s,
                 flush=self._telemetry.flush if self._telemetry.has_subscribers else None,
             )
-            if not sandbox.wait_for_exit(KILL_LIMIT_S):
-                logger.error("processes not reaped", extra={"env": self.index})
+        except Exception:
+            sandbox.kill()
+            raise
+
+    def _end_processes(self, sandbox: Sandbox) -> None:
+        """See to it that no process, pipe or subscriber is left."""
+        if not sandbox.wait_for_exit(KILL_LIMIT_S):
+            logger.error("processes not reaped", extra={"env": self.index})
+        try:
             sandbox.kill_orphans(str(self._address), ORPHAN_LIMIT_S)
+        finally:
             sandbox.close()
             self._telemetry.stop(TELEMETRY_STOP_S)
-        with self._lock:
-            self._move_locked(Phase.GONE)
-            self._owner.on_gone_locked(self)
-        self._owner.settle()
+
+    # --- unexpected errors
+
+    def _act(self, act: Callable[[], None]) -> None:
+        with self._ends_on_error():
+            act()
+
+    @contextlib.contextmanager
+    def _ends_on_error(self) -> Iterator[None]:
+        """End the environment if the block raises."""
+        try:
+            yield
+        except Exception as error:
+            self.fail_unexpectedly(error)
+
+    @contextlib.contextmanager
+    def _logs_errors(self) -> Iterator[None]:
+        """Log what the block raises, in an environment that is ending already."""
+        try:
+            yield
+        except Exception:
+            logger.exception("environment failed", extra={"env": self.index})
 
     def _move_locked(self, to: Phase) -> None:
         if to not in MOVES[self.phase]:
@@ -581,3 +686,11 @@ _RETIRED: Final = Failure(ErrorType.EXIT_ERROR, "The function's instance was shu
 
 def _status_of(failure: Failure) -> str:
     return "timeout" if failure.error_type == ErrorType.TIMED_OUT else "failure"
+
+
+def _runtime_exit(status: ExitStatus) -> Failure:
+    if status.code == 0:
+        message = "Runtime exited without providing a reason"
+    else:
+        message = f"Runtime exited with error: {status}"
+    return Failure(ErrorType.EXIT_ERROR, message)

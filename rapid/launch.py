@@ -82,7 +82,7 @@ class Launch:
         logger.info(
             "exec '%s' (cwd=%s, handler=%s)",
             command.argv[0],
-            command.cwd or Path.cwd(),
+            command.cwd,
             self._config.handler,
             extra={"env": self._index},
         )

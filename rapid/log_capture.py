@@ -18,6 +18,12 @@ _READ_SIZE: Final = 65_536
 
 #: Gets the stream, ``function`` or ``extension``, and each record of it; must not block.
 OnRecord = Callable[[str, LogMessage], None]
+#: Gets what ended the reading of the pipes, in the reading thread.
+OnError = Callable[[Exception], None]
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 class _Pipe:
@@ -48,6 +54,7 @@ class LogCapture:
         sinks: tuple[int, int] = (1, 2),
         has_extensions: bool = False,
         keeps: Callable[[LogMessage], bool] = lambda message: True,
+        on_error: OnError = _raise,
     ) -> None:
         """Open the pipes and start reading; ``name`` is for the thread.
 
@@ -72,8 +79,13 @@ class LogCapture:
             self.log_descriptor = self._open_pipe("function", out, is_framed=True)
             self.extension_stdout = self._open_pipe("extension", out)
             self.extension_stderr = self._open_pipe("extension", err)
+        self._on_error = on_error
         self._thread = threading.Thread(target=self._run, name=f"{name}-logs", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._close_pipes()
+            raise
 
     def listen(self, on_record: OnRecord | None) -> None:
         """Make records of what comes from now on, or no longer."""
@@ -110,6 +122,10 @@ class LogCapture:
         """Pass on what is left and stop reading."""
         self.close_writers()
         self._thread.join(limit_s)
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        self.close_writers()
         with self._lock:
             for descriptor in self._pipes:
                 os.close(descriptor)
@@ -123,6 +139,12 @@ class LogCapture:
         return writer
 
     def _run(self) -> None:
+        try:
+            self._read_pipes()
+        except Exception as error:
+            self._on_error(error)
+
+    def _read_pipes(self) -> None:
         poller = select.poll()
         with self._lock:
             for descriptor in self._pipes:

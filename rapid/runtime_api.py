@@ -82,7 +82,7 @@ class RuntimeApiListener:
         """Answer one request, or park it."""
         environment = self._environment
         if environment is None:
-            return _refuse(exchange, 500, "InternalServerError", "Internal Server Error")
+            return _refuse(exchange, 500, *_INTERNAL_ERROR)
         request = exchange.request
         path = request.path
         try:
@@ -101,6 +101,9 @@ class RuntimeApiListener:
             return self._handle_rare(environment, exchange)
         except RuntimeApiError as error:
             return _refuse(exchange, error.status, error.error_type, str(error))
+        except Exception as error:
+            environment.fail_unexpectedly(error)
+            return _refuse(exchange, 500, *_INTERNAL_ERROR)
 
     def _handle_rare(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
         method, path = exchange.request.method, exchange.request.path
@@ -230,6 +233,7 @@ def _type_of(status: int) -> str:
     return "InternalServerError" if status >= 500 else "InvalidRequest"
 
 
+_INTERNAL_ERROR: Final = ("InternalServerError", "Internal Server Error")
 _RESPONSE_TOO_LARGE: Final = Failure(
     ErrorType.RESPONSE_TOO_LARGE,
     payload=json.dumps(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from rapid.log_capture import LogCapture
+from rapid.log_capture import LogCapture, OnError
 from rapid.log_lines import LogMessage
 from rapid.processes import ExitStatus, ProcessGroup, Reaper, environ_of
 
@@ -34,9 +34,12 @@ class Sandbox:
         *,
         has_extensions: bool = False,
         keeps: Callable[[LogMessage], bool] = lambda message: True,
+        on_error: OnError,
     ) -> None:
         """Open the pipes that the processes of this sandbox write to; see ``LogCapture``."""
-        self.capture = LogCapture(name, has_extensions=has_extensions, keeps=keeps)
+        self.capture = LogCapture(
+            name, has_extensions=has_extensions, keeps=keeps, on_error=on_error
+        )
         self._reaper = reaper
         self._lock = threading.Lock()
         self._exited = threading.Condition(self._lock)
@@ -44,7 +47,6 @@ class Sandbox:
         self._groups: dict[str, ProcessGroup] = {}
         self._alive: set[str] = set()  # not yet reaped
         self._peak_memory_bytes: dict[str, int] = {}  # of those that have ended
-        self._is_closing = False
 
     def start(
         self,
@@ -57,8 +59,7 @@ class Sandbox:
     ) -> None:
         """Start a process group called ``name``; raises ``OSError``.
 
-        ``on_exit`` runs in the reaper's thread. A process started while the sandbox is already
-        ending is killed at once, and its exit told like any other.
+        ``on_exit`` runs in the reaper's thread.
         """
 
         def on_reaped(status: ExitStatus) -> None:
@@ -83,16 +84,13 @@ class Sandbox:
                 pass_fds=() if inherited is None else (inherited,),
                 on_exit=on_reaped,
             )
-        except OSError:
+        except BaseException:
             with self._lock:
                 self._alive.discard(name)
                 self._exited.notify_all()
             raise
         with self._lock:
             self._groups[name] = group
-            is_late = self._is_closing
-        if is_late:
-            group.signal(signal.SIGKILL)
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to the group called ``name``, if it was ever started."""
@@ -108,10 +106,12 @@ class Sandbox:
                 lambda: name not in self._alive if name else not self._alive, limit_s
             )
 
-    def close_door(self) -> None:
-        """Let no process that is started from now on live."""
+    def kill(self) -> None:
+        """Send SIGKILL to every group."""
         with self._lock:
-            self._is_closing = True
+            groups = list(self._groups.values())
+        for group in groups:
+            group.signal(signal.SIGKILL)
 
     def kill_orphans(self, runtime_api: str, limit_s: float) -> None:
         """Kill what left its process group, and wait until it is dead.

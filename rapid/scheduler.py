@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple, Protocol
 
 from lambda_protocol.errors import (
@@ -123,9 +124,11 @@ class Scheduler:
             self._waiting.clear()
             environments = list(self._environments.values())
         for call in refused:
-            self._refuse(call, ServiceException("The function's instance is shutting down."))
+            with _logged():
+                self._refuse(call, ServiceException("The function's instance is shutting down."))
         for environment in environments:
-            environment.retire()
+            with _logged():
+                environment.retire()
         with self.lock:
             self._changed.wait_for(lambda: not self._environments, kill_s)
             self._wake_at = 0.0
@@ -270,7 +273,7 @@ class Scheduler:
         logger.debug(
             "invocation done", extra={"request_id": call.invocation.request_id, "status": status}
         )
-        call.on_outcome(outcome)
+        _answer(call, outcome)
 
     def settle(self) -> None:
         """Hand out what waits to whoever is free."""
@@ -344,7 +347,7 @@ class Scheduler:
 
     def _refuse(self, call: Call, error: LambdaApiError) -> None:
         self._metrics.on_refused(error)
-        call.on_outcome(error)
+        _answer(call, error)
 
     def _throttled(self) -> TooManyRequestsException:
         error = TooManyRequestsException()
@@ -360,7 +363,11 @@ class Scheduler:
                     self._tick.wait(min(left, _CLOCK_LIMIT_S))
                     continue
                 self._wake_at = float("inf")
-                self._on_tick_locked(now)
+                try:
+                    self._on_tick_locked(now)
+                except Exception:
+                    logger.exception("clock failed")
+                    self.note_deadline_locked(now + _AFTER_ERROR_S)
 
     def _on_tick_locked(self, now: float) -> None:
         """Do what is due and find out when to look again; leaves the lock to act."""
@@ -380,14 +387,15 @@ class Scheduler:
         self.lock.release()
         try:
             for call in throttled:
-                self._refuse(call, TooManyRequestsException())
+                with _logged():
+                    self._refuse(call, TooManyRequestsException())
             for on_started, answered_by in announce:
-                on_started(answered_by)  # before the answer that may be due: nothing follows that
+                with _logged():  # before the answer that may be due: nothing follows that
+                    on_started(answered_by)
             for act in due:
-                act()
+                with _logged():
+                    act()
             self._act(actions)
-        except Exception:
-            logger.exception("clock failed")
         finally:
             self.lock.acquire()
 
@@ -410,6 +418,26 @@ class Scheduler:
         return announce
 
 
+def _answer(call: Call, outcome: Outcome | LambdaApiError) -> None:
+    """Hand the outcome over; if that fails, at least that it has failed."""
+    try:
+        call.on_outcome(outcome)
+    except Exception:
+        logger.exception("answer failed", extra={"request_id": call.invocation.request_id})
+        call.on_outcome(ServiceException("An internal error occurred."))
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[None]:
+    """Log what the block raises: what follows it concerns others."""
+    try:
+        yield
+    except Exception:
+        logger.exception("scheduler failed")
+
+
+#: How soon the clock looks again after an unexpected error, seconds.
+_AFTER_ERROR_S: Final = 1.0
 #: A deadline that has passed but is not acted on yet is looked at again after this, seconds.
 _TICK_S: Final = 0.01
 #: The longest sleep of the clock, seconds: what a platform's wait can take.

@@ -28,6 +28,10 @@ _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
 
 
+#: Gets what ended a delivering thread, in that thread.
+OnError = Callable[[Exception], None]
+
+
 class EventBuffer:
     """Events in order, within bounds: the oldest give way. Guarded by whoever owns it."""
 
@@ -90,7 +94,13 @@ class Subscriber:
     """
 
     def __init__(
-        self, name: str, subscription: Subscription, lock: threading.Lock, *, logs_json: bool
+        self,
+        name: str,
+        subscription: Subscription,
+        lock: threading.Lock,
+        *,
+        logs_json: bool,
+        on_error: OnError,
     ) -> None:
         """Deliver nothing before :meth:`start`."""
         from rapid.telemetry_transport import open_transport  # HTTP: a tenth of the start time
@@ -98,6 +108,7 @@ class Subscriber:
         self.name = name
         self.subscription = subscription
         self._logs_json = logs_json
+        self._on_error = on_error
         self._changed = threading.Condition(lock)
         # guarded by lock:
         self.buffer = EventBuffer(subscription.max_items, subscription.max_bytes)
@@ -145,8 +156,11 @@ class Subscriber:
         try:
             while (batch := self._next_batch()) is not None:
                 self._deliver(self._rendered(batch))
-        except Exception:
-            logger.exception("telemetry failed", extra={"subscriber": self.name})
+        except Exception as error:
+            with self._changed:
+                self._is_failing = True  # so that no flush waits for it
+                self._changed.notify_all()
+            self._on_error(error)
         finally:
             self._transport.close()
 

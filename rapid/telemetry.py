@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from rapid.platform_events import Event
-from rapid.subscriber import EventBuffer, Subscriber
+from rapid.subscriber import EventBuffer, OnError, Subscriber
 from rapid.subscription import Subscription
 
 #: What one can subscribe to.
@@ -24,9 +24,10 @@ class Telemetry:
     may be taken while any other is held, and nothing is taken under it.
     """
 
-    def __init__(self, *, logs_json: bool) -> None:
+    def __init__(self, *, logs_json: bool, on_error: OnError) -> None:
         """Take subscriptions; ``logs_json`` is the function's log format."""
         self._logs_json = logs_json
+        self._on_error = on_error
         self.streams = frozenset(STREAMS)  #: what anybody wants, or may yet ask for
         self._lock = threading.Lock()
         # guarded by _lock:
@@ -63,7 +64,9 @@ class Telemetry:
 
         It starts with the events that came before it.
         """
-        subscriber = Subscriber(name, subscription, self._lock, logs_json=self._logs_json)
+        subscriber = Subscriber(
+            name, subscription, self._lock, logs_json=self._logs_json, on_error=self._on_error
+        )
         with self._lock:
             if self._early is None:
                 return False

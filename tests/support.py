@@ -446,6 +446,7 @@ class Rapid(WebProgram):
         self,
         *command: str,
         flags: Sequence[str] = (),
+        program: Sequence[str] = RAPID,
         ready: bool = True,
         **environ: str,
     ) -> None:
@@ -455,7 +456,7 @@ class Rapid(WebProgram):
         self.function_name = environ.setdefault("AWS_LAMBDA_FUNCTION_NAME", unique_name())
         super().__init__(
             f"rapid {self.function_name}",
-            [*RAPID, *flags, *command],
+            [*program, *flags, *command],
             {"INVOKE_API_HOST": LOOPBACK, "EXTENSIONS_DIR": "/nonexistent", **environ},
             port=port,
             ready=ready,

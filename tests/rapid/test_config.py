@@ -117,7 +117,7 @@ def test_one_word_is_the_program_and_the_handler_comes_from_the_environment() ->
 
     assert made.command.argv == ("/bin/true",)
     assert made.handler == "app.handler"
-    assert made.command.cwd is None
+    assert made.command.cwd == str(Path.cwd())
 
 
 def test_of_more_words_the_last_is_the_handler_too() -> None:

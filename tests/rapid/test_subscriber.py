@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -7,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from rapid import subscriber
 from rapid.platform_events import Event
 from rapid.subscriber import EventBuffer
 from rapid.subscription import Destination, Subscription
 from rapid.telemetry import Telemetry
 from rapid.telemetry_schema import Schema
 from tests.conformance.listener import Listener, TcpListener
-from tests.support import wait_until
+from tests.support import LIMIT_S, wait_until
 
 AT = 1_769_860_800.0
 
@@ -26,7 +28,7 @@ def listener() -> Iterator[Listener]:
 
 @pytest.fixture
 def telemetry() -> Iterator[Telemetry]:
-    telemetry = Telemetry(logs_json=False)
+    telemetry = Telemetry(logs_json=False, on_error=lambda error: pytest.fail(str(error)))
     yield telemetry
     telemetry.stop(1.0)
 
@@ -232,7 +234,7 @@ def test_tcp_records_are_lines(telemetry: Telemetry) -> None:
 
 
 def test_a_stop_ends_every_thread(listener: Listener) -> None:
-    telemetry = Telemetry(logs_json=False)
+    telemetry = Telemetry(logs_json=False, on_error=lambda error: pytest.fail(str(error)))
     telemetry.subscribe("a", "mine", a_subscription(listener.port))
     telemetry.subscribe("b", "mine too", a_subscription(1))
     telemetry.publish(line(1))
@@ -244,3 +246,18 @@ def test_a_stop_ends_every_thread(listener: Listener) -> None:
 
     wait_until(lambda: threads() == [], "the end of the threads")
     assert numbers(listener.records) == [1]
+
+
+def test_an_unexpected_error_of_a_delivery_is_told_to_the_environment(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+    telemetry = Telemetry(logs_json=False, on_error=errors.put)
+    monkeypatch.setattr(subscriber, "render", lambda *_args, **_options: 1 // 0)
+    telemetry.subscribe("a", "a", a_subscription(listener.port))
+
+    telemetry.publish(line(1))
+
+    assert isinstance(errors.get(timeout=LIMIT_S), ZeroDivisionError)
+    telemetry.flush(LIMIT_S)  # does not wait for what will never be delivered
+    telemetry.stop(LIMIT_S)

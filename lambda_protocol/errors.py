@@ -45,6 +45,12 @@ class ServiceUnavailable(ServiceException):
     status = 503
 
 
+class AccessDeniedException(LambdaApiError):
+    """The caller may not do this; for now, a web page of a foreign origin."""
+
+    status, code = 403, "AccessDeniedException"
+
+
 class ResourceNotFoundException(LambdaApiError):
     """No function of that name is known here."""
 

@@ -21,6 +21,7 @@ from lambda_protocol.invoke_http import encode_error
 from lambda_server.amqp_invoker import AmqpInvoker
 from lambda_server.broker import Broker
 from lambda_server.config import Config
+from lambda_server.cors import CorsMiddleware
 from lambda_server.http_invoker import HttpInvoker
 from lambda_server.invoke_api import InvokeApi
 from lambda_server.metrics import MeteredInvoker, expose_metrics
@@ -46,7 +47,8 @@ def create_app(config: Config, invoker: ReadyInvoker | None = None) -> Flask:
     backend = make_invoker(config) if invoker is None else invoker
     app = Flask("lambda_server", static_folder=None)
     expose_metrics(app)
-    app.wsgi_app = InvokeApi(config, MeteredInvoker(backend), app.wsgi_app)  # type: ignore[method-assign]
+    api = InvokeApi(config, MeteredInvoker(backend), app.wsgi_app)
+    app.wsgi_app = CorsMiddleware(config.allowed_origins, api)  # type: ignore[method-assign]
 
     @app.get("/healthz")
     def healthz() -> Response:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from lambda_protocol.address import EVERY_HOST, Address
+from lambda_protocol.cors import AllowedOrigins
 from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
 from lambda_protocol.limits import FUNCTION_TIMEOUT_MAX_S, INVOKE_QUEUE_TIMEOUT_S
 from lambda_protocol.log_format import LEVEL_NAMES
@@ -16,6 +17,7 @@ from lambda_protocol.log_format import LEVEL_NAMES
 _QUEUE_TIMEOUT_MAX_S = 86_400
 
 _ADDRESS = Address(EVERY_HOST, 8080)
+_NO_ORIGINS = AllowedOrigins("CORS_ALLOW_ORIGINS")
 _NAME = re.compile(r"[a-zA-Z0-9_.-]+")
 
 
@@ -31,6 +33,7 @@ class Config:
     invoke_timeout_s: float = float(FUNCTION_TIMEOUT_MAX_S)  #: longest run, in direct mode
     connect_timeout_s: float = 5.0
     checks_payload: bool = True
+    allowed_origins: AllowedOrigins = _NO_ORIGINS  #: of web pages
     log_level: str = "INFO"
     logs_structured: bool = False
     address: Address = _ADDRESS
@@ -63,6 +66,9 @@ class Config:
             ),
             connect_timeout_s=env.seconds("CONNECT_TIMEOUT", 5.0, least=0.1, most=60),
             checks_payload=env.flag("CHECK_PAYLOAD", default=True),
+            allowed_origins=AllowedOrigins.parse(
+                "CORS_ALLOW_ORIGINS", env.text("CORS_ALLOW_ORIGINS")
+            ),
             log_level=env.choice("LOG_LEVEL", "INFO", LEVEL_NAMES),
             logs_structured=env.flag("USE_STRUCTURED_LOGGING"),
             address=Address(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from lambda_protocol.address import EVERY_HOST, Address
+from lambda_protocol.cors import AllowedOrigins
 from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import FunctionRef, parse_function_name
@@ -58,6 +59,7 @@ class Config:
     application_log_level: str  #: of the function's own records, in a JSON log
     system_log_level: str  #: of the platform's
     has_openfaas: bool
+    allowed_origins: AllowedOrigins  #: of web pages
     is_snap_start: bool
     availability_zone_id: str  #: what the metadata endpoint answers
     invoke_api: Address
@@ -121,6 +123,9 @@ class Config:
             application_log_level=env.choice("AWS_LAMBDA_LOG_LEVEL", "INFO", LEVELS),
             system_log_level=env.choice("AWS_LAMBDA_SYSTEM_LOG_LEVEL", "INFO", LEVELS),
             has_openfaas=env.flag("ENABLE_OPENFAAS"),
+            allowed_origins=AllowedOrigins.parse(
+                "RAPID_CORS_ALLOW_ORIGINS", env.text("RAPID_CORS_ALLOW_ORIGINS")
+            ),
             is_snap_start=env.text("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start",
             availability_zone_id=env.text("RAPID_AVAILABILITY_ZONE_ID") or first_zone_id(region),
             invoke_api=flags.invoke_api

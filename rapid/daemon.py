@@ -80,6 +80,7 @@ class Daemon:
             accepts_any_name=config.accepts_any_name,
             checks_payload=config.checks_payload,
             has_openfaas=config.has_openfaas,
+            allowed_origins=config.allowed_origins,
         )
 
     def run(self) -> int:

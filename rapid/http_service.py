@@ -47,6 +47,7 @@ class Exchange:
         "_connection",
         "_lock",
         "began_at",
+        "extra_headers",
         "is_unstarted",
         "on_disconnect",
         "request",
@@ -56,6 +57,7 @@ class Exchange:
         """Belongs to ``connection``, which reads the next request only after the answer."""
         self.request = request
         self.began_at = began_at  #: when its head had come, monotonic seconds
+        self.extra_headers: Headers = ()  #: for the answer, whoever gives it
         #: Called by the connection's thread if the peer goes away unanswered.
         self.on_disconnect: Callable[[], object] | None = None
         #: Set for a peer that may send a FIN and still read. While it is true, such a peer is sent
@@ -76,7 +78,7 @@ class Exchange:
             self._answered = True
         self.on_disconnect = None
         head = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n"]
-        head += [f"{name}: {value}\r\n" for name, value in headers]
+        head += [f"{name}: {value}\r\n" for name, value in (*headers, *self.extra_headers)]
         if status != HTTPStatus.NO_CONTENT:
             head.append(f"Content-Length: {len(body)}\r\n")
         if self.request.method == "HEAD":  # a body would be taken for the next answer

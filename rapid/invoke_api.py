@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote
 
 from lambda_protocol.address import Address
+from lambda_protocol.cors import AllowedOrigins
 from lambda_protocol.errors import (
     BadRequestException,
     InvalidRequestContentException,
@@ -68,6 +70,7 @@ class InvokeApi:
         accepts_any_name: bool,
         checks_payload: bool,
         has_openfaas: bool,
+        allowed_origins: AllowedOrigins,
     ) -> None:
         """Bind ``address``; ``is_ready`` returns None, or what is not ready.
 
@@ -83,6 +86,7 @@ class InvokeApi:
         self._accepts_any_name = accepts_any_name
         self._checks_payload = checks_payload
         self._has_openfaas = has_openfaas
+        self._allowed_origins = allowed_origins
         self._service = HttpService(
             address,
             self.handle,
@@ -109,6 +113,13 @@ class InvokeApi:
         request = exchange.request
         request_id = relayed_request_id(request.headers.get(RELAYED_REQUEST_ID))
         try:
+            admission = self._allowed_origins.admit(
+                request.method, request.path, request.headers.get
+            )
+            exchange.extra_headers = admission.headers
+            if admission.is_preflight:
+                exchange.answer(HTTPStatus.NO_CONTENT)
+                return
             decoded = unquote(request.path) if "%" in request.path else request.path
             path = parse_invoke_path(decoded, request.query)
             if path is not None:

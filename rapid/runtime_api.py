@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from lambda_protocol.address import Address
+from lambda_protocol.cors import comes_from_page
 from lambda_protocol.errors import ErrorType
 from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES
 from rapid.call import Failure
@@ -85,6 +86,8 @@ class RuntimeApiListener:
             return _refuse(exchange, 500, *_INTERNAL_ERROR)
         request = exchange.request
         path = request.path
+        if comes_from_page(request.headers.get):  # on a developer's machine any page could
+            return _refuse(exchange, 403, "AccessDenied", "Web pages may not use this API")
         try:
             if path == _NEXT:
                 if request.method != "GET":

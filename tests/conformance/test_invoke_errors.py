@@ -8,6 +8,7 @@ import botocore.exceptions
 import pytest
 
 from lambda_protocol.address import Address
+from lambda_protocol.cors import AllowedOrigins
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Outcome
@@ -275,6 +276,7 @@ def broken_rapid() -> Iterator[Client]:
         accepts_any_name=True,
         checks_payload=True,
         has_openfaas=False,
+        allowed_origins=AllowedOrigins("RAPID_CORS_ALLOW_ORIGINS"),
     )
     api.start()
     with Client(api.port) as client:

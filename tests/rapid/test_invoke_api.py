@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lambda_protocol.address import Address
+from lambda_protocol.cors import AllowedOrigins
 from lambda_protocol.errors import LambdaApiError, ServiceException, TooManyRequestsException
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Invocation, InvocationType, Outcome
@@ -49,6 +50,7 @@ class Door:
                 "accepts_any_name": True,
                 "checks_payload": True,
                 "has_openfaas": False,
+                "allowed_origins": AllowedOrigins("RAPID_CORS_ALLOW_ORIGINS"),
                 **changes,
             },
         )

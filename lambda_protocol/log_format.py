@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from typing import Final, TextIO
+from typing import Final, Protocol
 
 #: Names aws-lambda-rie and logrus users know, beside Python's own.
 _LEVELS: Final = {
@@ -25,10 +25,17 @@ LEVEL_NAMES: Final = tuple(_LEVELS)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
+class TextOutput(Protocol):
+    """Where log records go, each in one ``write`` with its line end."""
+
+    def write(self, text: str, /) -> object:
+        """Write a record."""
+
+
 def configure_logging(
-    level: str, *, structured: bool, program: str, stream: TextIO | None = None
+    level: str, *, structured: bool, program: str, stream: TextOutput | None = None
 ) -> None:
-    """Send every record of this process to standard error in one of the two formats."""
+    """Send every record of this process to ``stream``, standard error, in one of two formats."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(make_formatter(program, structured=structured))
     root = logging.getLogger()

@@ -11,6 +11,7 @@ from lambda_protocol.environ import ConfigError
 from lambda_protocol.log_format import configure_logging
 from rapid.command_line import USAGE
 from rapid.config import Config
+from rapid.line_output import TextStream, open_outputs
 
 VERSION: Final = "0.1.0"
 
@@ -27,10 +28,16 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return _copy_self()
     try:
         config = Config.from_environ(argv, environ)
-        configure_logging(config.log_level, structured=config.logs_structured, program="rapid")
+        outputs = open_outputs()
+        configure_logging(
+            config.log_level,
+            structured=config.logs_structured,
+            program="rapid",
+            stream=TextStream(outputs.stderr),
+        )
         from rapid.daemon import Daemon
 
-        daemon = Daemon(config)
+        daemon = Daemon(config, outputs)
     except ConfigError as error:
         return _complain(str(error), 2)
     except OSError as error:

@@ -24,6 +24,7 @@ from rapid.destinations import (
 from rapid.environment import ExecutionEnvironment
 from rapid.event_queue import EventQueue
 from rapid.invoke_api import InvokeApi
+from rapid.line_output import Outputs
 from rapid.metrics import Metrics
 from rapid.processes import Reaper, adopt_orphans, hide_environment
 from rapid.report import Reporter
@@ -48,10 +49,11 @@ CONSUMER_STOP_S: Final = 3.0
 class Daemon:
     """One rapid. One thread, the main one, runs it; it alone knows all the parts."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, outputs: Outputs) -> None:
         """Bind every port; raises ``OSError`` for one that is taken, ``ConfigError`` likewise."""
         self._signals = _catch_signals()  # before a port is open: whoever sees it may stop us
         self._config = config
+        self._outputs = outputs
         self._reaper = Reaper()
         self._reporter = Reporter(as_json=config.logs_json, level=config.system_log_level)
         metrics = self._metrics = Metrics(config.function.name)
@@ -154,6 +156,7 @@ class Daemon:
             reaper=self._reaper,
             listen=lambda environment: self._listener(index).attach(environment),
             reporter=self._reporter,
+            outputs=self._outputs,
             init_limit_s=self._config.init_timeout_s if init_limit_s is None else init_limit_s,
             init_phase="init" if init_limit_s is None else "invoke",
         )

@@ -23,6 +23,8 @@ from rapid.http_service import Exchange
 from rapid.invocation_log import InvocationLog
 from rapid.journal import Journal
 from rapid.launch import Launch, LaunchError
+from rapid.line_output import Outputs
+from rapid.log_capture import WRITE_LIMIT_S
 from rapid.log_level import passes
 from rapid.phases import (
     FAILED_STATES,
@@ -77,6 +79,7 @@ class ExecutionEnvironment:
         reaper: Reaper,
         listen: Callable[[ExecutionEnvironment], Address],
         reporter: Reporter,
+        outputs: Outputs,
         init_limit_s: float,
         init_phase: str,
         clock: Callable[[], float] = time.monotonic,
@@ -93,6 +96,7 @@ class ExecutionEnvironment:
         self._reaper = reaper
         self._listen = listen
         self._reporter = reporter
+        self._outputs = outputs
         self._init_limit_s = init_limit_s
         self._init_phase = init_phase
         self._clock = clock
@@ -241,6 +245,7 @@ class ExecutionEnvironment:
     def park(self, exchange: Exchange) -> None:
         """Take a ``next``: answered when there is an event for it."""
         journal = self._journal
+        self._end_lines()
         peak_memory_bytes = 0 if journal is None else journal.measure()
         with self._lock:
             if self.phase in (Phase.SHUTDOWN, Phase.GONE):
@@ -309,6 +314,17 @@ class ExecutionEnvironment:
             journal.print_init()
         return result
 
+    def park_extension(self, identifier: str | None, exchange: Exchange) -> bytes | None:
+        """Take an extension's ``next``; return the lifecycle event that waits for it, or None.
+
+        Raises ``ExtensionsApiError``. A half line that it has printed ends here.
+        """
+        with self._lock:
+            name = self.extensions.find(identifier).name
+        if self._sandbox is not None:
+            self._sandbox.capture.flush(ends_lines=True, extension=name)
+        return self.change_extensions(lambda known: known.park(identifier, exchange))
+
     def fail_extension(self, failure: Failure) -> None:
         """Take an extension's own report that it failed; it may exit by itself."""
         self._fail(failure, "FAILURE", linger_s=INIT_ERROR_LINGER_S)
@@ -352,11 +368,14 @@ class ExecutionEnvironment:
         sandbox = self._sandbox = Sandbox(
             f"env-{self.index}",
             self._reaper,
-            has_extensions=bool(paths),
+            self._outputs,
+            extensions=[path.name for path in paths],
             keeps=functools.partial(passes, config=self._config),
             on_error=self.fail_unexpectedly,
         )
-        self._log = InvocationLog(self._config, sandbox, self._reporter, self._clock)
+        self._log = InvocationLog(
+            self._config, sandbox, self._reporter, self._outputs.stdout, self._clock
+        )
         journal = self._journal = Journal(
             config=self._config,
             telemetry=self._telemetry,
@@ -583,13 +602,16 @@ class ExecutionEnvironment:
                 outcome = self._log.end(call, outcome, status, error_type, init_s=init_s)
         finally:
             self._owner.finish(call, outcome, status)
+        if self._config.is_multi_concurrency:
+            self._end_lines()
         if self._journal is not None and self._config.is_multi_concurrency:
             self._journal.end_one_of_many(call, Ending(status=status, error_type=error_type))
 
     def _report_failed_init(self, failure: Failure, init_s: float, status: str) -> None:
         output = b""
         if self._sandbox is not None:
-            self._sandbox.capture.flush()
+            self._sandbox.capture.flush(ends_lines=True)
+            self._sandbox.capture.write_out(WRITE_LIMIT_S)
             output = self._sandbox.capture.tail_since(0)
         if not failure.is_logged:
             said = failed_init(failure, self._config.command, self._config.handler, output)
@@ -609,6 +631,11 @@ class ExecutionEnvironment:
             deliveries = self.extensions.broadcast("INVOKE", event)
         for exchange, body in deliveries:
             answer_event(exchange, body)
+
+    def _end_lines(self) -> None:
+        """Pass on half lines of the runtime, unless it has other invocations that go on."""
+        if self._sandbox is not None and not self._running:
+            self._sandbox.capture.flush(ends_lines=True)
 
     # --- end
 

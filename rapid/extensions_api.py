@@ -69,7 +69,7 @@ class ExtensionsApi:
 
     def _next(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
         identifier = exchange.request.headers.get(_IDENTIFIER)
-        event = environment.change_extensions(lambda known: known.park(identifier, exchange))
+        event = environment.park_extension(identifier, exchange)
         if event is not None:
             answer_event(exchange, event)
 

@@ -11,12 +11,11 @@ from lambda_protocol.limits import LOG_TAIL_BYTES
 from rapid import platform_events as events
 from rapid.call import Call, Failure
 from rapid.config import Config
-from rapid.log_capture import write_all
+from rapid.line_output import LineOutput
+from rapid.log_capture import WRITE_LIMIT_S
 from rapid.platform_events import Ending, Event, InitRef, InvocationRef
 from rapid.report import Reporter
 from rapid.sandbox import RUNTIME, Sandbox
-
-_STDOUT = 1
 
 
 class InvocationLog:
@@ -32,12 +31,14 @@ class InvocationLog:
         config: Config,
         sandbox: Sandbox,
         reporter: Reporter,
+        output: LineOutput,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Log what runs in ``sandbox``."""
+        """Log what runs in ``sandbox`` on ``output``."""
         self._config = config
         self._sandbox = sandbox
         self._reporter = reporter
+        self._output = output
         self._clock = clock
 
     def is_wanted(self, call: Call) -> bool:
@@ -64,14 +65,17 @@ class InvocationLog:
         ``init_s`` is given for the first invocation after an init.
         """
         capture = self._sandbox.capture
-        capture.flush()
+        capture.flush(ends_lines=not self._config.is_multi_concurrency)
         end = self._end(call, outcome, Ending(status=status, error_type=error_type), init_s)
         self._print(end)
         if not call.invocation.wants_log_tail:
             return outcome
         # A call that a failed init ended never began.
         start = call.start_line or self._start(call)
-        tail = start + capture.tail_since(call.log_mark) + end
+        output = capture.tail_since(call.log_mark)
+        if output and not output.endswith(b"\n"):
+            output += b"\n"
+        tail = start + output + end
         return dataclasses.replace(outcome, log_tail=tail[-LOG_TAIL_BYTES:])
 
     def init_failed(self, failure: Failure, *, init_s: float, phase: str, status: str) -> None:
@@ -119,7 +123,8 @@ class InvocationLog:
 
     def _print(self, lines: bytes) -> None:
         if lines and self._config.prints_reports:
-            write_all(_STDOUT, lines)
+            self._sandbox.capture.write_out(WRITE_LIMIT_S)
+            self._output.write(lines, self)
 
 
 def ref_of(call: Call) -> InvocationRef:

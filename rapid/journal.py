@@ -21,9 +21,6 @@ from rapid.sandbox import RUNTIME, Sandbox
 from rapid.subscription import Subscription
 from rapid.telemetry import Telemetry
 
-#: How long a reader that is behind may hold up the order of lines and events, seconds.
-_FLUSH_LIMIT_S: Final = 0.1
-
 _SUCCESS: Final = Ending()
 
 
@@ -115,7 +112,7 @@ class Journal:
         self, extensions: Iterable[Extension], failure: Failure, *, init_s: float, status: str
     ) -> None:
         """Tell that init has failed; the log has its own way to say so."""
-        self._sandbox.capture.flush(_FLUSH_LIMIT_S, ends_lines=True)
+        self._sandbox.capture.flush(ends_lines=True)
         ending = Ending(
             status=status, error_type=None if status == "timeout" else failure.error_type
         )
@@ -139,7 +136,7 @@ class Journal:
 
     def begin(self, call: Call, init_s: float | None) -> None:
         """Tell that ``call`` starts; what was printed before is not its own."""
-        self._sandbox.capture.flush(0)
+        self._sandbox.capture.flush()
         init_ms = init_s * 1000 if init_s is not None and call.is_cold else None
         self._turns[call.invocation.request_id] = _Turn(call, init_ms)
         self._telemetry.publish(
@@ -161,9 +158,7 @@ class Journal:
 
     def measure(self) -> int:
         """Take in the last lines of the runtime's turn; return its peak memory, bytes."""
-        self._sandbox.capture.flush(
-            _FLUSH_LIMIT_S, ends_lines=not self._config.is_multi_concurrency
-        )
+        self._sandbox.capture.flush(ends_lines=not self._config.is_multi_concurrency)
         if "platform" not in self._telemetry.streams:
             return 0
         return self._sandbox.peak_memory_bytes(RUNTIME)
@@ -190,7 +185,7 @@ class Journal:
         turn = self._turns.pop(call.invocation.request_id, None)
         if turn is None:
             return
-        self._sandbox.capture.flush(_FLUSH_LIMIT_S)
+        self._sandbox.capture.flush()
         now = self._clock()
         self._telemetry.publish(
             events.report_of_one_of_many(

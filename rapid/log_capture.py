@@ -1,20 +1,26 @@
-"""What an environment's processes print: passed on byte for byte, the end kept for callers."""
+"""What an environment's processes print: passed on line by line, the end kept for callers."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from lambda_protocol.limits import LOG_TAIL_BYTES
+from rapid.line_output import LineJoiner, LineOutput, Outputs
 from rapid.log_lines import FrameParser, LineSplitter, LogMessage
 
-#: How long a reply waits for a capture that is blocked by our own full standard output, seconds.
-FLUSH_LIMIT_S: Final = 0.1
+#: How long a line of the platform's waits for output before it that our full standard output
+#: blocks, seconds.
+WRITE_LIMIT_S: Final = 0.1
+#: How much of a line is held until its end comes; a longer one is passed on in parts.
+HELD_BYTES: Final = 65_536
+#: How much a flush takes in while our own standard output is blocked.
+PENDING_BYTES: Final = 262_144
 _READ_SIZE: Final = 65_536
+_FUNCTION: Final = ""
 
 #: Gets the stream, ``function`` or ``extension``, and each record of it; must not block.
 OnRecord = Callable[[str, LogMessage], None]
@@ -29,82 +35,138 @@ def _raise(error: Exception) -> None:
 class _Pipe:
     """One pipe of ours. Guarded by the capture's lock."""
 
-    __slots__ = ("frames", "lines", "reader", "sink", "stream")
+    __slots__ = ("frames", "has_ended", "held", "lines", "output", "owner", "reader", "stream")
 
-    def __init__(self, reader: int, stream: str, sink: int, *, is_framed: bool) -> None:
-        """Pass what comes on to ``sink``, a descriptor; ``is_framed`` is the log descriptor."""
+    def __init__(self, reader: int, owner: str, output: LineOutput, *, is_framed: bool) -> None:
+        """``owner`` is an extension's name, or ``_FUNCTION``; ``is_framed``: the log descriptor."""
         self.reader = reader
-        self.stream = stream
-        self.sink = sink
+        self.owner = owner
+        self.stream = "extension" if owner else "function"
+        self.output = output
+        self.held = bytearray()  #: the beginning of a line
         self.lines = LineSplitter()
         self.frames = FrameParser() if is_framed else None
+        self.has_ended = False
+
+    def cut(self, data: bytes) -> bytes:
+        """Return the whole lines that ``data`` completes, and hold the rest."""
+        end = data.rfind(b"\n") + 1
+        if end == len(data) and not self.held:
+            return data
+        lines = b""
+        if end:
+            lines = bytes(self.held) + data[:end]
+            self.held.clear()
+        self.held += data[end:]
+        return lines if len(self.held) < HELD_BYTES else lines + self.take_held()
+
+    def take_held(self) -> bytes:
+        """Return the beginning of a line that is held, as it is; it may go on."""
+        held = bytes(self.held)
+        self.held.clear()
+        return held
 
 
 class LogCapture:
     """The pipes of one environment's processes. Thread-safe.
 
-    What is passed on is neither split nor decoded, so partial lines, 1 MB lines and bytes that are
-    no UTF-8 all pass. Records are made of it only while somebody listens.
+    Each process has its own, so that no other tears its lines. A line is held until its end comes,
+    the process or the invocation ends, or it is longer than ``HELD_BYTES``. Otherwise the bytes
+    pass as they are: lines of 1 MB, and bytes that are no UTF-8. Records are made of them only
+    while somebody listens.
+
+    Taking in what was printed never blocks. Only the capture's thread and :meth:`write_out` wait
+    for our own standard output.
     """
 
     def __init__(
         self,
         name: str,
+        outputs: Outputs,
         *,
-        sinks: tuple[int, int] = (1, 2),
-        has_extensions: bool = False,
+        extensions: Sequence[str] = (),
         keeps: Callable[[LogMessage], bool] = lambda message: True,
         on_error: OnError = _raise,
     ) -> None:
         """Open the pipes and start reading; ``name`` is for the thread.
 
-        ``sinks`` are the descriptors that standard output and error are passed on to. With
-        extensions there are pipes for them, and the log descriptor for the runtime; ``keeps``
-        tells which of its messages are wanted.
+        With external ``extensions`` there are pipes for each, and the log descriptor for the
+        runtime; ``keeps`` tells which of its messages are wanted.
         """
         self._lock = threading.Lock()
+        self._write_lock = threading.Lock()  # held while writing; taken before _lock
         self._pipes: dict[int, _Pipe] = {}  # by read end; guarded by _lock
+        self._poller = select.poll()  # of the pipes that have not ended; guarded by _lock
+        self._pending: list[tuple[_Pipe, bytes]] = []  # to be written; guarded by _lock
+        self._pending_bytes = 0  # guarded by _lock
+        self._wake = os.eventfd(0)  # wakes the thread; -1 once it has ended; guarded by _lock
         self._writers: list[int] = []
         self._tail = bytearray()  # guarded by _lock; the function's last output
+        self._tail_joiner = LineJoiner()
         self._on_record: OnRecord | None = None  # guarded by _lock
         self._keeps = keeps
         self.total_bytes = 0  #: of the function ever captured; a mark from which a tail is cut
-        out, err = sinks
-        self.stdout = self._open_pipe("function", out)
-        self.stderr = self._open_pipe("function", err)
-        #: Where the runtime may write whole messages, and where extensions print.
+        self._descriptors = {
+            owner: (self._open_pipe(owner, outputs.stdout), self._open_pipe(owner, outputs.stderr))
+            for owner in (_FUNCTION, *extensions)
+        }
+        #: Where the runtime may write whole messages.
         self.log_descriptor: int | None = None
-        self.extension_stdout, self.extension_stderr = self.stdout, self.stderr
-        if has_extensions:
-            self.log_descriptor = self._open_pipe("function", out, is_framed=True)
-            self.extension_stdout = self._open_pipe("extension", out)
-            self.extension_stderr = self._open_pipe("extension", err)
+        if extensions:
+            self.log_descriptor = self._open_pipe(_FUNCTION, outputs.stdout, is_framed=True)
         self._on_error = on_error
         self._thread = threading.Thread(target=self._run, name=f"{name}-logs", daemon=True)
         try:
             self._thread.start()
         except BaseException:
             self._close_pipes()
+            self._close_wake()
             raise
+
+    def descriptors_of(self, extension: str | None = None) -> tuple[int, int]:
+        """Return where an extension, or the function, writes its standard output and error."""
+        return self._descriptors[extension or _FUNCTION]
 
     def listen(self, on_record: OnRecord | None) -> None:
         """Make records of what comes from now on, or no longer."""
         with self._lock:
             self._on_record = on_record
 
-    def flush(self, limit_s: float = FLUSH_LIMIT_S, *, ends_lines: bool = False) -> None:
+    def flush(self, *, ends_lines: bool = False, extension: str | None = None) -> None:
         """Take in what is in the pipes now: a function's last print precedes its response.
 
-        ``ends_lines`` makes records of the function's half lines too: nothing more comes of them.
+        ``ends_lines`` passes on the half lines of the function, or of an ``extension``: nothing
+        more comes of them. Never blocks: the capture's thread writes what was taken in.
         """
-        if self._lock.acquire(timeout=limit_s):
-            try:
+        with self._lock:
+            for descriptor, _ in self._poller.poll(0):
+                pipe = self._pipes[descriptor]
+                while self._pending_bytes < PENDING_BYTES and self._pump_locked(pipe):
+                    pass
+            if ends_lines:
                 for pipe in self._pipes.values():
-                    self._pump_locked(pipe)
-                    if ends_lines and pipe.stream == "function":
-                        self._record_lines_locked(pipe, pipe.lines.take_rest())
-            finally:
-                self._lock.release()
+                    if pipe.owner == (extension or _FUNCTION):
+                        self._end_line_locked(pipe)
+            if self._pending and self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+
+    def write_out(self, limit_s: float = -1) -> None:
+        """Write what was taken in, in its order; may block as standard output does.
+
+        ``limit_s`` is for another thread that writes now.
+        """
+        if not self._write_lock.acquire(timeout=limit_s):
+            return
+        try:
+            while True:
+                with self._lock:
+                    pending, self._pending, self._pending_bytes = self._pending, [], 0
+                if not pending:
+                    return
+                for pipe, data in pending:
+                    pipe.output.write(data, pipe)
+        finally:
+            self._write_lock.release()
 
     def tail_since(self, mark: int) -> bytes:
         """Return the last output, at most 4 KiB, captured since ``total_bytes`` was ``mark``."""
@@ -119,7 +181,7 @@ class LogCapture:
             os.close(descriptor)
 
     def close(self, limit_s: float = 1.0) -> None:
-        """Pass on what is left and stop reading."""
+        """Pass on what is left and stop reading. Idempotent."""
         self.close_writers()
         self._thread.join(limit_s)
         self._close_pipes()
@@ -127,64 +189,85 @@ class LogCapture:
     def _close_pipes(self) -> None:
         self.close_writers()
         with self._lock:
-            for descriptor in self._pipes:
-                os.close(descriptor)
+            for pipe in self._pipes.values():
+                self._end_locked(pipe)
+                os.close(pipe.reader)
             self._pipes.clear()
+            if self._wake >= 0:  # a process still holds a pipe
+                os.eventfd_write(self._wake, 1)
 
-    def _open_pipe(self, stream: str, sink: int, *, is_framed: bool = False) -> int:
+    def _open_pipe(self, owner: str, output: LineOutput, *, is_framed: bool = False) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(reader, False)
-        self._pipes[reader] = _Pipe(reader, stream, sink, is_framed=is_framed)
+        self._pipes[reader] = _Pipe(reader, owner, output, is_framed=is_framed)
+        self._poller.register(reader, select.POLLIN)
         self._writers.append(writer)
         return writer
 
     def _run(self) -> None:
         try:
-            self._read_pipes()
+            self._pass_on()
         except Exception as error:
             self._on_error(error)
+        finally:
+            self._close_wake()
 
-    def _read_pipes(self) -> None:
+    def _pass_on(self) -> None:
         poller = select.poll()
+        poller.register(self._wake, select.POLLIN)
         with self._lock:
             for descriptor in self._pipes:
                 poller.register(descriptor, select.POLLIN)
             left = len(self._pipes)
-        while left:
+        while left and self._pipes:
             for descriptor, _ in poller.poll(1000):
+                if descriptor == self._wake:
+                    os.eventfd_read(descriptor)
+                    continue
                 with self._lock:
                     pipe = self._pipes.get(descriptor)
-                    if pipe is not None and self._pump_locked(pipe):
-                        continue
-                    left -= 1
-                    poller.unregister(descriptor)
+                    if pipe is not None:
+                        self._pump_locked(pipe)
+                        if not pipe.has_ended:
+                            continue
+                left -= 1
+                poller.unregister(descriptor)
+            self.write_out()
+        self.write_out()
+
+    def _close_wake(self) -> None:
+        with self._lock:
+            os.close(self._wake)
+            self._wake = -1
 
     def _pump_locked(self, pipe: _Pipe) -> bool:
-        """Pass on what one pipe holds; False when it has ended."""
-        while True:
-            try:
-                data = os.read(pipe.reader, _READ_SIZE)
-            except BlockingIOError:
-                return True
-            if not data:
-                self._on_end_locked(pipe)
-                return False
-            if pipe.frames is not None:
-                self._take_messages_locked(pipe, pipe.frames.feed(data))
-            else:
-                self._pass_on_locked(pipe, data)
-                if self._on_record is not None:
-                    self._record_lines_locked(pipe, pipe.lines.feed(data))
-            if len(data) < _READ_SIZE:
-                return True
+        """Take in what one read of a pipe gives; return whether there may be more."""
+        try:
+            data = os.read(pipe.reader, _READ_SIZE)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._end_locked(pipe)
+        elif pipe.frames is not None:
+            self._take_messages_locked(pipe, pipe.frames.feed(data))
+        else:
+            self._pass_on_locked(pipe, pipe.cut(data))
+            if self._on_record is not None:
+                self._record_lines_locked(pipe, pipe.lines.feed(data))
+        return len(data) == _READ_SIZE
 
     def _pass_on_locked(self, pipe: _Pipe, data: bytes) -> None:
-        if pipe.stream == "function":
-            self.total_bytes += len(data)
-            self._tail += data
+        """Keep ``data`` for the tail, and for whoever writes next."""
+        if not data:
+            return
+        self._pending.append((pipe, data))
+        self._pending_bytes += len(data)
+        if pipe.owner == _FUNCTION:
+            joined = self._tail_joiner.join(data, pipe)
+            self.total_bytes += len(joined)
+            self._tail += joined
             if len(self._tail) > 4 * LOG_TAIL_BYTES:
                 del self._tail[:-LOG_TAIL_BYTES]
-        write_all(pipe.sink, data)
 
     def _record_lines_locked(self, pipe: _Pipe, lines: list[bytes]) -> None:
         if self._on_record is not None:
@@ -197,19 +280,21 @@ class LogCapture:
             if not self._keeps(message):
                 continue
             needs_end = message.is_framed and not message.text.endswith(b"\n")
-            self._pass_on_locked(pipe, message.text + b"\n" if needs_end else message.text)
+            text = message.text + b"\n" if needs_end else message.text
+            self._pass_on_locked(pipe, pipe.cut(text))
             if self._on_record is not None:
                 self._on_record(pipe.stream, message)
 
-    def _on_end_locked(self, pipe: _Pipe) -> None:
-        if pipe.frames is not None:
-            self._take_messages_locked(pipe, pipe.frames.take_rest())
+    def _end_line_locked(self, pipe: _Pipe) -> None:
+        self._pass_on_locked(pipe, pipe.take_held())
         self._record_lines_locked(pipe, pipe.lines.take_rest())
 
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of ``data``; a closed descriptor swallows it, as it would have the function's."""
-    view = memoryview(data)
-    with contextlib.suppress(OSError):
-        while view:
-            view = view[os.write(descriptor, view) :]
+    def _end_locked(self, pipe: _Pipe) -> None:
+        """Take what is left of a pipe that nothing more comes from. Idempotent."""
+        if pipe.has_ended:
+            return
+        pipe.has_ended = True
+        self._poller.unregister(pipe.reader)
+        if pipe.frames is not None:
+            self._take_messages_locked(pipe, pipe.frames.take_rest())
+        self._end_line_locked(pipe)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from rapid.line_output import Outputs
 from rapid.log_capture import LogCapture, OnError
 from rapid.log_lines import LogMessage
 from rapid.processes import ExitStatus, ProcessGroup, Reaper, environ_of
@@ -31,14 +32,15 @@ class Sandbox:
         self,
         name: str,
         reaper: Reaper,
+        outputs: Outputs,
         *,
-        has_extensions: bool = False,
+        extensions: Sequence[str] = (),
         keeps: Callable[[LogMessage], bool] = lambda message: True,
         on_error: OnError,
     ) -> None:
         """Open the pipes that the processes of this sandbox write to; see ``LogCapture``."""
         self.capture = LogCapture(
-            name, has_extensions=has_extensions, keeps=keeps, on_error=on_error
+            name, outputs, extensions=extensions, keeps=keeps, on_error=on_error
         )
         self._reaper = reaper
         self._lock = threading.Lock()
@@ -74,13 +76,14 @@ class Sandbox:
         capture = self.capture
         is_runtime = name == RUNTIME
         inherited = capture.log_descriptor if is_runtime else None
+        stdout, stderr = capture.descriptors_of(None if is_runtime else name)
         try:
             group = self._reaper.spawn(
                 argv,
                 environ=environ,
                 cwd=cwd,
-                stdout=capture.stdout if is_runtime else capture.extension_stdout,
-                stderr=capture.stderr if is_runtime else capture.extension_stderr,
+                stdout=stdout,
+                stderr=stderr,
                 pass_fds=() if inherited is None else (inherited,),
                 on_exit=on_reaped,
             )

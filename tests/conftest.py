@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from lambda_protocol.invocation import Invocation
 from scripts.rabbitmq_node import RabbitmqNode, find_server
 from tests import support
 from tests.events import Chronicle, Recorder
-from tests.support import Rapid, Server, unique_name
+from tests.support import RAPID, Rapid, Server, unique_name
 
 #: Nodes this worker started. Another worker may be the one to stop them; forgotten before that,
 #: their processes would be warned of as still running.
@@ -27,7 +27,12 @@ class StartRapid(Protocol):
     """Starts a rapid for the length of the test; see ``Rapid`` for the arguments."""
 
     def __call__(
-        self, *command: str, flags: tuple[str, ...] = (), ready: bool = True, **environ: str
+        self,
+        *command: str,
+        flags: tuple[str, ...] = (),
+        ready: bool = True,
+        program: Sequence[str] = RAPID,
+        **environ: str,
     ) -> Rapid: ...
 
 
@@ -54,9 +59,15 @@ def start_rapid() -> Iterator[StartRapid]:
     with contextlib.ExitStack() as stack:
 
         def start(
-            *command: str, flags: tuple[str, ...] = (), ready: bool = True, **environ: str
+            *command: str,
+            flags: tuple[str, ...] = (),
+            ready: bool = True,
+            program: Sequence[str] = RAPID,
+            **environ: str,
         ) -> Rapid:
-            return stack.enter_context(Rapid(*command, flags=flags, ready=ready, **environ))
+            return stack.enter_context(
+                Rapid(*command, flags=flags, ready=ready, program=program, **environ)
+            )
 
         yield start
 

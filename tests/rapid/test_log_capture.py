@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import json
 import os
 import random
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from lambda_protocol.limits import LOG_TAIL_BYTES
-from rapid.log_capture import LogCapture, write_all
+from rapid.line_output import TextStream, open_outputs, write_all
+from rapid.log_capture import HELD_BYTES, LogCapture
 from tests.support import wait_until
 
 Opened = Callable[[], LogCapture]
@@ -38,7 +41,9 @@ class Captured:
 
     def __init__(self) -> None:
         self.out, self.err = Sink(), Sink()
-        self.capture = LogCapture("test", sinks=(self.out.writer, self.err.writer))
+        self.outputs = open_outputs(self.out.writer, self.err.writer)
+        self.capture = LogCapture("test", self.outputs, extensions=("one", "other"))
+        self.stdout, self.stderr = self.capture.descriptors_of()
         self._is_closed = False
 
     def close(self) -> None:
@@ -58,9 +63,9 @@ def captured() -> Iterator[Captured]:
 
 def test_output_passes_byte_for_byte_each_to_its_own(captured: Captured) -> None:
     noise = random.Random(1).randbytes(3_000_000)  # no UTF-8, no lines
-    write_all(captured.capture.stderr, b"to stderr")
+    write_all(captured.stderr, b"to stderr")
 
-    write_all(captured.capture.stdout, noise)
+    write_all(captured.stdout, noise)
     captured.close()
 
     assert captured.out.data == noise
@@ -70,22 +75,116 @@ def test_output_passes_byte_for_byte_each_to_its_own(captured: Captured) -> None
 def test_a_line_of_1_mb_passes(captured: Captured) -> None:
     line = b"x" * 1_000_000 + b"\n"
 
-    write_all(captured.capture.stdout, line)
+    write_all(captured.stdout, line)
     captured.close()
 
     assert captured.out.data == line
 
 
-def test_half_a_line_is_passed_on_at_once(captured: Captured) -> None:
-    os.write(captured.capture.stdout, b"Password: ")
+def test_half_a_line_is_held_until_its_end(captured: Captured) -> None:
+    log = TextStream(captured.outputs.stdout)
+    os.write(captured.stdout, b'{"a":')
+    captured.capture.flush()
+    log.write("a line of rapid's own\n")
+
+    os.write(captured.stdout, b"1}\n")
+    captured.close()
+
+    assert captured.out.data == b'a line of rapid\'s own\n{"a":1}\n'
+
+
+def test_half_a_line_is_passed_on_when_its_invocation_ends(captured: Captured) -> None:
+    os.write(captured.stdout, b"Password: ")
+
+    captured.capture.flush(ends_lines=True)
 
     wait_until(lambda: captured.out.data == b"Password: ", "half a line")
+    assert captured.capture.tail_since(0) == b"Password: "
+
+
+@pytest.mark.parametrize(
+    ("interrupts", "expected"),
+    [(False, b"half a line\n"), (True, b"half\nrapid\n a line\n")],
+    ids=["alone", "beside rapid"],
+)
+def test_a_line_that_was_left_open_is_ended_before_another_writer(
+    captured: Captured, interrupts: bool, expected: bytes
+) -> None:
+    os.write(captured.stdout, b"half")
+    captured.capture.flush(ends_lines=True)
+    captured.capture.write_out()
+    if interrupts:
+        TextStream(captured.outputs.stdout).write("rapid\n")
+
+    os.write(captured.stdout, b" a line\n")
+    captured.close()
+
+    assert captured.out.data == expected
+
+
+def test_a_line_is_held_up_to_64_kib(captured: Captured) -> None:
+    os.write(captured.stdout, b"x" * (HELD_BYTES - 1))
+    captured.capture.flush()
+    os.write(captured.stderr, b"read\n")
+    wait_until(lambda: captured.err.data == b"read\n", "the reader")
+    assert captured.out.data == b""
+
+    os.write(captured.stdout, b"x")
+
+    wait_until(lambda: len(captured.out.data) == HELD_BYTES, "the line's beginning")
+
+
+def test_extensions_have_lines_of_their_own(captured: Captured) -> None:
+    one, other = (captured.capture.descriptors_of(name)[0] for name in ("one", "other"))
+    os.write(one, b"1a ")
+    os.write(other, b"2a ")
+    os.write(one, b"1b\n")
+    captured.capture.flush(ends_lines=True)
+    captured.capture.flush(ends_lines=True, extension="one")
+    os.write(other, b"2b\n")
+    captured.close()
+
+    assert captured.out.data == b"1a 1b\n2a 2b\n"
+
+
+def test_many_writers_of_one_file_keep_their_lines(tmp_path: Path) -> None:
+    """Both descriptors are one file, as with ``2>&1``: six environments, and rapid itself."""
+    with (tmp_path / "log").open("w+b", buffering=0) as file:
+        second = os.dup(file.fileno())
+        outputs = open_outputs(file.fileno(), second)
+        captures = [LogCapture(f"test-{n}", outputs) for n in range(6)]
+
+        def print_lines(number: int, descriptor: int) -> None:
+            for count in range(300):
+                for piece in (b'{"writer":', b"%d," % number, b'"n":%d}' % count, b"\n"):
+                    os.write(descriptor, piece)
+
+        descriptors = [fd for capture in captures for fd in capture.descriptors_of()]
+        writers = [
+            threading.Thread(target=print_lines, args=item) for item in enumerate(descriptors)
+        ]
+        for writer in writers:
+            writer.start()
+        log = TextStream(outputs.stderr)
+        for count in range(300):
+            log.write(f'{{"writer":"rapid","n":{count}}}\n')
+        for writer in writers:
+            writer.join()
+        for capture in captures:
+            capture.close()
+        os.close(second)
+        lines = (tmp_path / "log").read_bytes().splitlines()
+
+    parsed = [json.loads(line) for line in lines]
+    assert outputs.stdout is outputs.stderr
+    for writer in (*range(12), "rapid"):
+        assert [line["n"] for line in parsed if line["writer"] == writer] == list(range(300))
 
 
 def test_a_flush_takes_in_what_was_printed_before_it(captured: Captured) -> None:
     for count in range(200):
         mark = captured.capture.total_bytes
-        os.write(captured.capture.stdout, b"line %d\n" % count)
+        os.write(captured.stdout, b"line %d\n" % count)
 
         captured.capture.flush()
 
@@ -93,19 +192,19 @@ def test_a_flush_takes_in_what_was_printed_before_it(captured: Captured) -> None
 
 
 def test_the_tail_holds_what_came_since_the_mark(captured: Captured) -> None:
-    os.write(captured.capture.stdout, b"before\n")
+    os.write(captured.stdout, b"before\n")
     captured.capture.flush()
     mark = captured.capture.total_bytes
 
-    os.write(captured.capture.stdout, b"out\n")
-    os.write(captured.capture.stderr, b"err\n")
+    os.write(captured.stdout, b"out\n")
+    os.write(captured.stderr, b"err\n")
     captured.capture.flush()
 
     assert sorted(captured.capture.tail_since(mark).splitlines()) == [b"err", b"out"]
 
 
 def test_the_tail_is_empty_when_nothing_was_printed(captured: Captured) -> None:
-    os.write(captured.capture.stdout, b"before\n")
+    os.write(captured.stdout, b"before\n")
     captured.capture.flush()
 
     assert captured.capture.tail_since(captured.capture.total_bytes) == b""
@@ -115,7 +214,8 @@ def test_the_tail_is_empty_when_nothing_was_printed(captured: Captured) -> None:
 def test_the_tail_is_cut_at_a_byte(captured: Captured, size: int) -> None:
     data = ("é" * size).encode()[:size]
 
-    write_all(captured.capture.stdout, data)
+    write_all(captured.stdout, data)
+    captured.capture.close_writers()  # its end is the end of the line
     wait_until(lambda: captured.capture.total_bytes == size, "the output")
 
     assert captured.capture.tail_since(0) == data[-LOG_TAIL_BYTES:]
@@ -125,7 +225,7 @@ def test_the_tail_of_much_output_in_small_pieces_is_its_end(captured: Captured) 
     pieces = [b"%06d\n" % count for count in range(5000)]
 
     for piece in pieces:
-        os.write(captured.capture.stdout, piece)
+        os.write(captured.stdout, piece)
     captured.capture.flush()
 
     assert captured.capture.tail_since(0) == b"".join(pieces)[-LOG_TAIL_BYTES:]
@@ -134,7 +234,7 @@ def test_the_tail_of_much_output_in_small_pieces_is_its_end(captured: Captured) 
 def test_output_after_the_writers_were_closed_here_still_comes_from_a_child(
     captured: Captured,
 ) -> None:
-    inherited = os.dup(captured.capture.stdout)
+    inherited = os.dup(captured.stdout)
     captured.capture.close_writers()
     captured.capture.close_writers()
 
@@ -146,7 +246,7 @@ def test_output_after_the_writers_were_closed_here_still_comes_from_a_child(
 
 
 def test_a_close_does_not_wait_for_a_process_that_holds_the_pipe(captured: Captured) -> None:
-    held = os.dup(captured.capture.stdout)
+    held = os.dup(captured.stdout)
     os.write(held, b"last words\n")
 
     captured.capture.close(0.1)
@@ -158,12 +258,16 @@ def test_a_close_does_not_wait_for_a_process_that_holds_the_pipe(captured: Captu
 def test_a_flush_does_not_wait_for_a_full_standard_output() -> None:
     """Whoever reads our output may be slow; the caller's reply must not be."""
     reader, writer = os.pipe()
-    capture = LogCapture("test", sinks=(writer, writer))
-    blocked = threading.Thread(target=write_all, args=(capture.stdout, b"x" * 1_000_000))
+    capture = LogCapture("test", open_outputs(writer, writer))
+    stdout, _ = capture.descriptors_of()
+    blocked = threading.Thread(target=write_all, args=(stdout, b"x" * 999_999 + b"\n"))
     blocked.start()
-    wait_until(lambda: capture.total_bytes >= 65_536, "the pipe to fill")
+    wait_until(lambda: capture.total_bytes >= 131_072, "the pipe to fill")
 
-    capture.flush()
+    for _ in range(20):
+        capture.flush(ends_lines=True)
+        capture.write_out(0.01)
+    assert capture.total_bytes < 1_000_000
 
     received = 0
     while received < 1_000_000:

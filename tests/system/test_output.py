@@ -1,0 +1,105 @@
+"""What every process prints comes out of rapid in whole lines, on a pipe and on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartRapid
+from tests.support import AWSLAMBDARIC, MISBEHAVE, RAPID, wait_until
+
+#: Runs rapid with both outputs in one file.
+ONE_FILE = ("sh", "-c", 'exec "$@" 2>&1', "sh", *RAPID)
+#: Runs rapid on a terminal of its own, and prints what that shows.
+TERMINAL = (sys.executable, "-c", "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]))", *RAPID)
+
+
+def test_halves_of_lines_of_two_calls_are_not_torn_into_each_other(
+    start_rapid: StartRapid, tmp_path: Path, pool: ThreadPoolExecutor
+) -> None:
+    rapid = start_rapid(MISBEHAVE, MAX_CONCURRENCY="2")
+    gate = tmp_path / "gate"
+    wrote = [tmp_path / "a", tmp_path / "b"]
+
+    calls = [
+        pool.submit(
+            rapid.do,
+            do="print_halves",
+            first='{"a":',
+            rest="1}\n",
+            wrote=str(file),
+            until=str(gate),
+        )
+        for file in wrote
+    ]
+    wait_until(lambda: all(file.exists() for file in wrote), "half a line of each")
+    gate.touch()
+    for call in calls:
+        call.result()
+
+    wait_until(lambda: len(rapid.stdout) >= 16, "both lines")
+    assert rapid.stdout == b'{"a":1}\n' * 2
+
+
+def test_prints_of_side_by_side_python_functions_are_whole_lines(
+    start_rapid: StartRapid, pool: ThreadPoolExecutor
+) -> None:
+    """``print`` of awslambdaric is two writes."""
+    rapid = start_rapid(*AWSLAMBDARIC, "handlers.print_json", MAX_CONCURRENCY="4")
+    payloads = [json.dumps({"call": call, "lines": 50}) for call in range(40)]
+
+    for answer in pool.map(rapid.invoke, payloads):
+        assert answer.status == 200
+
+    wait_until(lambda: rapid.stdout.count(b"\n") >= 2000, "every line")
+    printed = [json.loads(line) for line in rapid.stdout.splitlines()]
+    assert sorted((line["call"], line["line"]) for line in printed) == [
+        (call, line) for call in range(40) for line in range(50)
+    ]
+
+
+@pytest.mark.parametrize("concurrency", ["", "2"], ids=["one at a time", "several at a time"])
+def test_output_without_a_line_end_comes_with_its_invocation_and_apart_from_rapids_next_line(
+    start_rapid: StartRapid, concurrency: str
+) -> None:
+    rapid = start_rapid(MISBEHAVE, program=ONE_FILE, AWS_LAMBDA_MAX_CONCURRENCY=concurrency)
+
+    rapid.do(do="print", text="no line end")
+    wait_until(lambda: b"no line end" in rapid.stdout, "the half line")
+    assert rapid.stop() == 0
+
+    assert "no line end" in rapid.log
+    assert [line for line in rapid.log if line.endswith("(rapid) stopping")]
+
+
+def test_a_half_line_of_a_process_that_ends_comes_out(start_rapid: StartRapid) -> None:
+    rapid = start_rapid(MISBEHAVE, program=ONE_FILE, PRINT_REPORTS="TRUE")
+
+    rapid.do(do="print_halves", first="last", rest=" words", wrote="/dev/null", until="/dev/null")
+    rapid.do(do="signal", name="KILL")
+
+    rapid.wait_for_log("REPORT", count=2)
+    assert "last words" in rapid.log
+
+
+def test_a_traceback_of_python_is_readable_on_a_terminal_and_untouched_elsewhere(
+    start_rapid: StartRapid,
+) -> None:
+    command = (*AWSLAMBDARIC, "handlers.fail")
+    shown, piped = start_rapid(*command, program=TERMINAL), start_rapid(*command)
+
+    for rapid in (shown, piped):
+        assert rapid.invoke().error_type == "ValueError"
+        rapid.wait_for_log("in fail")
+
+    wait_until(lambda: b"on purpose\r\n" in shown.stdout, "the source line")
+    assert b"\r" not in shown.stdout.replace(b"\r\n", b"")
+    assert [line.strip() for line in shown.log if "on purpose" in line] == [
+        "[ERROR] ValueError: on purpose",
+        'raise ValueError("on purpose")',
+    ]
+    assert b"[ERROR] ValueError: on purpose\rTraceback (most recent call last):\r" in piped.stdout

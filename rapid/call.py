@@ -64,6 +64,11 @@ class Call:
         self.log_mark = 0  #: where the log capture stood at its start
 
     @property
+    def tenant(self) -> str:
+        """Whose call it is: an environment serves one tenant; empty: calls without a tenant id."""
+        return self.invocation.tenant_id or ""
+
+    @property
     def is_event(self) -> bool:
         """Whether nobody waits for the answer."""
         return self.invocation.type is InvocationType.EVENT

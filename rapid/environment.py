@@ -113,9 +113,10 @@ class ExecutionEnvironment:
         self._idle_since = 0.0
         self._answered_at = 0.0
         self._init_s: float | None = None
-        self._has_served = False
         self._has_no_thread = False  # the clock does what the thread would have done
         self._end_reason = ("", 0.0)  # what extensions are told, and the time for the runtime
+        self.tenant: str | None = None  #: of every call it serves; None: it has served none
+        self._is_replaced = False
         self._journal: Journal | None = None  # None once nobody can listen
         # set once, before anyone can ask:
         self._sandbox: Sandbox | None = None
@@ -146,16 +147,19 @@ class ExecutionEnvironment:
 
     @property
     def can_take_locked(self) -> bool:
-        """Whether a call could be handed over now."""
-        if not self._parked:
+        """Whether a call of its tenant could be handed over now."""
+        if not self._parked or self._is_replaced:
             return False
         if self.phase is Phase.IDLE:
             return True
         return self.phase is Phase.INVOKE and self._config.is_multi_concurrency
 
     def coming_slots_locked(self, now: float, patience_s: float) -> int:
-        """How many calls it will take soon without anyone doing anything: init, or between two."""
-        if self.phase is Phase.INIT:
+        """How many calls will be taken soon, without anyone doing anything, by it or its successor.
+
+        It is in its init, between two calls, or being replaced.
+        """
+        if self.phase is Phase.INIT or self._is_replaced:
             return self._config.runtime_concurrency
         if self.phase is Phase.INVOKE and not self._running:
             return 1 if now - self._answered_at < patience_s else 0
@@ -166,8 +170,8 @@ class ExecutionEnvironment:
         exchange = self._parked.pop()  # the newest: an older one may be of a lost connection
         self._running[call.invocation.request_id] = call
         call.begin(now, self._config.timeout_s)
-        call.is_cold = not self._has_served
-        self._has_served = True
+        call.is_cold = self.tenant is None
+        self.tenant = call.tenant
         self._runtime.state = RuntimeState.RUNNING
         if self.phase is Phase.IDLE:
             self._move_locked(Phase.INVOKE)
@@ -228,6 +232,14 @@ class ExecutionEnvironment:
     def running_locked(self) -> list[Call]:
         """Return the calls the runtime works on."""
         return list(self._running.values())
+
+    def replace_locked(self) -> bool:
+        """Take no more calls, for :meth:`retire` follows; False while it runs one."""
+        if self.phase is not Phase.IDLE:
+            return False
+        self._is_replaced = True
+        self.tenant = None  # its place is for anyone
+        return True
 
     def retire(self) -> None:
         """Shut down an environment that is no longer wanted; ends what still runs."""

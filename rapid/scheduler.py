@@ -18,6 +18,7 @@ from lambda_protocol.errors import (
 from lambda_protocol.invocation import Outcome
 from lambda_protocol.limits import STARTED_FRAME_AFTER_S
 from rapid.call import Call, OnStarted
+from rapid.coming_slots import PATIENCE_S, ComingSlots
 from rapid.environment import ExecutionEnvironment
 from rapid.http_service import Exchange
 from rapid.metrics import Metrics
@@ -27,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 #: Calls that wait in one rapid beyond this are refused; events likewise.
 MAX_WAITING: Final = 10_000
-#: How long an answered environment is trusted to come back before another is started, seconds.
-PATIENCE_S: Final = 0.05
 #: Inits that may fail in a row before the failure is the caller's.
 #: Source: Lambda developer guide: a failed init is done again at the first invocation.
 INIT_ATTEMPTS: Final = 2
@@ -56,6 +55,7 @@ class Actions(NamedTuple):
 
     deliver: list[Delivery]
     start: list[ExecutionEnvironment]
+    replace: list[ExecutionEnvironment]  #: idle ones, whose places calls of other tenants need
 
 
 class Scheduler:
@@ -167,7 +167,7 @@ class Scheduler:
             is_refused = False
             if call.started_at == 0.0:
                 if self._queue_timeout_s == 0 and not is_event:
-                    is_refused = self._coming_locked(now) < len(self._waiting)
+                    is_refused = not self._is_coming_locked(call, now)
                     call.wait_deadline = now + self._timeout_s  # for what is coming for it
                 if is_refused:
                     self._forget_locked(call)
@@ -286,43 +286,79 @@ class Scheduler:
     # --- inside
 
     def _match_locked(self, now: float) -> Actions:
-        """Match waiting calls to environments.
+        """Match waiting calls to environments, each of which serves one tenant.
 
-        1. A call goes to the environment that became idle last; an event does when no call waits.
-        2. When calls are left, as many environments are started as would have to wait, not
-           counting those that are starting or just between two calls.
-        3. What is left waits; the clock ends its wait.
+        1. A call goes to the environment of its tenant that became idle last, or to one that has
+           served nobody; an event does when no call waits.
+        2. For a call that is left an environment is started, unless a slot is coming for it.
+        3. Where no more can be started, an idle environment of another tenant is replaced.
+        4. What is left waits; the clock ends its wait.
         """
-        deliver: list[Delivery] = []
-        while self._waiting and self._idle:
-            environment = self._idle[-1]
-            if not environment.can_take_locked:
-                self._idle.pop()
-                continue
+        actions = Actions([], [], [])
+        left: list[Call] = []
+        coming: ComingSlots | None = None
+        while self._waiting and (self._idle or self._has_room_locked):
             call = self._waiting.popleft()
-            exchange = environment.assign_locked(call, now)
-            if not environment.can_take_locked:
-                self._idle.pop()
-            self._running += 1
-            self._metrics.on_started(now - call.received_at, is_cold=call.is_cold)
-            deliver.append(Delivery(call, environment, exchange))
-        start: list[ExecutionEnvironment] = []
-        if self._waiting:
-            coming = self._coming_locked(now)
-            while coming < len(self._waiting) and len(self._environments) < self._max_concurrency:
-                environment = self._start_locked()
-                coming += environment.coming_slots_locked(now, PATIENCE_S)
-                start.append(environment)
-            if len(self._environments) < self._max_concurrency:
-                self.note_deadline_locked(now + PATIENCE_S)
-        return Actions(deliver, start)
+            environment = self._idle_for_locked(call.tenant)
+            if environment is not None:
+                actions.deliver.append(self._assign_locked(call, environment, now))
+                continue
+            left.append(call)
+            if coming is None:
+                coming = ComingSlots(self._environments.values(), now)
+            if coming.take(call.tenant):
+                continue
+            environment = self._make_room_locked(actions)
+            if environment is None:
+                break
+            coming.add(environment)
+            coming.take(call.tenant)
+        for call in reversed(left):
+            self._waiting.appendleft(call)
+        if self._waiting and (self._idle or self._has_room_locked):
+            self.note_deadline_locked(now + PATIENCE_S)
+        return actions
 
-    def _coming_locked(self, now: float) -> int:
-        """Return how many calls will be taken soon without anyone doing anything."""
-        return sum(
-            environment.coming_slots_locked(now, PATIENCE_S)
-            for environment in self._environments.values()
-        )
+    def _idle_for_locked(self, tenant: str) -> ExecutionEnvironment | None:
+        """Return the idle environment for a call of ``tenant``: its own before a fresh one."""
+        for wanted in (tenant, None):
+            for position in range(len(self._idle) - 1, -1, -1):
+                environment = self._idle[position]
+                if not environment.can_take_locked:
+                    del self._idle[position]
+                elif environment.tenant == wanted:
+                    return environment
+        return None
+
+    def _assign_locked(self, call: Call, environment: ExecutionEnvironment, now: float) -> Delivery:
+        exchange = environment.assign_locked(call, now)
+        if not environment.can_take_locked:
+            self._idle.remove(environment)
+        self._running += 1
+        self._metrics.on_started(now - call.received_at, is_cold=call.is_cold)
+        return Delivery(call, environment, exchange)
+
+    def _make_room_locked(self, actions: Actions) -> ExecutionEnvironment | None:
+        """Start an environment or replace an idle one, the one that is idle longest."""
+        if self._has_room_locked:
+            environment = self._start_locked()
+            actions.start.append(environment)
+            return environment
+        for environment in self._idle:
+            if environment.replace_locked():
+                self._idle.remove(environment)
+                actions.replace.append(environment)
+                return environment
+        return None
+
+    @property
+    def _has_room_locked(self) -> bool:
+        return len(self._environments) < self._max_concurrency
+
+    def _is_coming_locked(self, call: Call, now: float) -> bool:
+        """Whether ``call``, which waits, gets a slot soon without anyone doing anything."""
+        coming = ComingSlots(self._environments.values(), now)
+        return any(coming.take(other.tenant) and other is call for other in self._waiting)
 
     def _start_locked(self) -> ExecutionEnvironment:
         index = next(n for n in range(self._max_concurrency) if n not in self._environments)
@@ -337,6 +373,9 @@ class Scheduler:
     def _act(self, actions: Actions) -> None:
         for environment in actions.start:
             environment.start()
+        for environment in actions.replace:
+            logger.info("replaced for another tenant", extra={"env": environment.index})
+            environment.retire()
         for call, environment, exchange in actions.deliver:
             environment.deliver(call, exchange)
 

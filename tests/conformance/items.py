@@ -286,11 +286,7 @@ ITEMS: Final[tuple[Item, ...]] = (
             {"programs": "both"},
         ),
         (124, "In that mode a late response is 410 once, then 400."),
-        (
-            125,
-            "Two tenants never share an environment.",
-            _later("environments are not kept apart by tenant yet"),
-        ),
+        (125, "Two tenants never share an environment.", {"programs": "both"}),
         (126, "The metadata endpoint answers with its token and is 401 without."),
         (
             127,

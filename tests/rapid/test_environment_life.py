@@ -213,12 +213,13 @@ def runtime_api(pid: int) -> bytes:
 def test_an_init_that_fails_twice_is_the_callers_failure(
     start_rapid: StartRapid, init: str, error_type: str, message: str
 ) -> None:
+    limit_s = "0.5" if init == "hang" else "20"
     rapid = start_rapid(
         MISBEHAVE,
         ready=False,
         MISBEHAVE_INIT=init,
-        INIT_TIMEOUT="0.5",
-        AWS_LAMBDA_FUNCTION_TIMEOUT="0.5",
+        INIT_TIMEOUT=limit_s,
+        AWS_LAMBDA_FUNCTION_TIMEOUT=limit_s,
     )
 
     assert failure(rapid.invoke()) == (error_type, message)

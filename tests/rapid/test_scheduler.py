@@ -16,10 +16,11 @@ from lambda_protocol.errors import (
 )
 from lambda_protocol.invocation import InvocationType, Outcome
 from rapid.call import Call, Failure
+from rapid.coming_slots import PATIENCE_S
 from rapid.environment import ExecutionEnvironment
 from rapid.http_service import Exchange
 from rapid.metrics import Metrics
-from rapid.scheduler import MAX_WAITING, PATIENCE_S, Scheduler
+from rapid.scheduler import MAX_WAITING, Scheduler
 from tests.support import make_invocation, wait_until
 
 FAILED_INIT = Failure("Runtime.ExitError", "Runtime exited with error: exit status 1")
@@ -35,6 +36,7 @@ class FakeEnvironment:
         self.init_limit_s = limit_s
         self.is_started = False
         self.is_retired = False
+        self.tenant: str | None = None
         self.taken: list[Call] = []  # every call ever delivered
         self._world = world
         self._scheduler = scheduler
@@ -104,11 +106,12 @@ class FakeEnvironment:
     def coming_slots_locked(self, now: float, patience_s: float) -> int:
         if self._state == "between":
             return int(now - self._answered_at < patience_s)
-        return int(self._state == "init")
+        return int(self._state in ("init", "replaced"))
 
     def assign_locked(self, call: Call, now: float) -> Exchange:
         assert self._state == "idle"
         self._state = "busy"
+        self.tenant = call.tenant
         self._running.append(call)
         call.started_at = now
         call.deadline = now + TIMEOUT_S
@@ -126,9 +129,16 @@ class FakeEnvironment:
     def running_locked(self) -> list[Call]:
         return list(self._running)
 
+    def replace_locked(self) -> bool:
+        if self._state != "idle":
+            return False
+        self._state, self.tenant = "replaced", None
+        return True
+
     def retire(self) -> None:
         self.is_retired = True
-        self.gone()
+        if not self._world.has_slow_ends:
+            self.gone()
 
 
 class World:
@@ -136,6 +146,7 @@ class World:
 
     def __init__(self, max_concurrency: int = 1, queue_timeout_s: float = QUEUE_TIMEOUT_S) -> None:
         self.now = 1000.0
+        self.has_slow_ends = False  # a retired environment is gone when the test says so
         self.environments: list[FakeEnvironment] = []  # in the order they were made
         self.due: dict[int, Callable[[], None]] = {}
         self.metrics = Metrics("f")
@@ -315,6 +326,153 @@ def test_an_environment_that_does_not_come_back_is_not_waited_for() -> None:
     world.advance(PATIENCE_S + 0.001)
 
     assert len(world.environments) == 2
+
+
+# --- tenants
+
+
+def test_tenants_never_share_an_environment() -> None:
+    world = World(max_concurrency=3)
+    for tenant in ("a", "b", None):
+        world.submit(f"first {tenant}", tenant_id=tenant)
+        world.environments[-1].init_done()
+    for environment in world.environments:
+        environment.answer()
+        environment.next()
+
+    for tenant in (None, "b", "a"):
+        world.submit(f"second {tenant}", tenant_id=tenant)
+
+    assert [len(environment.taken) for environment in world.environments] == [2, 2, 2]
+    for environment in world.environments:
+        assert len({call.tenant for call in environment.taken}) == 1
+
+
+def test_an_idle_environment_of_another_tenant_is_replaced_when_none_is_free() -> None:
+    world = World(max_concurrency=2)
+    newest, oldest = world.ready(2)
+
+    world.submit("a", tenant_id="a")
+
+    assert (newest.is_retired, oldest.is_retired) == (False, True)
+    world.environments[-1].init_done()
+    assert [call.tenant for call in world.environments[-1].taken] == ["a"]
+
+
+def test_no_environment_is_replaced_where_another_may_be_started() -> None:
+    world = World(max_concurrency=2)
+    (environment,) = world.ready(1)
+
+    world.submit("a", tenant_id="a")
+
+    assert not environment.is_retired
+    assert len(world.environments) == 2
+
+
+@pytest.mark.parametrize("tenants", [("a", "b"), ("a", None), (None, "a")])
+def test_an_environment_that_runs_a_call_is_not_replaced(tenants: tuple[str, str]) -> None:
+    world = World()
+    first = world.submit("first", tenant_id=tenants[0])
+    (environment,) = world.environments
+    environment.init_done()
+
+    second = world.submit("second", tenant_id=tenants[1])
+    world.advance(1)
+    was_retired = environment.is_retired
+    environment.answer()
+    environment.next()
+
+    assert not was_retired
+    assert environment.is_retired
+    assert first.outcome
+    world.environments[-1].init_done().answer()
+    assert second.outcome
+
+
+def test_tenants_have_their_turn_in_the_order_of_their_calls() -> None:
+    world = World()
+    for name, tenant in (("1", "a"), ("2", "b"), ("3", "a")):
+        world.submit(name, tenant_id=tenant)
+
+    for number in range(3):
+        world.environments[number].init_done().answer()
+        world.environments[number].next()
+
+    assert world.taken() == ["1", "2", "3"]
+
+
+def test_a_call_that_has_an_environment_coming_holds_up_no_other_tenant() -> None:
+    world = World(max_concurrency=2)
+    of_b, of_a = world.ready(2)
+    of_a.tenant, of_b.tenant = "a", "b"
+    world.submit("b1", tenant_id="b")
+    of_b.answer()
+
+    world.submit("b2", tenant_id="b")
+    world.submit("a1", tenant_id="a")
+
+    assert [call.invocation.payload for call in of_a.taken] == [b"a1"]
+
+
+def test_another_tenants_environment_is_replaced_when_the_own_does_not_come_back() -> None:
+    world = World(max_concurrency=2)
+    of_b, of_a = world.ready(2)
+    of_a.tenant, of_b.tenant = "a", "b"
+    world.submit("b1", tenant_id="b")
+    of_b.answer()
+
+    world.submit("b2", tenant_id="b")
+    was_retired = of_a.is_retired
+    world.advance(PATIENCE_S + 0.001)
+
+    assert (was_retired, of_a.is_retired) == (False, True)
+
+
+def test_as_many_environments_are_replaced_as_calls_wait() -> None:
+    world = World(max_concurrency=3)
+    world.ready(3)
+    world.has_slow_ends = True
+
+    for number in range(2):
+        world.submit(str(number), tenant_id="a")
+    world.advance(0.01)
+
+    assert [each.is_retired for each in world.environments] == [False, True, True]
+    for environment in world.environments[1:3]:
+        environment.gone()
+    assert len(world.environments) == 5
+
+
+def test_a_tenants_own_environment_is_used_before_a_fresh_one() -> None:
+    world = World(max_concurrency=2)
+    own, fresh = world.ready(2)
+    fresh.tenant = None
+    world.submit("a")
+    fresh.next()  # idle last
+
+    own.answer()
+    own.next()
+    fresh.next()
+    world.submit("b")
+
+    assert [call.invocation.payload for call in own.taken] == [b"a", b"b"]
+
+
+def test_without_waiting_a_call_is_refused_only_if_no_environment_can_be_replaced() -> None:
+    world = World(queue_timeout_s=0)
+    world.submit("a1", tenant_id="a")
+    (environment,) = world.environments
+    environment.init_done()
+    with pytest.raises(TooManyRequestsException):
+        world.submit("b1", tenant_id="b")
+    environment.answer()
+    environment.next()
+
+    second = world.submit("b2", tenant_id="b")
+    world.environments[-1].init_done().answer()
+
+    assert environment.is_retired
+    assert isinstance(second.outcome, Outcome)
 
 
 def test_a_number_that_became_free_is_given_again() -> None:

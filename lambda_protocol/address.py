@@ -1,4 +1,4 @@
-"""A TCP address: read from text, printed as text, and bound for both IP families."""
+"""A TCP address: read from text, printed as text, and listened on over both IP families."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ class Address(NamedTuple):
             return Address(_EVERY_IPV4, self.port)
         return self
 
-    def bind(self) -> socket.socket:
-        """Return a socket that is bound here and does not listen yet; ``::`` takes IPv4 as well.
+    def listen(self, backlog: int = 256) -> socket.socket:
+        """Return a socket that listens here; ``::`` takes IPv4 as well. Port 0 is any free one.
 
         The message of the ``OSError`` it raises begins with the address.
         """
@@ -90,6 +90,7 @@ class Address(NamedTuple):
                 if family == socket.AF_INET6:  # whatever net.ipv6.bindv6only says
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
                 sock.bind(name)
+                sock.listen(backlog)
             except BaseException:
                 sock.close()
                 raise

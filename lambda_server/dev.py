@@ -277,13 +277,13 @@ def _inherited() -> dict[str, str]:
 
 
 def _free_address() -> Address:
-    with Address("127.0.0.1", 0).bind() as probe:
+    with Address("127.0.0.1", 0).listen() as probe:
         return Address(*probe.getsockname())
 
 
 def _require_free(address: Address) -> None:
     try:
-        address.bind().close()
+        address.listen().close()
     except OSError as error:
         raise DevError(
             f"the server cannot listen on {error.strerror}; choose another address by --host "

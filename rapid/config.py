@@ -64,6 +64,7 @@ class Config:
     availability_zone_id: str  #: what the metadata endpoint answers
     invoke_api: Address
     runtime_api: Address
+    takes_any_runtime_port: bool  #: no port was asked for, so the default one need not be had
     extensions_dir: Path
     broker: BrokerAddress | None
     queue_type: str
@@ -138,6 +139,7 @@ class Config:
                 env.host("RUNTIME_API_HOST", "127.0.0.1"),
                 env.integer("RUNTIME_API_PORT", 9001, least=0, most=65535),
             ),
+            takes_any_runtime_port=not (flags.runtime_api or env.text("RUNTIME_API_PORT")),
             extensions_dir=Path(env.text("EXTENSIONS_DIR", "/opt/extensions")),
             broker=env.broker(),
             queue_type=env.choice("AMQP_QUEUE_TYPE", "classic", ("classic", "quorum")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from lambda_protocol.address import Address
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.invocation import Invocation
 from rapid.config import Config
@@ -66,7 +68,7 @@ class Daemon:
         )
         metrics.running = lambda: self._scheduler.running
         self._listeners: dict[int, RuntimeApiListener] = {}
-        self._listener(0)  # the first has a fixed address: taken ports are found here
+        self._open_first_listener()
         self._sender = _make_sender(config)
         self._consumer = self._make_consumer()
         self._event_queue = self._make_event_queue()
@@ -161,16 +163,25 @@ class Daemon:
             init_phase="init" if init_limit_s is None else "invoke",
         )
 
+    def _open_first_listener(self) -> None:
+        """Open the Runtime API of environment 0, which has an address that is known beforehand."""
+        address = self._config.runtime_api
+        try:
+            self._open_listener(0, address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not self._config.takes_any_runtime_port:
+                raise
+            listener = self._open_listener(0, address._replace(port=0))
+            logger.info("%s is taken: the Runtime API listens on %s", address, listener.address)
+
     def _listener(self, index: int) -> RuntimeApiListener:
         """Return the Runtime API of environment ``index``: one address for as long as we live."""
         listener = self._listeners.get(index)
-        if listener is None:
-            address = self._config.runtime_api
-            listener = self._listeners[index] = RuntimeApiListener(
-                address if index == 0 else address._replace(port=0),
-                index,
-                config=self._config,
-            )
+        return listener or self._open_listener(index, self._config.runtime_api._replace(port=0))
+
+    def _open_listener(self, index: int, address: Address) -> RuntimeApiListener:
+        listener = RuntimeApiListener(address, index, config=self._config)
+        self._listeners[index] = listener
         return listener
 
     def _accept_event(

@@ -158,9 +158,9 @@ class HttpService(ThreadingTCPServer):
         self.server_close()
 
     def server_bind(self) -> None:
-        """Bind for both IP families; the error says what could not be bound."""
+        """Listen on both IP families; the error says on what it could not."""
         self.socket.close()  # socketserver made it for one family
-        self.socket = self._address.bind()
+        self.socket = self._address.listen(self.request_queue_size)
         self.server_address = self.socket.getsockname()
 
     def process_request(self, request: object, client_address: object) -> None:

@@ -136,10 +136,9 @@ def test_a_peer_over_ipv4_is_shown_as_ipv4(shown: str, host: str) -> None:
         pytest.param("localhost", {"127.0.0.1"}, id="name"),
     ],
 )
-def test_a_bound_address_is_reached_over(host: str, families: set[str]) -> None:
+def test_a_listener_is_reached_over(host: str, families: set[str]) -> None:
     reached = set()
-    with Address(host, 0).bind() as listener:
-        listener.listen()
+    with Address(host, 0).listen() as listener:
         port = listener.getsockname()[1]
         for client_host in ("127.0.0.1", "::1"):
             with (
@@ -152,14 +151,13 @@ def test_a_bound_address_is_reached_over(host: str, families: set[str]) -> None:
 
 
 def test_an_address_that_is_taken_says_which() -> None:
-    with Address("::", 0).bind() as other:
-        other.listen()
+    with Address("::", 0).listen() as other:
         port = other.getsockname()[1]
 
         with pytest.raises(OSError, match=rf"127\.0\.0\.1:{port}: Address already in use"):
-            Address("127.0.0.1", port).bind()
+            Address("127.0.0.1", port).listen()
 
 
 def test_a_host_that_does_not_exist_says_so() -> None:
     with pytest.raises(OSError, match=r"nowhere\.invalid:1: "):
-        Address("nowhere.invalid", 1).bind()
+        Address("nowhere.invalid", 1).listen()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.server
+import re
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lambda_protocol.address import Address
 from scripts.ports import free_ports
 from tests.support import (
     AWSLAMBDARIC,
@@ -164,6 +166,43 @@ def test_an_access_log_shows_ipv4_callers_as_ipv4() -> None:
 
         line = server.wait_for_log("GET /healthz")
         assert line.startswith(f"{IPV4} - ")
+
+
+#: A loopback address of its own: other tests of this machine may use 127.0.0.1:9001.
+ELSEWHERE = Address("127.0.0.9", 9001)
+
+
+def test_a_second_rapid_takes_a_free_port_for_the_runtime_api() -> None:
+    settings = {"PORT": "0", "INVOKE_API_HOST": IPV4, "RUNTIME_API_HOST": ELSEWHERE.host}
+    with running(*RAPID, ECHO, **settings) as first:
+        first.wait_for_log("environment ready")
+        with running(*RAPID, ECHO, **settings) as second:
+            second.wait_for_log("environment ready")
+
+            (line,) = [line for line in second.log if "is taken" in line]
+    said = rf"\[INFO\] .* {re.escape(str(ELSEWHERE))} is taken: the Runtime API listens on "
+    assert re.search(said, line)
+
+
+@pytest.mark.parametrize(
+    ("flags", "settings"),
+    [
+        ([], {"RUNTIME_API_HOST": ELSEWHERE.host, "RUNTIME_API_PORT": "9001"}),
+        (["--runtime-api-address", str(ELSEWHERE)], {}),
+    ],
+    ids=["setting", "flag"],
+)
+def test_a_runtime_api_port_that_was_asked_for_must_be_had(
+    flags: list[str], settings: dict[str, str]
+) -> None:
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # another test has it: it is taken all the same
+            stack.enter_context(socket.create_server(ELSEWHERE))
+        program = stack.enter_context(running(*RAPID, *flags, ECHO, PORT="0", **settings))
+        assert program.wait_exit() == 1
+
+        (line,) = program.log
+        assert f"cannot listen on {ELSEWHERE}: Address already in use" in line
 
 
 @pytest.mark.parametrize("host", ["[::1]:80", "h:80", "[h]", "http://h"])

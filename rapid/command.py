@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rapid.named_handler import client_command, refuse_source
+
 #: Where a runtime is looked for when no command is given, in this order.
 #: Source: aws-lambda-rie, simple_bootstrap.
 BOOTSTRAPS: Final = ("var/task/bootstrap", "opt/bootstrap", "var/runtime/bootstrap")
@@ -20,10 +22,14 @@ class Command:
     argv: tuple[str, ...]  #: empty when no bootstrap was found
     cwd: str | None  #: by its name, so that it may be made anew; None: it has none
     searched: tuple[str, ...] = ()  #: where a bootstrap was looked for
+    note: str = ""  #: how a handler that was named alone is understood
 
 
 def find_command(words: Sequence[str], root: Path) -> tuple[Command, str]:
-    """Return the command and, when it names one, the handler. Source: aws-lambda-rie."""
+    """Return the command and, when it names one, the handler. Source: aws-lambda-rie.
+
+    A single word that is no program may be a handler. Raises ``ConfigError``.
+    """
     if not words:
         for candidate in BOOTSTRAPS:
             path = root / candidate
@@ -31,8 +37,13 @@ def find_command(words: Sequence[str], root: Path) -> tuple[Command, str]:
                 return Command(argv=(str(path),), cwd=str(root / "var/task")), ""
         searched = tuple(str(root / candidate) for candidate in BOOTSTRAPS[:2])
         return Command(argv=(), cwd=None, searched=searched), ""
-    program = shutil.which(words[0]) or words[0]
-    command = Command(argv=(program, *words[1:]), cwd=_working_folder())
+    folder, program = _working_folder(), shutil.which(words[0])
+    if program is None and folder is not None:
+        refuse_source(words[0], Path(folder))
+        found = client_command(words[0], Path(folder)) if len(words) == 1 else None
+        if found is not None:
+            return Command(argv=found[0], cwd=folder, note=found[1]), words[0]
+    command = Command(argv=(program or words[0], *words[1:]), cwd=folder)
     return command, words[-1] if len(words) > 1 else ""
 
 

@@ -15,7 +15,8 @@ Usage: rapid [FLAGS] [COMMAND [ARGS...]]
 
 Run one AWS Lambda function: start COMMAND as its runtime and serve the Invoke API to callers
 and the Runtime API to it. With no COMMAND: the first of /var/task/bootstrap, /opt/bootstrap,
-/var/runtime/bootstrap. With two or more words the last one is the handler.
+/var/runtime/bootstrap. With two or more words the last one is the handler. A handler alone, as
+app.handler, runs under AWS's client of the python3 or node on PATH, if app.py or app.mjs is here.
 
 Flags, before the command:
   --log-level LEVEL                              trace debug info warn error fatal [LOG_LEVEL, info]
@@ -26,7 +27,8 @@ Flags, before the command:
   -h, --help                                     this text
   --version                                      the version
 
-Example: rapid python -m awslambdaric echo.handler
+Examples: rapid echo.handler
+          rapid ./bootstrap echo.handler
 """
 
 _VALUE_FLAGS: Final = (

@@ -164,6 +164,7 @@ class Config:
                 memory_mb,
                 region,
                 log_stream,
+                task_root=_task_root(root, command),
                 dummy_credentials=env.flag("DUMMY_CREDENTIALS"),
                 logs_json=logs_json,
             ),
@@ -204,6 +205,12 @@ class Config:
     def extension_environ(self, instance: int, runtime_api: str) -> dict[str, str]:
         """Return the environment of an extension of environment number ``instance``."""
         return extension_environ(self.runtime_environ(instance, runtime_api))
+
+
+def _task_root(root: Path, command: Command) -> str:
+    """Return where the function's code is: outside an image for Lambda, where the runtime runs."""
+    task = root / "var/task"
+    return str(task) if command.cwd is None or task.is_dir() else command.cwd
 
 
 def _function(env: Environ, handler: str, region: str) -> FunctionRef:

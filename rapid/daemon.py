@@ -92,6 +92,8 @@ class Daemon:
         adopt_orphans()
         if self._config.broker is not None:
             hide_environment()
+        if self._config.command.note:
+            logger.info(self._config.command.note)
         self._scheduler.start(eager=self._config.has_eager_init)
         self._invoke_api.start()
         if self._consumer is not None:

@@ -14,6 +14,7 @@ from lambda_protocol.errors import ErrorType
 from rapid.call import Failure
 from rapid.command import Command
 from rapid.executables import why_not_run
+from rapid.named_handler import sources_of
 
 #: The most of the function's own words that go into our line, characters.
 _QUOTED: Final = 300
@@ -72,7 +73,9 @@ def _message(failure: Failure) -> str:
 def _hint(failure: Failure, command: Command, handler: str, output: bytes) -> str | None:
     match failure.error_type:
         case ErrorType.INVALID_ENTRYPOINT if not command.argv:
-            return "name a command, as in: rapid python -m awslambdaric app.handler"
+            return "name a handler or a command, as in: rapid app.handler, or rapid ./bootstrap"
+        case ErrorType.INVALID_ENTRYPOINT if sources := _sources(command):
+            return f"if it is a handler: none of {', '.join(sources)} is in {command.cwd}"
         case ErrorType.EXIT_ERROR:
             return _exit_hint(command, output)
         # What AWS's clients for Python, Node.js and Ruby report.
@@ -81,6 +84,12 @@ def _hint(failure: Failure, command: Command, handler: str, output: bytes) -> st
         case "Runtime.ImportModuleError" | "Runtime.HandlerNotFound":
             return f"the handler is {handler!r}, looked for in {command.cwd}"
     return None
+
+
+def _sources(command: Command) -> tuple[str, ...]:
+    """Return in which files a handler would be that was named in the place of a command."""
+    is_alone = len(command.argv) == 1 and not Path(command.argv[0]).exists()
+    return sources_of(command.argv[0]) if is_alone else ()
 
 
 def _exit_hint(command: Command, output: bytes) -> str | None:

@@ -37,8 +37,11 @@ def why_not_run(program: str, error: OSError) -> str | None:
     The sentence has no capital and no full stop: it goes on from the error's own words.
     """
     path = Path(program)
+    if "/" not in program:  # PATH was searched, and the working folder is not on it
+        aside = f", the file in the working folder is ./{program}" if _is_here(program) else ""
+        return f"no such command on PATH{aside}"
     if not _is_here(program):
-        return None if "/" in program else "no such command on PATH"
+        return None
     if path.is_dir():
         return "it is a directory"
     if error.errno == errno.EACCES and not os.access(path, os.X_OK):

@@ -41,6 +41,7 @@ def function_environ(
     region: str,
     log_stream: str,
     *,
+    task_root: str,
     dummy_credentials: bool,
     logs_json: bool,
 ) -> dict[str, str]:
@@ -49,7 +50,7 @@ def function_environ(
         "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
         "TZ": ":UTC",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
-        "LAMBDA_TASK_ROOT": "/var/task",
+        "LAMBDA_TASK_ROOT": task_root,
         "LAMBDA_RUNTIME_DIR": "/var/runtime",
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
     }

@@ -230,7 +230,7 @@ def test_the_runtimes_environment_is_complete(start_function: StartFunction) -> 
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{name}",
         "AWS_LAMBDA_RUNTIME_API": f"{LOOPBACK}:{rapid.runtime_api_port}",
-        "LAMBDA_TASK_ROOT": "/var/task",
+        "LAMBDA_TASK_ROOT": "/var/task" if Path("/var/task").is_dir() else str(ROOT),
         "LAMBDA_RUNTIME_DIR": "/var/runtime",
         "TZ": ":UTC",
     }

@@ -353,10 +353,12 @@ def test_what_describes_us_is_hidden_from_the_function(name: str) -> None:
     assert name not in config(**{name: value}).runtime_environ(0, "h:1")
 
 
-def test_the_reserved_variables_are_set() -> None:
+def test_the_reserved_variables_are_set(tmp_path: Path) -> None:
+    (tmp_path / "var/task").mkdir(parents=True)
     made = config(
         "/bin/echo",
         "app.handler",
+        root=tmp_path,
         AWS_LAMBDA_FUNCTION_NAME="mine",
         AWS_REGION="eu-west-1",
         AWS_LAMBDA_FUNCTION_MEMORY_SIZE="128",
@@ -375,11 +377,17 @@ def test_the_reserved_variables_are_set() -> None:
         "AWS_LAMBDA_LOG_STREAM_NAME": made.log_stream,
         "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9001",
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-        "LAMBDA_TASK_ROOT": "/var/task",
+        "LAMBDA_TASK_ROOT": f"{tmp_path}/var/task",
         "LAMBDA_RUNTIME_DIR": "/var/runtime",
         "TZ": ":UTC",
         "_INSTANCE": "2",
     }.items() <= environ.items()
+
+
+def test_outside_an_image_for_lambda_the_task_root_is_the_working_folder(tmp_path: Path) -> None:
+    environ = config("/bin/echo", "app.handler", root=tmp_path).runtime_environ(0, "h:1")
+
+    assert environ["LAMBDA_TASK_ROOT"] == str(Path.cwd())
 
 
 @pytest.mark.parametrize(

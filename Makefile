@@ -30,6 +30,10 @@ test: .venv/.dev ## run the tests (ARGS='-k name' for some of them)
 	@scripts/test-setup
 	@$(VENV_BIN)/pytest --quiet --numprocesses 2 --dist worksteal $(ARGS)
 
+.PHONY: fuzz
+fuzz: .venv/.dev ## give the codecs random input for hours (ARGS='-k http1' for one of them)
+	@FUZZ=long $(VENV_BIN)/pytest --quiet --timeout 0 --numprocesses 2 tests/fuzz $(ARGS)
+
 .PHONY: check
 check: ## all that CI checks: format, lint, types, tests
 	@scripts/check

@@ -27,6 +27,7 @@ from typing import Any, Final
 
 from lambda_protocol.amqp_frames import Delivery, FrameReader
 from lambda_protocol.environ import BrokerAddress, ConfigError
+from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES
 
 # pika's adapters package imports asyncio for an adapter nobody here uses: a fifth of the start
 # time and 2 MB. A stub in its place is enough.
@@ -129,7 +130,8 @@ class AmqpConnection(pika.connection.Connection):
         self._reads_blocking = False
         self._socket: socket.socket | None = None
         self._send_lock = threading.Lock()
-        self._reader = FrameReader()
+        # No message of the protocol is larger; of a larger one only the size is of interest.
+        self._reader = FrameReader(max_body_bytes=RESPONSE_PAYLOAD_BYTES)
         self._timers: list[tuple[float, int, Callable[[], Any]]] = []
         self._timer_ids = itertools.count()
         self._failure: Exception | None = None

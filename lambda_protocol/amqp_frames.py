@@ -3,6 +3,10 @@
 Encoding a call with a general client costs as much as running it, so the three frames a call
 needs are written and read here, against the byte layout of the specification. Whatever else
 arrives is handed back as it came, for pika. Tested frame by frame against pika's own codec.
+
+The two kinds of nonsense differ. Properties come from any client of the broker: what cannot be
+read of them is left out, and what was read can be written again. Frames come from the broker
+itself: one that AMQP does not allow ends the connection, by ``FrameError``.
 Source: AMQP 0-9-1 specification, sections 4.2 (wire format) and 1.8 (basic class).
 """
 
@@ -37,6 +41,14 @@ _MESSAGE_ID, _TIMESTAMP, _TYPE, _USER_ID, _APP_ID = 1 << 7, 1 << 6, 1 << 5, 1 <<
 
 PERSISTENT: Final = 2
 
+#: pika agrees to no larger frame. Source: pika, spec.FRAME_MAX_SIZE.
+MAX_FRAME_BYTES: Final = 131_072
+_INT64_MAX: Final = 2**63 - 1
+
+
+class FrameError(ConnectionError):
+    """The broker sent bytes that AMQP does not allow here: the connection is of no more use."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Properties:
@@ -60,7 +72,8 @@ class Delivery:
     redelivered: bool
     routing_key: str
     properties: Properties
-    body: bytes
+    body: bytes  #: empty if it was over the reader's limit
+    body_size: int  #: bytes that were published
 
 
 def encode_publish(
@@ -99,15 +112,16 @@ class FrameReader:
     One thread: the connection's owner.
     """
 
-    def __init__(self) -> None:
-        """Start at a frame boundary."""
+    def __init__(self, *, max_body_bytes: int = _INT64_MAX) -> None:
+        """Start at a frame boundary; a body over ``max_body_bytes`` is read and not kept."""
+        self._max_body_bytes = max_body_bytes
         self._rest = b""  # of the last feed: less than a frame
         self._partial: dict[int, _PartialDelivery] = {}
 
     def feed(self, data: bytes) -> list[Delivery | bytes]:
         """Take the next bytes; return what they complete, in order.
 
-        ``bytes`` items are whole frames of anything but a delivery.
+        ``bytes`` items are whole frames of anything but a delivery. Raises ``FrameError``.
         """
         buffer = self._rest + data if self._rest else data
         found: list[Delivery | bytes] = []
@@ -117,6 +131,8 @@ class FrameReader:
             end = start + _FRAME_OVERHEAD + size
             if kind > _FRAME_TYPES_MAX:  # no AMQP frame (a protocol header): all of it is pika's
                 end = len(buffer)
+            elif size > MAX_FRAME_BYTES:
+                raise FrameError(f"a frame of {size} bytes; expected {MAX_FRAME_BYTES} at most")
             elif len(buffer) < end:
                 break
             item = self._read(kind, channel, buffer[start:end])
@@ -128,7 +144,7 @@ class FrameReader:
 
     def _read(self, kind: int, channel: int, frame: bytes) -> Delivery | bytes | None:
         if kind == _METHOD and frame.startswith(_DELIVER_METHOD, 7):
-            self._partial[channel] = _PartialDelivery(frame)
+            self._partial[channel] = _PartialDelivery(frame, self._max_body_bytes)
             return None
         partial = self._partial.get(channel)
         if partial is None or kind not in (_CONTENT_HEADER, _BODY):
@@ -143,37 +159,52 @@ class FrameReader:
 class _PartialDelivery:
     """A delivery that has not fully arrived."""
 
-    __slots__ = ("_bodies", "_header", "_method", "missing")
+    __slots__ = ("_bodies", "_header", "_max_body_bytes", "_method", "_size", "missing")
 
-    def __init__(self, method: bytes) -> None:
+    def __init__(self, method: bytes, max_body_bytes: int) -> None:
         self._method = method
+        self._max_body_bytes = max_body_bytes
         self._header = b""
+        self._size = 0
         self._bodies: list[bytes] = []
         self.missing = 1  # body bytes to come; at least the header is
 
     def add(self, kind: int, frame: bytes) -> None:
+        if (kind == _CONTENT_HEADER) == bool(self._header):
+            raise FrameError("the header of a message does not come once, before its body")
         if kind == _CONTENT_HEADER:
+            if len(frame) < _HEADER_END:
+                raise FrameError("the header of a message is cut off")
             self._header = frame
-            self.missing = _HEADER.unpack_from(frame, 7)[2]
-        else:
+            self.missing = self._size = _HEADER.unpack_from(frame, 7)[2]
+            return
+        self.missing -= len(frame) - _FRAME_OVERHEAD
+        if self.missing < 0:
+            raise FrameError("a message is longer than its header says")
+        if self._size <= self._max_body_bytes:
             self._bodies.append(frame[7:-1])
-            self.missing -= len(frame) - _FRAME_OVERHEAD
 
     def decode(self, channel: int) -> Delivery:
         method = self._method
-        at = 12 + method[11]  # past the consumer tag
-        routing_key_at = at + 10 + method[at + 9]  # past the exchange
-        return Delivery(
-            channel=channel,
-            delivery_tag=_U64.unpack_from(method, at)[0],
-            redelivered=method[at + 8] & 1 == 1,
-            routing_key=_short_string(method, routing_key_at)[0],
-            properties=_decode_properties(self._header),
-            body=self._bodies[0] if len(self._bodies) == 1 else b"".join(self._bodies),
-        )
+        try:
+            at = 12 + method[11]  # past the consumer tag
+            routing_key_at = at + 10 + method[at + 9]  # past the exchange
+            return Delivery(
+                channel=channel,
+                delivery_tag=_U64.unpack_from(method, at)[0],
+                redelivered=method[at + 8] & 1 == 1,
+                routing_key=_short_string(method, routing_key_at)[0],
+                properties=_decode_properties(self._header),
+                body=self._bodies[0] if len(self._bodies) == 1 else b"".join(self._bodies),
+                body_size=self._size,
+            )
+        except (IndexError, struct.error) as error:
+            raise FrameError(f"a delivery cannot be read: {error}") from error
 
 
-_FRAME_TYPES_MAX = 8
+_FRAME_TYPES_MAX: Final = 8
+#: The least that a content header's frame has before its end: frame head, fixed fields.
+_HEADER_END: Final = 7 + _HEADER.size
 _ACK_FRAME = struct.Struct(">BHIHHQBB")
 
 
@@ -218,8 +249,21 @@ def _encode_content_header(properties: Properties, body_size: int) -> bytes:
     return b"".join(parts)
 
 
+def _encode_text(text: str) -> bytes:
+    """Return any text as bytes; what :func:`_decode_text` made of bytes, as they were."""
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # surrogates of another origin: JSON may hold them
+        return text.encode(errors="replace")
+
+
+def _decode_text(data: bytes) -> str:
+    """Return any bytes as text; ids are given back byte for byte, whatever they are."""
+    return data.decode(errors="surrogateescape")
+
+
 def _encode_short(text: str) -> bytes:
-    data = text.encode(errors="surrogateescape")
+    data = _encode_text(text)[:_SHORT_MAX]
     return bytes((len(data),)) + data
 
 
@@ -230,7 +274,7 @@ def _encode_table(table: Mapping[str, HeaderValue]) -> bytes:
         if isinstance(value, int):
             parts.append(b"l" + value.to_bytes(8, "big", signed=True))
         else:
-            data = value.encode()
+            data = _encode_text(value)
             parts.append(b"S" + _U32.pack(len(data)) + data)
     parts[0] = _U32.pack(sum(map(len, parts)))
     return b"".join(parts)
@@ -242,16 +286,24 @@ def _decode_properties(frame: bytes) -> Properties:
     The broker passes on whatever a client sent, and a message that cannot be read would come
     back for ever.
     """
-    flags = _HEADER.unpack_from(frame, 7)[3]
     properties = Properties()
-    at = 7 + _HEADER.size
+    with contextlib.suppress(IndexError, struct.error):  # it is shorter than its flags say
+        _read_properties(frame, properties)
+    return properties
+
+
+def _read_properties(frame: bytes, properties: Properties) -> None:
+    flags = _HEADER.unpack_from(frame, 7)[3]
+    at = _HEADER_END
     if flags & _CONTENT_TYPE:
         properties.content_type, at = _short_string(frame, at)
     if flags & _CONTENT_ENCODING:
         _, at = _short_string(frame, at)
     if flags & _HEADERS:
         end = at + 4 + _U32.unpack_from(frame, at)[0]
-        properties.headers = _decode_table(frame, at + 4, end)
+        table: dict[str, HeaderValue] = {}
+        properties.headers = table
+        _read_table(frame, at + 4, min(end, len(frame) - 1), table)
         at = end
     if flags & _DELIVERY_MODE:
         properties.delivery_mode = frame[at]
@@ -268,25 +320,28 @@ def _decode_properties(frame: bytes) -> Properties:
         _, at = _short_string(frame, at)
     if flags & _TIMESTAMP:
         properties.timestamp = _U64.unpack_from(frame, at)[0]
-    return properties  # type, user id, app id and cluster id follow; unused
+    # type, user id, app id and cluster id follow; unused
 
 
 def _short_string(frame: bytes, at: int) -> tuple[str, int]:
-    # Ids are given back byte for byte, whatever they are.
     end = at + 1 + frame[at]
-    return frame[at + 1 : end].decode(errors="surrogateescape"), end
+    return _decode_text(frame[at + 1 : end]), end
 
 
-def _decode_table(frame: bytes, at: int, end: int) -> dict[str, HeaderValue]:
-    """Return the text and integers of a field table; other types are skipped by their size."""
-    table: dict[str, HeaderValue] = {}
+def _read_table(frame: bytes, at: int, end: int, table: dict[str, HeaderValue]) -> None:
+    """Add the text and integers of a field table to ``table``.
+
+    Other types are skipped by their size, and so are integers that cannot be written again.
+    """
     while at < end:
         name, at = _short_string(frame, at)
         kind = frame[at]
         at += 1
         if kind in _INTEGERS:
             width, signed = _INTEGERS[kind]
-            table[name] = int.from_bytes(frame[at : at + width], "big", signed=signed)
+            number = int.from_bytes(frame[at : at + width], "big", signed=signed)
+            if number <= _INT64_MAX:
+                table[name] = number
             at += width
         elif kind in _SIZED:
             size = _U32.unpack_from(frame, at)[0]
@@ -298,10 +353,10 @@ def _decode_table(frame: bytes, at: int, end: int) -> dict[str, HeaderValue]:
         elif kind in _SKIPPED:
             at += _SKIPPED[kind]
         else:
-            break  # what follows cannot be found
-    return table
+            return  # what follows cannot be found
 
 
+_SHORT_MAX: Final = 255
 #: Field types as RabbitMQ writes them. Source: RabbitMQ documentation, "AMQP 0-9-1 Errata".
 #: Integers: width in bytes, signed.
 _INTEGERS: Final = {

@@ -45,6 +45,12 @@ class ServiceUnavailable(ServiceException):
     status = 503
 
 
+class UnreadableReply(ServiceException):
+    """An instance's reply cannot be passed on to the caller; AWS's code, with status 502."""
+
+    status = 502
+
+
 class AccessDeniedException(LambdaApiError):
     """The caller may not do this; for now, a web page of a foreign origin."""
 
@@ -164,7 +170,7 @@ def error_from_wire(code: str, status: int, body: bytes) -> LambdaApiError:
         members = json.loads(body)
         message = members.get("Message") or members.get("message") or ""
         reason = members.get("Reason")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         message, reason = body[:200].decode("utf-8", "replace"), None
     return cls(str(message), reason=None if reason is None else str(reason))
 

@@ -16,7 +16,7 @@ from lambda_protocol.amqp_frames import PERSISTENT, Delivery, HeaderValue, Prope
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Event, InvocationType
 from lambda_protocol.invoke_amqp import call_headers, decode_call
-from lambda_protocol.limits import EVENT_AGE_MAX_S
+from lambda_protocol.limits import EVENT_AGE_MAX_S, EVENT_PAYLOAD_BYTES
 
 #: Which attempt a message is for, from 1.
 ATTEMPT: Final = "X-Lambda-Attempt"
@@ -99,7 +99,12 @@ def decode_event(
     A message that another client put there, without our headers, is an event accepted now.
     """
     headers = delivery.properties.headers
-    invocation = decode_call(delivery, function, check_payload=check_payload).invocation
+    invocation = decode_call(
+        delivery,
+        function,
+        check_payload=check_payload,
+        max_payload_bytes=EVENT_PAYLOAD_BYTES,
+    ).invocation
     event = Event.accepted(replace(invocation, type=InvocationType.EVENT, wants_log_tail=False))
     return replace(
         event,
@@ -117,7 +122,7 @@ def encode_dead_letter(event: Event, error_message: str) -> Properties:
     headers = _headers(event) | {
         REQUEST_ID: event.invocation.request_id,
         ERROR_CODE: 200,
-        ERROR_MESSAGE: error_message.encode()[:1024].decode(errors="ignore"),
+        ERROR_MESSAGE: error_message.encode(errors="replace")[:1024].decode(errors="ignore"),
     }
     return Properties(
         content_type="application/json",

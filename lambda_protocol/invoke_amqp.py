@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lambda_protocol.amqp_frames import Delivery, HeaderValue, Properties
-from lambda_protocol.errors import LambdaApiError, error_from_wire
+from lambda_protocol.errors import LambdaApiError, UnreadableReply, error_from_wire
 from lambda_protocol.function_name import FunctionRef, parse_function_name
 from lambda_protocol.invocation import (
-    UNHANDLED,
     Invocation,
     Outcome,
     new_request_id,
@@ -26,10 +25,13 @@ from lambda_protocol.invocation import (
 )
 from lambda_protocol.invoke_http import (
     decode_client_context,
+    payload_too_large,
+    relayed_outcome,
     require_json,
     require_tenant_id,
     usable_trace_id,
 )
+from lambda_protocol.limits import ANNOUNCED_MAX_S, RESPONSE_PAYLOAD_BYTES, SYNC_PAYLOAD_BYTES
 
 #: RabbitMQ's pseudo-queue: replies come back on the channel that published the call.
 #: Source: RabbitMQ documentation, "Direct Reply-to".
@@ -99,10 +101,15 @@ def call_headers(invocation: Invocation) -> dict[str, HeaderValue]:
 
 
 def decode_call(
-    delivery: Delivery, function: FunctionRef, *, check_payload: bool = False
+    delivery: Delivery,
+    function: FunctionRef,
+    *,
+    check_payload: bool = False,
+    max_payload_bytes: int = SYNC_PAYLOAD_BYTES,
 ) -> IncomingCall:
     """Return the call in ``delivery`` for ``function``, whose queue it came from.
 
+    A payload over ``max_payload_bytes`` raises ``RequestEntityTooLargeException``.
     ``check_payload`` refuses a payload that is no JSON, of a client that is none of ours: a Lambda
     Server has checked its own.
     What a header cannot carry on is refused or replaced: a client context that is no JSON object,
@@ -112,6 +119,8 @@ def decode_call(
     properties = delivery.properties
     headers = properties.headers
     understands_frames = headers.get(_FRAMES) == 1
+    if delivery.body_size > max_payload_bytes:
+        raise payload_too_large(delivery.body_size, max_payload_bytes)
     if check_payload and not understands_frames and delivery.body:
         require_json(delivery.body)
     client_context = _text(headers.get(_CLIENT_CONTEXT))
@@ -170,20 +179,23 @@ def encode_started(correlation_id: str | None, within_s: float) -> Properties:
 
 
 def decode_reply(delivery: Delivery) -> Outcome | Started:
-    """Return what a reply says; raises the ``LambdaApiError`` it relays."""
+    """Return what a reply says; raises the ``LambdaApiError`` it relays, or ``UnreadableReply``."""
     headers = delivery.properties.headers
     if headers.get(_FRAME) == _STARTED:
-        return Started(int(headers.get(_WITHIN_MS, 0)) / 1000)
+        within_ms = headers.get(_WITHIN_MS)
+        within_s = within_ms / 1000 if isinstance(within_ms, int) else 0.0
+        return Started(min(max(within_s, 0.0), ANNOUNCED_MAX_S))
     code = _text(headers.get(_ERROR_TYPE))
     if code is not None:
         status = headers.get(_STATUS)
         raise error_from_wire(code, status if isinstance(status, int) else 0, delivery.body)
-    log_result = _text(headers.get(_LOG_RESULT))
-    return Outcome(
-        payload=delivery.body,
-        function_error=UNHANDLED if headers.get(_FUNCTION_ERROR) else None,
-        executed_version=_text(headers.get(_EXECUTED_VERSION)) or "$LATEST",
-        log_tail=None if log_result is None else base64.b64decode(log_result),
+    if delivery.body_size > RESPONSE_PAYLOAD_BYTES:
+        raise UnreadableReply(f"The function's instance replied {delivery.body_size} bytes.")
+    return relayed_outcome(
+        delivery.body,
+        has_failed=bool(headers.get(_FUNCTION_ERROR)),
+        executed_version=_text(headers.get(_EXECUTED_VERSION)),
+        log_result=_text(headers.get(_LOG_RESULT)),
     )
 
 

@@ -20,6 +20,7 @@ from lambda_protocol.errors import (
     LambdaApiError,
     RequestEntityTooLargeException,
     ServiceException,
+    UnreadableReply,
     ValidationException,
     error_from_wire,
 )
@@ -56,6 +57,7 @@ _PATH = re.compile(
     r"|2014-11-13/functions/(?P<async>.+)/invoke-async)/?"
 )
 _TENANT = re.compile(r"[a-zA-Z0-9._:/=+\-@ ]{1,256}")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]{1,1024}")
 _TRACE = re.compile(r"[\x20-\x7e]{1,8192}")
 
 
@@ -257,12 +259,34 @@ def decode_response(status: int, header: HeaderLookup, body: bytes) -> Outcome:
         raise error_from_wire(code, status, body)
     if status not in (200, 202, 204):
         raise ServiceException(f"The function's instance answered HTTP {status}.")
-    log_result = header("x-amz-log-result")
+    return relayed_outcome(
+        body,
+        has_failed=bool(header("x-amz-function-error")),
+        executed_version=header("x-amz-executed-version"),
+        log_result=header("x-amz-log-result"),
+    )
+
+
+def relayed_outcome(
+    payload: bytes, *, has_failed: bool, executed_version: str | None, log_result: str | None
+) -> Outcome:
+    """Return the outcome that an instance's reply describes.
+
+    Raises ``UnreadableReply`` for what no header of a response could carry.
+    """
+    if executed_version and not _HEADER_VALUE.fullmatch(executed_version):
+        raise UnreadableReply("The function's instance named its version in no printable form.")
+    try:
+        log_tail = None if log_result is None else base64.b64decode(log_result, validate=True)
+    except ValueError:
+        raise UnreadableReply(
+            "The function's instance sent a log tail that is no base64."
+        ) from None
     return Outcome(
-        payload=body,
-        function_error=UNHANDLED if header("x-amz-function-error") else None,
-        executed_version=header("x-amz-executed-version") or "$LATEST",
-        log_tail=None if log_result is None else base64.b64decode(log_result),
+        payload=payload,
+        function_error=UNHANDLED if has_failed else None,
+        executed_version=executed_version or "$LATEST",
+        log_tail=log_tail,
     )
 
 

@@ -38,5 +38,7 @@ EVENT_AGE_MIN_S: Final = 60
 INVOKE_QUEUE_TIMEOUT_S: Final = 30.0
 #: A call not answered this long after its arrival is announced to the caller's server, seconds.
 STARTED_FRAME_AFTER_S: Final = 1.0
+#: The longest time until its answer that such an announcement may name, seconds (our choice).
+ANNOUNCED_MAX_S: Final = 86_400
 #: What a waiting server adds to a deadline it was told, for the way back, seconds.
 REPLY_GRACE_S: Final = 2.0

@@ -28,6 +28,8 @@ from lambda_protocol.event_amqp import (
     event_queue,
 )
 from lambda_protocol.function_name import FunctionRef
+from lambda_protocol.invoke_http import payload_too_large
+from lambda_protocol.limits import EVENT_PAYLOAD_BYTES
 
 #: How long the broker may be silent while letters are read or moved, seconds.
 SILENCE_LIMIT_S: Final = 10.0
@@ -198,7 +200,13 @@ def _letter(delivery: Delivery) -> DeadLetter:
         request_id=str(request_id or ""),
         first_queued_ms=first_queued_ms if isinstance(first_queued_ms, int) else None,
         attempts=attempts if isinstance(attempts, int) else 0,
-        # The broker's own letters have no message: they had waited for too long.
-        error_message=str(headers.get(ERROR_MESSAGE) or "EventAgeExceeded"),
+        error_message=str(headers.get(ERROR_MESSAGE) or _reason_of_broker(delivery)),
         payload=delivery.body,
     )
+
+
+def _reason_of_broker(delivery: Delivery) -> str:
+    """Return why RabbitMQ itself dead-lettered an event: refused by rapid, or expired."""
+    if delivery.body_size > EVENT_PAYLOAD_BYTES:
+        return payload_too_large(delivery.body_size, EVENT_PAYLOAD_BYTES).message
+    return "EventAgeExceeded"

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.invocation import Event, Outcome
+from lambda_protocol.invoke_http import require_json
 
 
 class Condition(StrEnum):
@@ -97,16 +98,17 @@ def destination_record(
     """
     invocation = event.invocation
     when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_s))
-    record: dict[str, object] = {
-        "version": "1.0",
-        "timestamp": f"{when}.{int(now_s * 1000) % 1000:03d}Z",
-        "requestContext": {
-            "requestId": invocation.request_id,
-            "functionArn": invocation.function.qualified_arn,
-            "condition": condition,
-            "approximateInvokeCount": attempts,
-        },
-        "requestPayload": _json(invocation.payload),
+    context = {
+        "requestId": invocation.request_id,
+        "functionArn": invocation.function.qualified_arn,
+        "condition": condition,
+        "approximateInvokeCount": attempts,
+    }
+    record = {
+        "version": _encode("1.0"),
+        "timestamp": _encode(f"{when}.{int(now_s * 1000) % 1000:03d}Z"),
+        "requestContext": _encode(context),
+        "requestPayload": _as_json(invocation.payload),
     }
     if outcome is not None:
         response: dict[str, object] = {
@@ -115,23 +117,34 @@ def destination_record(
         }
         if outcome.function_error is not None:
             response["functionError"] = outcome.function_error
-        record["responseContext"] = response
-        record["responsePayload"] = _json(outcome.payload)
-    return json.dumps(record).encode()
+        record["responseContext"] = _encode(response)
+        record["responsePayload"] = _as_json(outcome.payload)
+    return b"{" + b", ".join(_encode(name) + b": " + record[name] for name in record) + b"}"
 
 
 def error_message(condition: Condition, outcome: Outcome | None) -> str:
     """Return the message of a dead letter: the function's own, or why nothing was tried."""
     if outcome is not None:
-        answer = _json(outcome.payload)
+        try:
+            answer = json.loads(outcome.payload)
+        except (ValueError, RecursionError):
+            answer = None
         if isinstance(answer, dict) and isinstance(answer.get("errorMessage"), str):
             return str(answer["errorMessage"])
     return str(condition)
 
 
-def _json(payload: bytes) -> object:
-    """Return a payload as it stands in a record; what is no JSON stands there as text."""
+def _as_json(payload: bytes) -> bytes:
+    """Return a payload as it stands in a record, unchanged; what is no JSON stands as text.
+
+    No tree is built: one that can be read may be too deep to be written inside another.
+    """
     try:
-        return json.loads(payload)
-    except (ValueError, RecursionError):
-        return payload.decode(errors="replace")
+        require_json(payload)
+    except LambdaApiError:
+        return _encode(payload.decode(errors="replace"))
+    return payload
+
+
+def _encode(value: object) -> bytes:
+    return json.dumps(value).encode()

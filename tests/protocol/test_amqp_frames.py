@@ -15,6 +15,7 @@ import pytest
 
 from lambda_protocol.amqp_frames import (
     Delivery,
+    FrameError,
     FrameReader,
     Properties,
     encode_ack,
@@ -329,6 +330,62 @@ def test_a_header_that_is_no_utf_8_is_skipped() -> None:
 
     assert isinstance(got, Delivery)
     assert got.properties.headers == {"a": 7}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param(b"T" + b"\xff" * 8, id="timestamp-of-no-int64"),
+        pytest.param(b"S\xff\xff\xff\xffcut", id="text-longer-than-the-frame"),
+        pytest.param(b"l\x00", id="number-cut-off"),
+        pytest.param(b"", id="no-value"),
+    ],
+)
+def test_a_header_that_cannot_be_read_leaves_a_message_that_can_be_sent_on(entry: bytes) -> None:
+    (got,) = FrameReader().feed(with_table(b"\x01ab\x07\x01n" + entry))
+
+    assert isinstance(got, Delivery)
+    assert got.properties.headers["a"] == 7
+    assert encode_publish(1, "q", got.properties, b"", frame_max=FRAME_MAX)
+
+
+def test_any_text_can_be_sent() -> None:
+    """JSON may hold half a surrogate pair, and an error message is sent on in a header."""
+    properties = Properties(correlation_id="\ud800", headers={"ErrorMessage": "a\ud800b"})
+
+    data = encode_publish(1, "q", properties, b"", frame_max=FRAME_MAX)
+
+    assert by_pika(data)[1].properties.headers == {"ErrorMessage": "a?b"}
+
+
+def test_a_body_over_the_limit_is_counted_and_not_kept() -> None:
+    reader = FrameReader(max_body_bytes=5000)
+    data = delivery_by_pika(b"a" * 5000) + delivery_by_pika(b"b" * 5001) + delivery_by_pika(b"c")
+
+    got = [item for item in reader.feed(data) if isinstance(item, Delivery)]
+
+    assert [(d.body_size, len(d.body)) for d in got] == [(5000, 5000), (5001, 0), (1, 1)]
+
+
+HEADER_FRAME = pika.frame.Header(1, 2, pika.BasicProperties()).marshal()
+BODY_FRAME = pika.frame.Body(1, b"ab").marshal()
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        pytest.param(BODY_FRAME, id="body-first"),
+        pytest.param(HEADER_FRAME + HEADER_FRAME, id="two-headers"),
+        pytest.param(HEADER_FRAME + pika.frame.Body(1, b"abc").marshal(), id="too-long"),
+        pytest.param(b"\x02\x00\x01\x00\x00\x00\x00\xce", id="empty-header"),
+        pytest.param(struct.pack(">BHI", 3, 1, 2**32 - 1) + b"x", id="endless-frame"),
+    ],
+)
+def test_frames_that_amqp_does_not_allow_end_the_connection(frames: bytes) -> None:
+    deliver = method_by_pika(pika.spec.Basic.Deliver("c", 1, False, "", "echo"))
+
+    with pytest.raises(FrameError):
+        FrameReader().feed(deliver + frames)
 
 
 def with_table(entry: bytes) -> bytes:

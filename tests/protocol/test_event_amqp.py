@@ -36,6 +36,7 @@ def delivered(properties: Properties, body: bytes = b"{}") -> Delivery:
         routing_key="echo.events",
         properties=properties,
         body=body,
+        body_size=len(body),
     )
 
 

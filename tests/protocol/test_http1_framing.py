@@ -6,6 +6,7 @@ way: what is read here, llhttp reads as the same requests. Source: RFC 9112; RFC
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import cast
 
@@ -208,5 +209,6 @@ def llhttp(data: bytes) -> Read:
         def on_message_complete(self) -> None:
             found.append((self.target.decode(), self.body))
 
-    httptools.HttpRequestParser(Messages()).feed_data(data)
+    with contextlib.suppress(httptools.HttpParserError):  # it goes as far as it can
+        httptools.HttpRequestParser(Messages()).feed_data(data)
     return found

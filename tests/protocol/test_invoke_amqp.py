@@ -10,9 +10,11 @@ from lambda_protocol.amqp_frames import Delivery, Properties
 from lambda_protocol.errors import (
     InvalidRequestContentException,
     LambdaApiError,
+    RequestEntityTooLargeException,
     ServiceException,
     ServiceUnavailable,
     TooManyRequestsException,
+    UnreadableReply,
 )
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Invocation, InvocationType, Outcome
@@ -42,6 +44,7 @@ def delivered(properties: Properties, body: bytes = b"{}", **changes: Any) -> De
             "routing_key": "echo",
             "properties": properties,
             "body": body,
+            "body_size": len(body),
             **changes,
         }
     )
@@ -205,3 +208,40 @@ def test_a_started_frame_survives_the_broker() -> None:
 def test_the_reply_of_a_foreign_worker_is_an_outcome() -> None:
     """A worker that knows nothing of our headers answers with a payload alone."""
     assert decode_reply(delivered(Properties(), b'"hi"')) == Outcome(payload=b'"hi"')
+
+
+@pytest.mark.parametrize(
+    ("headers", "size"),
+    [
+        pytest.param({"X-Amz-Executed-Version": "1\r\nX: y"}, 2, id="line-end-in-version"),
+        pytest.param({"X-Amz-Executed-Version": "\u2603"}, 2, id="version-out-of-latin-1"),
+        pytest.param({"X-Amz-Log-Result": "?"}, 2, id="log-tail-of-no-base64"),
+        pytest.param({}, 6_291_557, id="too-large"),
+    ],
+)
+def test_a_reply_that_cannot_be_passed_on_is_502(headers: dict[str, Any], size: int) -> None:
+    with pytest.raises(UnreadableReply) as caught:
+        decode_reply(delivered(Properties(headers=headers), body_size=size))
+
+    assert (caught.value.status, caught.value.code) == (502, "ServiceException")
+
+
+@pytest.mark.parametrize("within_ms", [2**62, -1, "soon"], ids=str)
+def test_an_announced_answer_is_awaited_for_a_day_at_most(within_ms: object) -> None:
+    headers: dict[str, Any] = {
+        "X-Lambda-Frame": "started",
+        "X-Lambda-Answered-Within-Ms": within_ms,
+    }
+
+    answer = decode_reply(delivered(Properties(headers=headers)))
+
+    assert isinstance(answer, Started)
+    assert 0 <= answer.within_s <= 86_400
+
+
+@pytest.mark.parametrize("check_payload", [False, True])
+def test_a_payload_over_its_limit_is_413_over_amqp(check_payload: bool) -> None:
+    large = delivered(Properties(), b"", body_size=6_291_457)
+
+    with pytest.raises(RequestEntityTooLargeException):
+        decode_call(large, FUNCTION, check_payload=check_payload)

@@ -139,6 +139,16 @@ def test_a_payload_that_is_no_json_is_text_in_its_record(payload: bytes) -> None
     assert record["responsePayload"] == 1
 
 
+def test_a_payload_of_any_depth_that_can_be_read_has_a_record() -> None:
+    for depth in range(900, 1010):  # about where the interpreter stops
+        payload = b"[" * depth + b"]" * depth
+        event = replace(EVENT, invocation=replace(EVENT.invocation, payload=payload))
+
+        record = destination_record(event, Condition.SUCCESS, SUCCESS, attempts=1, now_s=0)
+
+        assert payload in record
+
+
 @pytest.mark.parametrize(
     ("outcome", "message"),
     [

@@ -490,14 +490,29 @@ def test_an_init_error_of_an_extension_is_the_callers_failure(
     assert failure(rapid.invoke()) == ("Extension.InitError", "Extension.OnPurpose")
 
 
-def test_an_extension_that_cannot_be_started_is_a_launch_error(
+@pytest.mark.parametrize("name", ["zero", "README.md", ".hidden"])
+def test_a_file_among_the_extensions_that_is_not_executable_is_a_launch_error(
+    start_rapid: StartRapid, install: Install, name: str
+) -> None:
+    settings = install("one")
+    file = Path(settings["EXTENSIONS_DIR"]) / name
+    file.write_text("not a program")
+    rapid = start_rapid(ECHO, ready=False, **settings)
+
+    error_type, message = failure(rapid.invoke())
+
+    assert error_type == "Extension.LaunchError"
+    assert message.startswith(f"fork/exec {file}: permission denied: it is not executable, chmod")
+
+
+def test_a_folder_among_the_extensions_is_skipped(
     start_rapid: StartRapid, install: Install
 ) -> None:
     settings = install("one")
-    (Path(settings["EXTENSIONS_DIR"]) / "one").chmod(0o644)
-    rapid = start_rapid(ECHO, ready=False, **settings)
+    (Path(settings["EXTENSIONS_DIR"]) / "lib").mkdir()
+    rapid = start_rapid(ECHO, **settings)
 
-    assert failure(rapid.invoke())[0] == "Extension.LaunchError"
+    assert rapid.invoke(b"1").body == b"1"
 
 
 @pytest.mark.parametrize(

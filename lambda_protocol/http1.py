@@ -89,7 +89,7 @@ class Request:
         self.body = b""
         self.trailers: Mapping[str, str] = {}  #: what followed a chunked body, lower-case names
         self.body_size = 0  #: bytes the peer sent or announced, kept or not
-        self.is_oversize = False  #: the body was over the limit, and is not here
+        self.is_oversize = False  #: the body was over the limit, and is here only if asked for
         self.is_truncated = False  #: the body broke off: the connection ended, or no chunk came
         #: Whether the peer wants the connection closed after the answer.
         self.is_last = not self.is_http_1_1
@@ -164,10 +164,11 @@ class RequestReader:
                 return None
             buffer += data
 
-    def read_body(self, request: Request) -> None:
+    def read_body(self, request: Request, *, keeps_oversize: bool = False) -> None:
         """Read the body of ``request``, decoded; too large or cut off is noted on it.
 
-        Raises ``BadRequestError``.
+        ``keeps_oversize`` keeps the beginning of a body over the limit, at most ``DRAIN_BYTES``
+        more than that. Raises ``BadRequestError``.
         """
         headers = request.headers
         length_text = headers.get("content-length")
@@ -183,13 +184,13 @@ class RequestReader:
             self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             if coding is not None:
-                self._read_chunked(request)
+                self._read_chunked(request, keeps_oversize)
             else:
                 if length_text is None or not length_text.isascii() or not length_text.isdigit():
                     raise BadRequestError(400, f"Content-Length is {length_text!r:.80}")
                 if len(length_text) > _LENGTH_DIGITS:
                     raise BadRequestError(413, "body too large")
-                self._read_sized(request, int(length_text))
+                self._read_sized(request, int(length_text), keeps_oversize)
         except (PeerGoneError, _BrokenChunkError):
             request.is_truncated = True
             request.is_last = True
@@ -207,16 +208,21 @@ class RequestReader:
         except OSError:
             return
 
-    def _read_sized(self, request: Request, length: int) -> None:
+    def _read_sized(self, request: Request, length: int, keeps_oversize: bool) -> None:
         buffer = self._buffer
         request.body_size = length
         if length > self._max_body_bytes:
             request.is_oversize = True
             if length > self._max_body_bytes + DRAIN_BYTES:
                 request.is_last = True  # the rest is not worth reading
-                return
+                length = self._max_body_bytes + DRAIN_BYTES if keeps_oversize else 0
+            kept = bytearray()
             while length > 0:
-                length -= len(self._read_exactly(min(length, _READ_SIZE)))
+                data = self._read_exactly(min(length, _READ_SIZE))
+                length -= len(data)
+                if keeps_oversize:
+                    kept += data
+            request.body = bytes(kept)
             return
         if length <= len(buffer):
             request.body = bytes(buffer[:length])
@@ -231,7 +237,7 @@ class RequestReader:
             missing -= len(data)
         request.body = b"".join(parts)
 
-    def _read_chunked(self, request: Request) -> None:
+    def _read_chunked(self, request: Request, keeps_oversize: bool) -> None:
         parts: list[bytes] = []
         while True:
             line = _CHUNK_LINE.fullmatch(self._read_line())
@@ -243,14 +249,16 @@ class RequestReader:
             request.body_size += count
             if request.body_size > self._max_body_bytes:
                 request.is_oversize = True
-                parts.clear()
+                if not keeps_oversize:
+                    parts.clear()
                 if request.body_size > self._max_body_bytes + DRAIN_BYTES:
                     request.is_last = True
+                    request.body = b"".join(parts)
                     return
             data = self._read_exactly(count + 2)
             if not data.endswith(b"\r\n"):
                 raise _BrokenChunkError
-            if not request.is_oversize:
+            if keeps_oversize or not request.is_oversize:
                 parts.append(data[:-2])
         request.trailers = self._read_trailers()
         request.body = b"".join(parts)

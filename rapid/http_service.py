@@ -121,17 +121,20 @@ class HttpService(ThreadingTCPServer):
         max_body_bytes: int,
         max_connections: int = 2048,
         needs_host: bool = True,
+        keeps_oversize: Callable[[str], bool] = lambda path: False,
         render_error: Callable[[int, str], tuple[Headers, bytes]],
     ) -> None:
         """Bind ``address`` (port 0: any free one); raises ``OSError`` when it is taken.
 
-        ``needs_host`` refuses HTTP/1.1 without a Host header.
+        ``needs_host`` refuses HTTP/1.1 without a Host header. ``keeps_oversize`` tells of a path
+        whether the beginning of a body over the limit is wanted.
         ``render_error`` makes the answer to a request that is no HTTP, or whose handler failed.
         """
         self.handle_exchange = handler
         self.name = name
         self.max_body_bytes = max_body_bytes
         self.needs_host = needs_host
+        self.keeps_oversize = keeps_oversize
         self.render_error = render_error
         self._slots = threading.BoundedSemaphore(max_connections)
         self._thread = threading.Thread(
@@ -267,7 +270,8 @@ class Connection(BaseRequestHandler):
         if self._owes_answer and not self._wait_for_turn():
             return False
         began_at = time.monotonic()
-        self._reader.read_body(request)
+        keeps_oversize = self.server.keeps_oversize
+        self._reader.read_body(request, keeps_oversize=keeps_oversize(request.path))
         exchange = Exchange(self, request, began_at)
         self._owes_answer = True
         self._exchange = exchange

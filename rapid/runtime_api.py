@@ -20,6 +20,7 @@ from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES
 from rapid.call import Failure
 from rapid.config import Config
 from rapid.environment import ExecutionEnvironment
+from rapid.error_document import shorten
 from rapid.extensions_api import ExtensionsApi
 from rapid.http_service import JSON, TEXT, Exchange, HttpService
 from rapid.metadata_api import PATH as METADATA
@@ -63,6 +64,7 @@ class RuntimeApiListener:
             self.handle,
             name=f"runtime-api-{index}",
             max_body_bytes=RESPONSE_PAYLOAD_BYTES,
+            keeps_oversize=lambda path: path.endswith("/error"),
             needs_host=False,  # runtimes written by hand, on loopback, leave it out
             render_error=lambda status, message: (JSON, _error_body(_type_of(status), message)),
         )
@@ -168,12 +170,15 @@ def _respond_error(environment: ExecutionEnvironment, posted: PostedId, exchange
 
 
 def _posted_failure(exchange: Exchange, default_type: str) -> Failure:
-    """Return the failure a runtime posted: its body goes to the invoker as it came."""
+    """Return the failure a runtime posted: its body goes to the invoker as it came, if it may."""
     request = exchange.request
     body = request.body
-    if request.headers.get("content-type") == "application/vnd.aws.lambda.error.cause+json":
+    declared = request.headers.get(_ERROR_TYPE, "")
+    if request.is_oversize:
+        body = shorten(body, RESPONSE_PAYLOAD_BYTES, declared or default_type)
+    elif request.headers.get("content-type") == "application/vnd.aws.lambda.error.cause+json":
         body = _without_cause(body)
-    return _failure(request.headers.get(_ERROR_TYPE, ""), body, default_type)
+    return _failure(declared, body, default_type)
 
 
 def _trailed_failure(trailers: Mapping[str, str]) -> Failure | None:

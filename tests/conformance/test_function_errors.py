@@ -180,6 +180,32 @@ def test_a_response_of_one_byte_too_many_is_too_large(door: Door) -> None:
     }
 
 
+@conformance(49)
+@pytest.mark.parametrize("excess", [1, 8_000_000, 30_000_000], ids=["1 byte", "8 MB", "30 MB"])
+def test_an_error_over_the_limit_keeps_type_and_message(door: Door, excess: int) -> None:
+    empty = '{"errorType":"Oversize","errorMessage":""}'
+    count = RESPONSE_BYTES + excess - len(empty)
+
+    answer = door.do(do="raise_much", type="Oversize", count=count)
+
+    members = assert_function_error(answer)
+    assert members["errorType"] == "Oversize"
+    assert members["errorMessage"] == "x" * (RESPONSE_BYTES - len(empty))
+    assert len(answer.body) == RESPONSE_BYTES
+    assert door.do(do="echo").status == 200
+
+
+@conformance(49)
+def test_an_exception_of_python_over_the_limit_keeps_its_type(open_door: OpenDoor) -> None:
+    door = open_door(*AWSLAMBDARIC, "handlers.fail_at_length")
+
+    members = assert_function_error(door.invoke('{"n": 7000000}'))
+
+    assert members["errorType"] == "ValueError"
+    assert members["errorMessage"].startswith("xxx")
+    assert len(members["errorMessage"]) > 6_000_000
+
+
 @conformance(50)
 def test_the_largest_response_passes(door: Door) -> None:
     answer = door.do(do="size", n=RESPONSE_BYTES)

@@ -20,6 +20,11 @@ def fail(event: Any, context: Any) -> Any:
     raise ValueError("on purpose")
 
 
+def fail_at_length(event: Any, context: Any) -> Any:
+    """Raise an error whose message has ``n`` letters."""
+    raise ValueError("x" * event["n"])
+
+
 def ctx(event: Any, context: Any) -> Any:
     """Return what the context and the environment tell the handler."""
     client = context.client_context

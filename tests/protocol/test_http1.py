@@ -125,6 +125,23 @@ def test_the_size_of_a_body_is_known_even_if_it_is_not_kept(wire: Wire) -> None:
     assert (request.is_oversize, request.body, request.body_size) == (True, b"", 1001)
 
 
+@pytest.mark.parametrize("coding", ["sized", "chunked"])
+def test_a_body_that_is_too_large_is_kept_where_it_is_wanted(wire: Wire, coding: str) -> None:
+    body = bytes(range(256)) * 8
+    if coding == "sized":
+        framing, sent = f"Content-Length: {len(body)}", body
+    else:
+        framing = "Transfer-Encoding: chunked"
+        sent = b"400\r\n" + body[:1024] + b"\r\n400\r\n" + body[1024:] + b"\r\n0\r\n\r\n"
+    wire.peer.sendall(f"POST / HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode() + sent)
+
+    request = wire.reader.read_head(waits_forever=False)
+    assert request is not None
+    wire.reader.read_body(request, keeps_oversize=True)
+
+    assert (request.is_oversize, request.body, request.body_size) == (True, body, 2048)
+
+
 def test_a_silent_connection_is_taken_for_closed_where_nobody_waits_forever(wire: Wire) -> None:
     wire.stall_at_once()
 

@@ -25,7 +25,7 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Any, Final
 
-from lambda_protocol.amqp_frames import Delivery, FrameReader
+from lambda_protocol.amqp_frames import Delivery, FrameReader, Properties, encode_publish
 from lambda_protocol.environ import BrokerAddress, ConfigError
 from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES
 
@@ -49,6 +49,8 @@ SEND_TIMEOUT_S: Final = 10.0
 #: How long a read waits before its deadline is looked at again, seconds.
 RECEIVE_TIMEOUT_S: Final = 1.0
 _READ_SIZE: Final = 64 * 1024
+#: No queue can have this name: RabbitMQ keeps those that begin with amq. for itself.
+_NO_QUEUE: Final = "amq.lambda.no-queue"
 
 # What importers need of pika, from here: were it imported before the stub, that would be in vain.
 Channel = pika.channel.Channel
@@ -56,6 +58,9 @@ Parameters = pika.connection.Parameters
 BasicProperties = pika.BasicProperties
 ChannelClosed = pika.exceptions.ChannelClosed
 ChannelClosedByBroker = pika.exceptions.ChannelClosedByBroker
+
+#: RabbitMQ closed a channel or the connection, and says why.
+ClosedByBroker = (pika.exceptions.ChannelClosedByBroker, pika.exceptions.ConnectionClosedByBroker)
 
 #: What every use of a connection can raise: the broker is away, or was lost just now.
 BrokerLost = (OSError, pika.exceptions.AMQPError)
@@ -135,13 +140,19 @@ class AmqpConnection(pika.connection.Connection):
         self._timers: list[tuple[float, int, Callable[[], Any]]] = []
         self._timer_ids = itertools.count()
         self._failure: Exception | None = None
+        self._blocked_reason: str | None = None
         super().__init__(
             parameters,
             on_open_error_callback=self._on_failure,
             on_close_callback=self._on_failure,
         )
+        self.add_on_connection_blocked_callback(self._on_blocked)
+        self.add_on_connection_unblocked_callback(self._on_unblocked)
         try:
             self._wait(lambda: self.is_open, self._step_timeout_s)
+        except pika.exceptions.ConnectionClosedByBroker as error:
+            error.add_note(f"connection.open virtual_host={parameters.virtual_host!r}")
+            raise
         except BaseException:
             self.abort()
             raise
@@ -152,6 +163,14 @@ class AmqpConnection(pika.connection.Connection):
     def frame_max(self) -> int:
         """The largest frame, bytes, that was agreed on."""
         return int(self._negotiated().frame_max or 131_072)
+
+    @property
+    def blocked_reason(self) -> str | None:
+        """Why RabbitMQ reads nothing from this connection now, in its own words; None: it reads.
+
+        RabbitMQ has an alarm: it is short of memory or disk. Messages still come. Any thread.
+        """
+        return self._blocked_reason
 
     def poll(self, timeout_s: float) -> None:
         """Wait up to ``timeout_s`` for bytes, take what came, run what is due; may end early.
@@ -204,18 +223,17 @@ class AmqpConnection(pika.connection.Connection):
     def call(self, channel: pika.channel.Channel, method: str, **arguments: Any) -> Any:
         """Run a synchronous method of ``channel`` and return the broker's answer frame.
 
-        Raises ``pika.exceptions.ChannelClosed`` when the broker refuses it.
+        Raises ``pika.exceptions.ChannelClosed``, with a note of what was asked for, when the
+        broker refuses it.
         """
         answers: list[Any] = []
         closed: list[Exception] = []
-
-        def on_close(_channel: pika.channel.Channel, reason: Exception) -> None:
-            closed.append(reason)
-
-        channel.add_on_close_callback(on_close)
+        channel.add_on_close_callback(lambda _channel, reason: closed.append(reason))
         getattr(channel, method)(callback=answers.append, **arguments)
         self._wait(lambda: bool(answers or closed), self._step_timeout_s)
         if closed:
+            words = [f"{name}={value!r}" for name, value in arguments.items()]
+            closed[0].add_note(" ".join([method.replace("_", ".", 1), *words]))
             raise closed[0]
         return answers[0]
 
@@ -229,13 +247,32 @@ class AmqpConnection(pika.connection.Connection):
         )
         self._wait(lambda: bool(started or closed), self._step_timeout_s)
         if closed:
+            closed[0].add_note(f"basic.consume queue={queue!r}")
             raise closed[0]
         return tag
+
+    def announce_publishing(self, channel: pika.channel.Channel) -> None:
+        """Publish a message for no queue, and wait until RabbitMQ has taken it or is blocked.
+
+        RabbitMQ tells of an alarm only to a connection that has published, and checks the
+        permission to publish only then. Raises one of ``BrokerLost``.
+        Source: RabbitMQ documentation, "Blocked Connection Notifications".
+        """
+        number, frame_max = channel.channel_number, self.frame_max
+        answers: list[Any] = []
+        closed: list[Exception] = []
+        channel.add_on_close_callback(lambda _channel, reason: closed.append(reason))
+        self.send(encode_publish(number, _NO_QUEUE, Properties(), b"", frame_max=frame_max))
+        channel.basic_qos(callback=answers.append)
+        self._wait(lambda: bool(answers or closed or self._blocked_reason), self._step_timeout_s)
+        if closed:
+            closed[0].add_note("basic.publish exchange='' (amq.default)")
+            raise closed[0]
 
     def shut_down(self) -> None:
         """Close the connection politely, within a second, whatever its state."""
         with contextlib.suppress(*BrokerLost):
-            if self.is_open:
+            if self.is_open and self._blocked_reason is None:
                 self.close()
                 self._wait(lambda: self.is_closed, 1.0)
         self.abort()
@@ -279,6 +316,9 @@ class AmqpConnection(pika.connection.Connection):
         self._on_stream_connected()  # type: ignore[attr-defined]
 
     def _adapter_disconnect_stream(self) -> None:
+        error = self._error  # type: ignore[attr-defined]
+        if isinstance(error, pika.exceptions.ConnectionClosedByBroker):
+            self._failure = error  # pika tells only its text, where the connection never opened
         self.abort()
         self._on_stream_terminated(None)  # type: ignore[attr-defined]
 
@@ -372,10 +412,19 @@ class AmqpConnection(pika.connection.Connection):
             lost = pika.exceptions.StreamLostError(str(error))
             self._on_stream_terminated(lost)  # type: ignore[attr-defined]
 
+    def _on_blocked(self, _connection: object, frame: Any) -> None:
+        self._blocked_reason = str(frame.method.reason) or "alarm"
+
+    def _on_unblocked(self, _connection: object, _frame: object) -> None:
+        self._blocked_reason = None
+
     def _on_failure(self, _connection: object, reason: Exception | str) -> None:
-        self._failure = (
-            reason if isinstance(reason, Exception) else pika.exceptions.AMQPConnectionError(reason)
-        )
+        if self._failure is None:
+            self._failure = (
+                reason
+                if isinstance(reason, Exception)
+                else pika.exceptions.AMQPConnectionError(reason)
+            )
 
 
 def _never_called(*_delivery: object) -> None:

@@ -24,6 +24,16 @@ class BrokerAddress:
 
     uri: str  #: amqp or amqps, with the credentials in it
 
+    @property
+    def user(self) -> str:
+        """The user's name; RabbitMQ's own default when the URI has none."""
+        return urllib.parse.unquote(urllib.parse.urlsplit(self.uri).username or "guest")
+
+    @property
+    def virtual_host(self) -> str:
+        """The virtual host, which is ``/`` when the URI has none."""
+        return urllib.parse.unquote(urllib.parse.urlsplit(self.uri).path[1:]) or "/"
+
     def __repr__(self) -> str:
         """Return the address without user and password."""
         parts = urllib.parse.urlsplit(self.uri)

@@ -201,19 +201,25 @@ def purge(name: str) -> None:
 @contextlib.contextmanager
 def _dead_letters(name: str) -> Iterator[DeadLetters]:
     """Connect to the broker; every failure is one line."""
-    from lambda_protocol.amqp_connection import BrokerLost
-    from lambda_server.dead_letters import DeadLetters, DeadLettersError
+    from lambda_protocol.amqp_connection import BrokerLost, ClosedByBroker
+    from lambda_protocol.amqp_refusals import Refusals
+    from lambda_server.dead_letters import DeadLetters, DeadLettersError, permissions
 
     try:
         address = Environ(os.environ).broker()
         if address is None:
             raise click.UsageError("AMQP_URI is not set; expected amqp://host:port/vhost")
-        with contextlib.closing(DeadLetters(address, parse_function_name(name))) as letters:
+        function = parse_function_name(name)
+        refusals = Refusals(address=address, needs=permissions(function))
+        with contextlib.closing(DeadLetters(address, function)) as letters:
             yield letters
     except (ConfigError, LambdaApiError) as error:
         raise click.UsageError(str(error)) from error
     except DeadLettersError as error:
         raise click.ClickException(str(error)) from error
+    except ClosedByBroker as error:
+        told = "; ".join(f"{key}={value}" for key, value in refusals.explain(error).items())
+        raise click.ClickException(f"RabbitMQ refuses the command: {told}") from error
     except BrokerLost as error:
         raise click.ClickException(f"the broker is not reached or was lost: {error!r}") from error
 

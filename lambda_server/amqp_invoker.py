@@ -34,7 +34,7 @@ class AmqpInvoker:
 
     def missing(self) -> str | None:
         """Return what keeps the server from being ready, or None."""
-        return None if self._broker.is_reachable() else "the broker is not reached"
+        return self._broker.missing()
 
     def silent(self) -> tuple[str, ...]:
         """Return no function: a function without instances is no fault of the broker's."""

@@ -9,7 +9,13 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from lambda_protocol.amqp_connection import BrokerLost, NotSentError, connection_parameters
+from lambda_protocol.amqp_connection import (
+    BrokerLost,
+    ClosedByBroker,
+    NotSentError,
+    connection_parameters,
+)
+from lambda_protocol.amqp_refusals import Permissions, Refusals, exactly
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import ServiceException
 from lambda_server.rpc_client import RpcClient
@@ -22,6 +28,10 @@ KEEP_ALIVE_S: Final = 5.0
 RETRY_S: Final = 2.0
 #: An unused connection is closed after this, seconds.
 IDLE_LIMIT_S: Final = 300.0
+
+
+#: What the server's user has to be granted: it publishes, and replies need no permission.
+PERMISSIONS: Final = Permissions(write=exactly("amq.default"))
 
 
 class Broker:
@@ -44,6 +54,7 @@ class Broker:
         self._slots: list[_Slot] = []  # guarded by _lock
         self._keeper: threading.Thread | None = None  # guarded by _lock
         self._last_try = ""  # guarded by _lock: what became of opening a connection
+        self._refusals = Refusals(address=address, needs=PERMISSIONS)
 
     def announce(self) -> None:
         """Log in a thread of its own that the broker is reached, or is not yet and then is."""
@@ -67,17 +78,17 @@ class Broker:
                 raise
             except BrokerLost as error:
                 slot.drop()
-                logger.warning("broker lost during a call", extra={"error": repr(error)})
+                logger.warning("broker lost during a call", extra=self._refusals.explain(error))
                 raise ServiceException("The connection to the broker was lost.") from error
             slot.used_at = time.monotonic()
 
-    def is_reachable(self) -> bool:
-        """Whether the broker answers this thread now."""
+    def missing(self) -> str | None:
+        """Return why this thread cannot use the broker now, or None."""
         try:
             with self.client():
-                return True
-        except ServiceException:
-            return False
+                return None
+        except ServiceException as error:
+            return error.message
 
     def _slot(self) -> _Slot:
         slot: _Slot | None = getattr(self._local, "slot", None)
@@ -102,16 +113,20 @@ class Broker:
         try:
             slot.client = RpcClient(self._parameters, queue_timeout_s=self._queue_timeout_s)
         except BrokerLost as error:
-            self._log_change(logging.WARNING, "broker not reached", error=repr(error))
-            raise ServiceException("The broker is not reachable.") from error
+            told = self._refusals.explain(error)
+            if not isinstance(error, ClosedByBroker):
+                self._log_change(logging.WARNING, "broker not reached", **told)
+                raise ServiceException("The broker is not reachable.") from error
+            self._log_change(logging.ERROR, "RabbitMQ refuses what the server wants", **told)
+            raise ServiceException(f"RabbitMQ refuses: {error.reply_text}") from error
         self._log_change(logging.INFO, "broker reached")
         return slot.client
 
     def _announce(self) -> None:
-        while not self.is_reachable():
+        while self.missing() is not None:
             time.sleep(RETRY_S)
 
-    def _log_change(self, level: int, message: str, **data: str) -> None:
+    def _log_change(self, level: int, message: str, **data: object) -> None:
         """Log what became of opening a connection, unless it is the same as the last time."""
         with self._lock:
             last, self._last_try = self._last_try, f"{message} {data}"

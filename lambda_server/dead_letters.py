@@ -15,6 +15,7 @@ from lambda_protocol.amqp_connection import (
     connection_parameters,
 )
 from lambda_protocol.amqp_frames import Delivery, encode_ack, encode_publish
+from lambda_protocol.amqp_refusals import Permissions, exactly
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.event_amqp import (
@@ -35,6 +36,11 @@ from lambda_protocol.limits import EVENT_PAYLOAD_BYTES
 SILENCE_LIMIT_S: Final = 10.0
 #: Letters that are on their way at once while they are moved.
 _IN_FLIGHT: Final = 100
+
+
+def permissions(function: FunctionRef) -> Permissions:
+    """Return what the user of ``lambda-server dead`` has to be granted for a function."""
+    return Permissions(write=exactly("amq.default"), read=exactly(dead_letter_queue(function)))
 
 
 class DeadLettersError(Exception):

@@ -44,12 +44,14 @@ class RpcClient:
         self._waiting_for: str | None = None
         self._replies: deque[Delivery] = deque()  # of the current call: frames, then the outcome
         self._is_returned = False
+        self._closed_by: Exception | None = None  # why the reply channel was
         self._events: Channel | None = None
         self._events_closed: Exception | None = None  # why the last one was
         self._confirms: list[bool] = []
         self._connection = AmqpConnection(parameters, self._on_delivery)
         try:
             self._channel = self._open_channel()
+            self._connection.announce_publishing(self._channel)
         except BaseException:
             self._connection.abort()
             raise
@@ -163,6 +165,7 @@ class RpcClient:
     def _open_channel(self) -> Channel:
         channel = self._connection.open_channel()
         channel.add_on_return_callback(self._on_return)
+        channel.add_on_close_callback(self._on_closed)
         self._connection.consume(channel, DIRECT_REPLY_TO, auto_ack=True)
         return channel
 
@@ -183,7 +186,7 @@ class RpcClient:
                 return None
             self._connection.poll(left)
             if self._channel.is_closed:
-                raise ChannelClosed(0, "the reply channel was closed")
+                raise self._closed_by or ChannelClosed(0, "the reply channel was closed")
         return self._replies.popleft() if self._replies else None
 
     def _unanswered(self, invocation: Invocation) -> LambdaApiError:
@@ -206,6 +209,9 @@ class RpcClient:
     def _on_return(self, _channel: Any, _method: Any, properties: Any, _body: bytes) -> None:
         if properties.correlation_id == self._waiting_for or self._waiting_for is None:
             self._is_returned = True
+
+    def _on_closed(self, _channel: Channel, reason: Exception) -> None:
+        self._closed_by = reason
 
     def _on_events_closed(self, _channel: Channel, reason: Exception) -> None:
         self._events_closed = reason

@@ -18,10 +18,11 @@ from typing import Any, Final
 from lambda_protocol.amqp_connection import (
     AmqpConnection,
     BrokerLost,
-    ChannelClosed,
+    ClosedByBroker,
     connection_parameters,
 )
 from lambda_protocol.amqp_frames import Delivery
+from lambda_protocol.amqp_refusals import Permissions, Refusals
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import LambdaApiError, ServiceException
 from lambda_protocol.function_name import FunctionRef
@@ -65,6 +66,7 @@ class AmqpConsumer:
         scheduler: Scheduler,
         load: Load,
         make_events: MakeEvents,
+        needs: Permissions,
         queue_arguments: dict[str, Any],
         is_auto_delete: bool,
         reruns_redelivered: bool,
@@ -73,6 +75,8 @@ class AmqpConsumer:
         """``make_events`` makes the consumer of events; raises ``ConfigError`` for a wrong URI."""
         self._parameters = connection_parameters(broker, name=f"rapid {function.name}")
         self._broker = broker
+        self._refusals = Refusals(address=broker, needs=needs)
+        self._refused: str | None = None  # what RabbitMQ said, while it refuses us
         self._function = function
         self._scheduler = scheduler
         self._queue_arguments = queue_arguments
@@ -93,9 +97,13 @@ class AmqpConsumer:
         self._thread = threading.Thread(target=self._run, name="amqp-consumer", daemon=True)
 
     @property
-    def is_connected(self) -> bool:
-        """Whether the broker is reached and the queue is consumed."""
-        return self._link is not None
+    def missing(self) -> str | None:
+        """What keeps calls from coming, or None."""
+        if self._link is not None:
+            return None
+        if self._refused is not None:
+            return f"RabbitMQ refuses: {self._refused}"
+        return "the broker is not reached"
 
     def start(self) -> None:
         """Connect, and go on connecting."""
@@ -148,19 +156,20 @@ class AmqpConsumer:
         connection = AmqpConnection(self._parameters, on_delivery, wake_fd=self._wake_reader)
         try:
             link = self._open(connection)
+            connection.announce_publishing(link.channel)
             # A function is found by its call queue, so the event queue has to be there before.
             self._open_events(link)
             self._declare(link)
             self._adapt_calls(link)  # from here on calls come in
-            self._link = link
+            self._link, self._refused = link, None
             logger.info("consuming", extra={"queue": self._function.name, "broker": self._broker})
             while not self._stopping.is_set():
                 # The end may have been heard of while something else was waited for.
-                has_news = self._is_woken or link.lost_reason is not None
+                has_news = self._is_woken or link.lost_by is not None
                 connection.poll(0.0 if has_news else self._poll_limit_s(link))
                 self._is_woken = False
-                if link.lost_reason is not None:
-                    raise ChannelClosed(0, link.lost_reason)
+                if link.lost_by is not None:
+                    raise link.lost_by
                 self._run_commands(link)
                 if self._load.is_over:
                     self._hand_back(link, HAND_BACK_AFTER_S)
@@ -185,9 +194,10 @@ class AmqpConsumer:
         channel = connection.open_channel()
         queue_type = self._queue_arguments["x-queue-type"]
         window = Window(connection, channel, self._function.queue_name, queue_type=queue_type)
-        link = AmqpLink(self._parameters, connection, channel, window, self._defer)
+        explain = self._refusals.explain
+        link = AmqpLink(self._parameters, connection, channel, window, self._defer, explain)
         channel.add_on_cancel_callback(lambda _frame: link.lose("the queue was deleted"))
-        channel.add_on_close_callback(lambda _channel, reason: link.lose(str(reason)))
+        channel.add_on_close_callback(lambda _channel, reason: link.lose(reason))
         return link
 
     def _declare(self, link: AmqpLink) -> None:
@@ -213,7 +223,7 @@ class AmqpConsumer:
             self._events_due = time.monotonic() + EVENTS_RETRY_S
             logger.error(
                 "no events are taken or accepted; trying again",
-                extra={"error": repr(error), "delay_s": EVENTS_RETRY_S},
+                extra={**self._refusals.explain(error), "delay_s": EVENTS_RETRY_S},
             )
 
     def _poll_limit_s(self, link: AmqpLink) -> float:
@@ -256,11 +266,13 @@ class AmqpConsumer:
             taken = self._scheduler.withdraw(lambda call: _is_of(call, link))
             self._load.on_done(len(taken))
         self.events.lose()
+        self._refused = error.reply_text if isinstance(error, ClosedByBroker) else None
         if error is not None and not self._stopping.is_set():
-            logger.warning(
-                "broker not reached; trying again",
-                extra={"broker": self._broker, "error": repr(error), "delay_s": delay_s},
-            )
+            told = {"broker": self._broker, **self._refusals.explain(error), "delay_s": delay_s}
+            if self._refused is None:
+                logger.warning("broker not reached; trying again", extra=told)
+            else:
+                logger.error("RabbitMQ refuses what rapid wants; trying again", extra=told)
 
     def _run_commands(self, link: AmqpLink) -> None:
         while not self._commands.empty():  # nobody else takes any out

@@ -16,6 +16,7 @@ from lambda_protocol.amqp_connection import (
     AmqpConnection,
     BrokerLost,
     Channel,
+    ChannelClosed,
     ChannelClosedByBroker,
     Parameters,
 )
@@ -39,21 +40,26 @@ class AmqpLink:
         channel: Channel,
         window: Window,
         defer: Callable[[Callable[[], None]], None],
+        explain: Callable[[Exception], dict[str, object]],
     ) -> None:
-        """``defer`` runs something soon in the consumer's thread, one after the other."""
+        """``defer`` runs something soon in the consumer's thread, one after the other.
+
+        ``explain`` returns what the log says of an error.
+        """
         self.connection = connection
         self.channel = channel
         self.window = window
-        self.lost_reason: str | None = None
+        self.explain = explain
+        self.lost_by: Exception | None = None
         self._parameters = parameters
         self._defer = defer
         self._nodes: set[bytes] = set()  # of the broker, that a reply has reached
         self._number = channel.channel_number
         self._frame_max = connection.frame_max
 
-    def lose(self, reason: str) -> None:
+    def lose(self, reason: Exception | str) -> None:
         """Note that the connection is of no more use."""
-        self.lost_reason = reason
+        self.lost_by = reason if isinstance(reason, Exception) else ChannelClosed(0, reason)
 
     def declare(
         self,
@@ -66,7 +72,7 @@ class AmqpLink:
     ) -> None:
         """Declare a durable queue; ``settings`` are those that decide how. The consumer's thread.
 
-        Raises one of ``BrokerLost``, and says what to do about a queue that is another.
+        Raises one of ``BrokerLost``, with a note that names the settings.
         """
         try:
             self.connection.call(
@@ -78,15 +84,7 @@ class AmqpLink:
                 arguments=arguments,
             )
         except ChannelClosedByBroker as error:
-            logger.error(
-                "the queue %r exists with other properties; expected durable, auto_delete=%s, %s: "
-                "delete it, or set %s to what it has",
-                queue,
-                auto_delete,
-                arguments,
-                settings,
-                extra={"broker_says": error.reply_text},
-            )
+            error.add_note(f"set by {settings}")
             raise
 
     def reply(
@@ -138,7 +136,7 @@ class AmqpLink:
             finally:
                 aside.shut_down()
         except BrokerLost as error:
-            logger.warning("reply dropped: its caller is gone", extra={"error": repr(error)})
+            logger.warning("reply dropped: its caller is gone", extra=self.explain(error))
         self._send(ack)
 
     def _encode(
@@ -154,4 +152,4 @@ class AmqpLink:
             self.connection.send(frames)
         except OSError as error:
             logger.warning("reply dropped: the broker is gone", extra={"error": repr(error)})
-            self.lose(repr(error))
+            self.lose(error)

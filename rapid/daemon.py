@@ -34,6 +34,7 @@ from rapid.runtime_api import RuntimeApiListener
 from rapid.scheduler import Scheduler
 
 if TYPE_CHECKING:
+    from lambda_protocol.amqp_refusals import Permissions
     from rapid.amqp_consumer import AmqpConsumer
     from rapid.http_sender import HttpSender
 
@@ -46,6 +47,10 @@ STOP_LIMIT_S: Final = 8.0
 SENDER_STOP_S: Final = 6.0
 #: How long the broker may take to let a drained consumer go, seconds.
 CONSUMER_STOP_S: Final = 3.0
+
+
+#: The exchanges and queues of delays, which all functions share.
+_RETRY_NAMES: Final = "lambda.retry.*"
 
 
 class Daemon:
@@ -145,9 +150,7 @@ class Daemon:
             return "the function's init has failed"
         if not self._scheduler.is_ready and self._config.has_eager_init:
             return "the function's init is not done"
-        if self._consumer is not None and not self._consumer.is_connected:
-            return "the broker is not reached"
-        return None
+        return None if self._consumer is None else self._consumer.missing
 
     def _make_environment(
         self, scheduler: Scheduler, index: int, *, init_limit_s: float | None
@@ -253,11 +256,31 @@ class Daemon:
             scheduler=self._scheduler,
             load=load,
             make_events=make_events,
+            needs=_broker_permissions(config),
             queue_arguments=arguments,
             is_auto_delete=config.queue_expires_s is None,
             reruns_redelivered=config.reruns_redelivered,
             checks_payload=config.checks_payload,
         )
+
+
+def _broker_permissions(config: Config) -> Permissions:
+    """Return what rapid's user has to be granted for this function: a test holds it to be enough.
+
+    RabbitMQ asks for read on a queue that has a dead-letter exchange, and write on the exchange.
+    """
+    from lambda_protocol.amqp_refusals import Permissions, exactly
+    from lambda_protocol.event_amqp import dead_letter_queue, event_queue
+
+    calls = config.function.queue_name
+    events, dead = event_queue(config.function), dead_letter_queue(config.function)
+    given = (config.on_success, config.on_failure)
+    exchanges = [d.exchange for d in given if isinstance(d, AmqpDestination) and d.exchange]
+    return Permissions(
+        configure=exactly(calls, events, dead, _RETRY_NAMES),
+        write=exactly("amq.default", _RETRY_NAMES, *dict.fromkeys(exchanges)),
+        read=exactly(calls, events, _RETRY_NAMES),
+    )
 
 
 def _make_sender(config: Config) -> HttpSender | None:

@@ -123,15 +123,18 @@ class EventConsumer:
         ):
             link.declare(channel, queue, arguments, settings="AMQP_EVENT_QUEUE_TYPE")
         channel.add_on_cancel_callback(lambda _frame: link.lose("the event queue was deleted"))
-        channel.add_on_close_callback(lambda _channel, reason: link.lose(str(reason)))
-        self._link = EventLink(link, channel, self._queue, queue_type=self._queue_type)
+        channel.add_on_close_callback(lambda _channel, reason: link.lose(reason))
+        opened = EventLink(link, channel, self._queue, queue_type=self._queue_type)
+        # The first delay is declared at once: a missing permission shows before an event needs it.
+        opened.retry_exchange(self._policy.backoff_s[0], self._queue_type)
+        self._link = opened
         return int(channel.channel_number)
 
     def adapt(self, *, is_draining: bool) -> None:
         """Take as many events as there is room for; raises when the broker owes a confirm."""
         link = self._link
         assert link is not None
-        if link.publisher.is_overdue():
+        if link.is_overdue():
             raise ChannelClosed(0, "the broker does not confirm what was published")
         link.window.adapt(0 if is_draining else self._load.event_prefetch())
 
@@ -181,7 +184,7 @@ class EventConsumer:
     @property
     def pending(self) -> int:
         """How many messages the broker has not confirmed yet."""
-        return 0 if self._link is None else self._link.publisher.pending
+        return 0 if self._link is None else self._link.pending
 
     def lose(self) -> None:
         """Forget a connection that is gone: the broker delivers again what was in hand."""
@@ -190,7 +193,7 @@ class EventConsumer:
             for call in self._scheduler.withdraw(lambda call: isinstance(call, _EventCall)):
                 assert isinstance(call, _EventCall)
                 self._load.on_event_done(call.key)
-            link.publisher.fail()
+            link.fail()
         self._publish_entering()  # which tells them that there is no way in
 
     # --- for the Invoke API
@@ -316,7 +319,7 @@ class EventConsumer:
             case AmqpDestination(exchange, routing_key):
                 if call.link.has_exchange(exchange):
                     properties = _record_properties(call.invocation)
-                    call.link.publisher.publish(
+                    call.link.publish_record(
                         exchange, routing_key, properties, record, on_delivered
                     )
                 else:

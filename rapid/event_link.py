@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from lambda_protocol.amqp_connection import Channel, ChannelClosedByBroker
-from lambda_protocol.amqp_frames import Delivery
+from lambda_protocol.amqp_frames import Delivery, Properties
 from lambda_protocol.event_amqp import dead_lettering
 from rapid.amqp_link import AmqpLink
 from rapid.amqp_window import Window
-from rapid.confirmed_publisher import ConfirmedPublisher
+from rapid.confirmed_publisher import ConfirmedPublisher, OnConfirm
+
+logger = logging.getLogger(__name__)
 
 
 class EventLink:
@@ -16,12 +20,57 @@ class EventLink:
     def __init__(self, link: AmqpLink, channel: Channel, queue: str, *, queue_type: str) -> None:
         """Publish on ``channel``, which is fresh, and consume ``queue`` there."""
         self.lose = link.lose
+        self._explain = link.explain
         self.publisher = ConfirmedPublisher(link.connection, channel)
         self.window = Window(link.connection, channel, queue, queue_type=queue_type)
         self._connection = link.connection
         self._channel = channel
         self._retry_exchanges: set[str] = set()  # that are there
         self._exchanges = {""}  # of destinations, that are there
+        self._records: ConfirmedPublisher | None = None  # to exchanges of destinations
+
+    @property
+    def pending(self) -> int:
+        """How many messages the broker has not confirmed yet."""
+        return sum(publisher.pending for publisher in self._publishers)
+
+    def is_overdue(self) -> bool:
+        """Whether the broker owes a confirm for too long."""
+        return any(publisher.is_overdue() for publisher in self._publishers)
+
+    def fail(self) -> None:
+        """Tell whoever still waits for a confirm that the connection is gone."""
+        for publisher in self._publishers:
+            publisher.fail()
+
+    def publish_record(
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: Properties,
+        record: bytes,
+        on_confirm: OnConfirm,
+    ) -> None:
+        """Publish to the exchange of a destination, on a channel for such records alone.
+
+        RabbitMQ closes the channel when it refuses one: without permission to write, for example.
+        """
+        if self._records is None:
+            channel = self._connection.open_channel()
+            self._records = ConfirmedPublisher(self._connection, channel)
+            channel.add_on_close_callback(self._on_records_refused)
+        self._records.publish(exchange, routing_key, properties, record, on_confirm)
+
+    @property
+    def _publishers(self) -> list[ConfirmedPublisher]:
+        return [p for p in (self.publisher, self._records) if p is not None]
+
+    def _on_records_refused(self, _channel: Channel, reason: Exception) -> None:
+        records, self._records = self._records, None
+        if isinstance(reason, ChannelClosedByBroker):
+            logger.error("RabbitMQ refuses a record", extra=self._explain(reason))
+        if records is not None:
+            records.fail()
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Tell the broker that a message is done with. Any thread."""
@@ -31,7 +80,7 @@ class EventLink:
         try:
             self._connection.send(frame)
         except OSError as error:
-            self.lose(repr(error))
+            self.lose(error)
 
     def has_exchange(self, name: str) -> bool:
         """Return whether there is such an exchange: publishing to none closes the channel."""

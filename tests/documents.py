@@ -48,3 +48,21 @@ def blocks(language: str) -> list[Block]:
 def make_targets(folder: Path = ROOT) -> set[str]:
     """Return the targets of a folder's Makefile that users may name."""
     return set(re.findall(r"^\.PHONY: ([a-z0-9-]+)$", (folder / "Makefile").read_text(), re.M))
+
+
+def table_rows(document: str, heading: str) -> list[list[str]]:
+    """Return the cells of the table whose first column has this heading."""
+    _, _, rest = document.partition(f"\n| {heading} |")
+    assert rest, f"no table with the first column {heading!r}"
+    rows = []
+    for line in rest.splitlines()[2:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    assert rows
+    return rows
+
+
+def code_words(text: str) -> list[str]:
+    """Return what stands in backquotes."""
+    return re.findall(r"`([^`]+)`", text)

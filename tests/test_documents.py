@@ -19,7 +19,7 @@ from lambda_protocol.errors import ErrorType, LambdaApiError, ServiceException
 from lambda_server.__main__ import main as lambda_server
 from lambda_server.functions_file import read_functions
 from rapid.command_line import USAGE
-from tests.documents import DOCUMENTS, code_blocks, make_targets
+from tests.documents import DOCUMENTS, code_blocks, code_words, make_targets, table_rows
 from tests.support import ECHO, ROOT, Rapid, Server, WebProgram, unique_name
 
 README = (ROOT / "README.md").read_text()
@@ -28,24 +28,6 @@ PACKAGES = ("lambda_protocol", "lambda_server", "rapid")
 
 #: Methods that read a variable by its name: a mapping's, and those of ``Environ``.
 READERS = {"get", "getenv", "text", "flag", "host", "integer", "seconds", "durations", "choice"}
-
-
-def table_rows(document: str, heading: str) -> list[list[str]]:
-    """Return the cells of the table whose first column has this heading."""
-    _, _, rest = document.partition(f"\n| {heading} |")
-    assert rest, f"no table with the first column {heading!r}"
-    rows = []
-    for line in rest.splitlines()[2:]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
-    assert rows
-    return rows
-
-
-def code_words(text: str) -> list[str]:
-    """Return what stands in backquotes."""
-    return re.findall(r"`([^`]+)`", text)
 
 
 # --- settings

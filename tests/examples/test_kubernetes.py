@@ -8,8 +8,8 @@ from typing import Final
 import pytest
 import yaml
 
+from tests.documents import code_words, table_rows
 from tests.support import ROOT
-from tests.test_documents import code_words, table_rows
 
 DOCUMENT: Final = (ROOT / "docs" / "KUBERNETES.md").read_text()
 EXAMPLES: Final = ROOT / "examples" / "kubernetes"

@@ -424,9 +424,14 @@ def test_a_queue_of_other_properties_is_named_in_the_log(
 
     rapid = start(start_rapid, broker, ready=False, AWS_LAMBDA_FUNCTION_NAME=name)
 
-    rapid.wait_for_log(f"the queue '{name}' exists with other properties")
-    not_reached = {"status": "the broker is not reached"}
-    wait_until(lambda: rapid.get("/readyz").json() == not_reached, "the broker to be missing")
+    line = rapid.wait_for_log("RabbitMQ refuses what rapid wants")
+    assert f"queue.declare queue='{name}' durable=True" in line
+    assert "inequivalent arg 'durable'" in line
+    assert "delete the queue" in line
+    refused = "RabbitMQ refuses: PRECONDITION_FAILED"
+    wait_until(
+        lambda: rapid.get("/readyz").json()["status"].startswith(refused), "the reason at /readyz"
+    )
 
 
 def test_a_deleted_queue_is_declared_again(

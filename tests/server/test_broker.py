@@ -63,7 +63,7 @@ def test_an_unused_connection_is_closed_after_its_limit(
     monkeypatch.setattr(broker_module, "IDLE_LIMIT_S", 0.2)
     ours = make_broker(through(proxy, broker))
 
-    assert ours.is_reachable()
+    assert ours.missing() is None
 
     assert proxy.wait_ended(LIMIT_S)
 
@@ -99,7 +99,7 @@ def test_the_connection_of_a_thread_that_ended_is_closed(
 ) -> None:
     monkeypatch.setattr(broker_module, "KEEP_ALIVE_S", 0.05)
     ours = make_broker(through(proxy, broker))
-    thread = threading.Thread(target=ours.is_reachable)
+    thread = threading.Thread(target=ours.missing)
 
     thread.start()
     thread.join(LIMIT_S)
@@ -110,7 +110,7 @@ def test_the_connection_of_a_thread_that_ended_is_closed(
 
 def test_a_connection_lost_while_idle_costs_no_call(broker: str, proxy: Proxy, queue: str) -> None:
     ours = make_broker(through(proxy, broker))
-    assert ours.is_reachable()
+    assert ours.missing() is None
 
     proxy.cut()
 
@@ -153,7 +153,7 @@ def test_a_broker_that_is_away_is_500_and_not_reachable(
     with Proxy(1) as nobody:
         ours = make_broker(f"amqp://guest:secret@127.0.0.1:{nobody.port}")
 
-        assert not ours.is_reachable()
+        assert ours.missing() is not None
         with pytest.raises(ServiceException, match="not reachable"), ours.client():
             pass
 
@@ -169,7 +169,7 @@ def test_an_invoker_says_that_the_broker_is_missing() -> None:
     with Proxy(1) as nobody:
         away = make_broker(f"amqp://127.0.0.1:{nobody.port}")
 
-        assert AmqpInvoker(away).missing() == "the broker is not reached"
+        assert AmqpInvoker(away).missing() == "The broker is not reachable."
 
 
 def test_a_wrong_option_is_told_before_anything_connects() -> None:
@@ -183,12 +183,12 @@ def test_calls_go_on_after_the_broker_has_restarted(broker: str, tmp_path: Path)
     """``broker`` is asked for what it skips: a machine without RabbitMQ."""
     with RabbitmqNode(tmp_path) as node:
         ours = make_broker(node.uri)
-        assert ours.is_reachable()
+        assert ours.missing() is None
 
         node.kill()
         with contextlib.suppress(ServiceException), ours.client() as client:
             client.consumer_count("any")
-        assert not ours.is_reachable()
+        assert ours.missing() is not None
         node.start()
 
         with ours.client() as client:

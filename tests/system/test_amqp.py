@@ -910,8 +910,9 @@ def test_a_refused_login_is_one_clear_line_and_not_ready(
 
     assert answer.status == 500
     for program in (rapid, server):
-        line = program.wait_for_log("broker not reached")
-        assert "ACCESS_REFUSED" in line
+        line = program.wait_for_log("RabbitMQ refuses what")
+        assert "broker_says=ACCESS_REFUSED - Login was refused" in line
+        assert "correct the user and password" in line
         assert "not-the-password" not in "\n".join(program.log)
         assert "Traceback" not in "\n".join(program.log)
         assert not is_ready(program)
@@ -954,8 +955,9 @@ def test_a_queue_with_other_properties_is_a_clear_line_until_it_is_gone(
     amqp.channel.queue_declare(function_name, durable=True)
 
     rapid = start_rapid(ECHO, AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=function_name, ready=False)
-    line = rapid.wait_for_log("exists with other properties")
+    line = rapid.wait_for_log("RabbitMQ refuses what rapid wants")
     assert function_name in line
+    assert "delete the queue" in line
     assert "x-expires" in line
     assert "PRECONDITION_FAILED" in line
     assert "Traceback" not in "\n".join(rapid.log)

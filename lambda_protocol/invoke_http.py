@@ -51,8 +51,9 @@ RELAYED_REQUEST_ID = "x-lambda-request-id"
 #: Every request header that the codec reads from a client.
 REQUEST_HEADERS = (INVOCATION_TYPE, LOG_TYPE, CLIENT_CONTEXT, TRACE_ID, TENANT_ID)
 
-# A name with a slash is malformed, not unknown: the pattern lets it through to be told so.
-_PATH = re.compile(
+#: The paths of the Invoke API. A name with a slash is malformed, not unknown: it matches, to be
+#: told so.
+INVOKE_PATH = re.compile(
     r"/(?:2015-03-31/functions/(?P<name>.+)/invocations"
     r"|2014-11-13/functions/(?P<async>.+)/invoke-async)/?"
 )
@@ -79,7 +80,7 @@ class HttpResponse(NamedTuple):
 
 def parse_invoke_path(path: str, query: str = "") -> InvokePath | None:
     """Return what a decoded ``path`` and a raw ``query`` ask for; None: no Invoke call."""
-    match = _PATH.fullmatch(path)
+    match = INVOKE_PATH.fullmatch(path)
     if match is None:
         return None
     qualifier = None

@@ -22,6 +22,7 @@ from lambda_protocol.environ import ConfigError, Environ
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import parse_function_name
 from lambda_protocol.limits import FUNCTION_TIMEOUT_MAX_S
+from lambda_server import __version__
 
 if TYPE_CHECKING:
     from lambda_server.dead_letters import DeadLetters
@@ -32,7 +33,7 @@ CALL_FAILED: Final = 2
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="lambda-runtime-api-daemon", prog_name="lambda-server")
+@click.version_option(__version__, prog_name="lambda-server")
 def main() -> None:
     """Run AWS Lambda functions on your own machines."""
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from lambda_protocol.environ import ConfigError
 from lambda_protocol.log_format import configure_logging
+from rapid import __version__
 from rapid.command_line import USAGE
 from rapid.config import Config
 from rapid.line_output import TextStream, open_outputs
-
-VERSION: Final = "0.1.0"
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -22,7 +20,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stdout.write(USAGE)
         return 0
     if argv and argv[0] == "--version":
-        sys.stdout.write(f"rapid {VERSION}\n")
+        sys.stdout.write(f"rapid {__version__}\n")
         return 0
     if environ.get("KUBERNETES_INIT_CONTAINER", "").lower() not in ("", "0", "false", "no", "off"):
         return _copy_self()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import configparser
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from lambda_protocol import __version__
 from scripts.kind_cluster.names import IMAGES
 from tests.support import ROOT
-
-VERSION = configparser.ConfigParser()
-VERSION.read(ROOT / "setup.cfg")
 
 
 @pytest.fixture
@@ -57,10 +54,9 @@ def test_every_image_of_the_cluster_is_built(docker: Path) -> None:
 def test_images_are_tagged_with_the_version(docker: Path) -> None:
     build(docker)
 
-    version = VERSION["metadata"]["version"]
     for image, words in built(docker).items():
         tags = [words[i + 1] for i, word in enumerate(words) if word == "--tag"]
-        assert tags == [f"{image}:{version}", f"{image}:latest"]
+        assert tags == [f"{image}:{__version__}", f"{image}:latest"]
 
 
 def test_each_is_built_from_what_is_there(docker: Path) -> None:
@@ -99,7 +95,7 @@ def test_the_static_file_is_left_where_docker_compose_mounts_it_from(docker: Pat
 
     calls = (docker / "calls").read_text().splitlines()
     compose = (ROOT / "docker-compose.yaml").read_text()
-    assert f"create lambda-runtime-api-daemon:{VERSION['metadata']['version']}" in calls
+    assert f"create lambda-runtime-api-daemon:{__version__}" in calls
     assert "cp 4711:/usr/local/bin/rapid dist/lambda-runtime-api-daemon" in calls
     assert "rm 4711" in calls
     assert "source: ./dist/lambda-runtime-api-daemon" in compose

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-import pika
-import pika.exceptions
-from pika.adapters.utils.connection_workflow import AMQPConnectorException
-
-from lambda_protocol.amqp_connection import connection_parameters
 from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
 from scripts.apt import AptError, install
 from scripts.ports import LOOPBACK, speaks_amqp
@@ -19,14 +13,6 @@ from scripts.progress import Step
 from scripts.rabbitmq_node import RabbitmqError, RabbitmqNode, find_server
 
 _USUAL_PORT = 5672
-_LOGIN_LIMIT_S = 5.0
-_REFUSED_LOGIN = (
-    pika.exceptions.ConnectionClosedByBroker,
-    pika.exceptions.ProbableAccessDeniedError,
-    pika.exceptions.ProbableAuthenticationError,
-)
-
-logging.getLogger("pika").addHandler(logging.NullHandler())  # what it logs, we tell in one line
 
 
 class BrokerChoice(StrEnum):
@@ -67,7 +53,7 @@ class Broker:
 
     def answers(self) -> bool:
         """Return whether the broker, where there is one, takes a connection."""
-        return self.address is None or refusal(self.address) is None
+        return self.address is None or _refusal(self.address) is None
 
 
 _NO_BROKER = Broker(kind=BrokerKind.NONE, address=None)
@@ -94,28 +80,10 @@ def find_broker(
     return found or _NO_BROKER
 
 
-def refusal(address: BrokerAddress) -> str | None:
-    """Return why a client cannot log in to the broker at ``address``, or None if it can.
-
-    Raises ConfigError when the address has options that nobody understands.
-    """
-    parameters = connection_parameters(address, name="make up")
-    parameters.connection_attempts = 1
-    parameters.socket_timeout = parameters.stack_timeout = _LOGIN_LIMIT_S
-    parameters.blocked_connection_timeout = _LOGIN_LIMIT_S
-    try:
-        pika.BlockingConnection(parameters).close()
-    except _REFUSED_LOGIN:
-        return "it refuses the login"
-    except (OSError, AMQPConnectorException, pika.exceptions.AMQPError) as error:
-        return f"it does not answer ({type(error).__name__})"
-    return None
-
-
 def _given(environ: Mapping[str, str]) -> Broker | None:
     try:
         address = Environ(environ).broker()
-        reason = refusal(address) if address is not None else None
+        reason = _refusal(address) if address is not None else None
     except ConfigError as error:
         raise BrokerUnusable(str(error)) from error
     if address is None:
@@ -132,7 +100,7 @@ def _running(port: int) -> Broker | None:
     if not speaks_amqp(LOOPBACK, port):
         return None
     address = BrokerAddress(uri=f"amqp://guest:guest@{LOOPBACK}:{port}")
-    reason = refusal(address)
+    reason = _refusal(address)
     if reason is not None:
         print(f"  Broker: {address} is passed over, {reason} of guest; AMQP_URI can name another")
         return None
@@ -151,3 +119,15 @@ def _private(choice: BrokerChoice, node: RabbitmqNode) -> Broker | None:
     except (AptError, RabbitmqError) as error:
         raise BrokerUnusable(f"{error}\nTo go on without a broker: make up BROKER=none") from error
     return Broker(kind=BrokerKind.PRIVATE, address=BrokerAddress(uri=node.uri))
+
+
+def _refusal(address: BrokerAddress) -> str | None:
+    """Return why a client cannot log in to the broker at ``address``, or None if it can.
+
+    Raises ConfigError. The client library is missing while .venv is made, or half made.
+    """
+    try:
+        from scripts.broker_login import refusal
+    except ImportError:
+        return "no client to ask it with: make up finishes the .venv"
+    return refusal(address)

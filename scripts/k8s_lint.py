@@ -18,6 +18,7 @@ from typing import Final
 import yaml
 
 from scripts.commands import CommandError, run
+from scripts.interrupts import exit_with
 from scripts.kustomize import KustomizeError, cache, install_kustomize, render
 from scripts.progress import Step
 
@@ -153,4 +154,4 @@ def _findings(program: Path, folder: Path) -> Iterator[Finding]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

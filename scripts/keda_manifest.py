@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from scripts.interrupts import exit_with
 from scripts.kustomize import install_kustomize, render
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -80,4 +80,4 @@ def _output(*command: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

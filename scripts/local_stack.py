@@ -21,11 +21,12 @@ from typing import Self
 from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
 from scripts.brokers import BrokerChoice, BrokerKind, BrokerUnusable, find_broker
 from scripts.examples import ECHO, GREYSCALE, Example, available
+from scripts.interrupts import exit_with, uninterrupted
 from scripts.ports import LOOPBACK, free_ports, is_taken, listener
 from scripts.processes import BackgroundProcess
 from scripts.progress import Step, wait_until
 from scripts.rabbitmq_node import RabbitmqNode
-from scripts.stack import SERVER_TITLE, Part, Stack
+from scripts.stack import SERVER_TITLE, Part, Stack, StateUnreadable
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 _EVENT = '{"hello": "world"}'
@@ -229,10 +230,11 @@ class LocalStack:
             environ["AMQP_URI"] = stack.broker.address.uri
         log = self._folder / f"{title.lower().replace(' ', '-')}.log"
         log.unlink(missing_ok=True)
-        process = BackgroundProcess.spawn(command, env=environ, cwd=_CHECKOUT, log=log)
-        part = Part(title=title, port=port, log=log, process=process)
-        stack.parts.append(part)
-        stack.save(self._file)
+        with uninterrupted():  # a process that is not written down would never be stopped
+            process = BackgroundProcess.spawn(command, env=environ, cwd=_CHECKOUT, log=log)
+            part = Part(title=title, port=port, log=log, process=process)
+            stack.parts.append(part)
+            stack.save(self._file)
         return part
 
     @staticmethod
@@ -312,17 +314,14 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     )
     options = parser.parse_args(arguments)
     stack = LocalStack(options.folder, environ)
-    if options.command == "status":
-        return stack.status()
     try:
+        if options.command == "status":
+            return stack.status()
         with stack.lock():
             stack.up() if options.command == "up" else stack.down()
-    except (BrokerUnusable, ConfigError, StackError) as error:
+    except (BrokerUnusable, ConfigError, StackError, StateUnreadable) as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("Interrupted; what was starting is stopped.", file=sys.stderr)
-        return 130
     return 0
 
 
@@ -342,4 +341,4 @@ def _end_of(log: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], os.environ))
+    exit_with(lambda: main(sys.argv[1:], os.environ), "Interrupted. What runs: make status")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from scripts.interrupts import exit_with
 from scripts.kustomize import KustomizeError, install_kustomize, render
 
 K8S: Final = Path(__file__).resolve().parent.parent / "k8s"
@@ -45,4 +46,4 @@ def flat_file(overlay: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from scripts.apt import AptError, install
+from scripts.interrupts import exit_with
 from scripts.kustomize import (
     KustomizeError,
     find_kustomize,
@@ -68,4 +69,4 @@ def missing_packages(usr: Path = Path("/usr")) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

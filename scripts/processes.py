@@ -107,6 +107,15 @@ class BackgroundProcess:
         return {pid: now[pid].started for pid in members if pid in now}
 
 
+def write_whole(file: Path, text: str) -> None:
+    """Replace ``file``, readable by its owner alone: a reader finds the old text or the new."""
+    new = file.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    new.write_text(text)
+    new.replace(file)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Process:
     parent: int

@@ -13,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from scripts.interrupts import uninterrupted
 from scripts.ports import LOOPBACK, free_ports, speaks_amqp
-from scripts.processes import BackgroundProcess
+from scripts.processes import BackgroundProcess, write_whole
 from scripts.progress import OnWait, wait_until
 
 # Debian's /usr/sbin/rabbitmq-server insists on the system's user and folders; this one does not.
@@ -117,14 +118,15 @@ class RabbitmqNode:
         if server is None:
             raise RabbitmqError(f"no rabbitmq-server found; expected it on PATH or in {_SERVER}")
         self._write_files()
-        if self._join is None and (self._epmd is None or not self._epmd.is_alive()):
-            self._epmd = self._spawn(
-                ["epmd", "-port", str(self._ports.epmd), "-address", LOOPBACK],
-                self.folder / "epmd.log",
-            )
-        if self._broker is None or not self._broker.is_alive():
-            self._broker = self._spawn([server], self.log)
-        self._write_record()
+        with uninterrupted():  # a process that is not written down would never be stopped
+            if self._join is None and (self._epmd is None or not self._epmd.is_alive()):
+                self._epmd = self._spawn(
+                    ["epmd", "-port", str(self._ports.epmd), "-address", LOOPBACK],
+                    self.folder / "epmd.log",
+                )
+            if self._broker is None or not self._broker.is_alive():
+                self._broker = self._spawn([server], self.log)
+            self._write_record()
         try:
             self._wait_until_ready(self._broker, limit_s, on_wait)
         except BaseException:  # an interrupt too: a node that is not ready is not left running
@@ -215,9 +217,10 @@ class RabbitmqNode:
 
     def _adopt(self) -> _Ports | None:
         """Take over what another object started in this folder, if any of it still runs."""
-        if not self._record.exists():
+        try:
+            record = json.loads(self._record.read_text())
+        except (FileNotFoundError, ValueError):
             return None
-        record = json.loads(self._record.read_text())
         self._broker = BackgroundProcess.from_record(record["broker"])
         if record["epmd"] is not None:
             self._epmd = BackgroundProcess.from_record(record["epmd"])
@@ -229,7 +232,7 @@ class RabbitmqNode:
             "broker": self._broker.to_record() if self._broker else None,
             "epmd": self._epmd.to_record() if self._epmd else None,
         }
-        self._record.write_text(json.dumps(record))
+        write_whole(self._record, json.dumps(record))
 
     def _write_files(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

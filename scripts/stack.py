@@ -6,17 +6,21 @@ import http.client
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from lambda_protocol.address import Address
 from lambda_protocol.environ import BrokerAddress
 from scripts.brokers import Broker, BrokerKind
 from scripts.ports import LOOPBACK
-from scripts.processes import BackgroundProcess
+from scripts.processes import BackgroundProcess, write_whole
 
 SERVER_TITLE = "Lambda Server"
 
 _READYZ_TIMEOUT_S = 2.0
+
+
+class StateUnreadable(Exception):
+    """What is written down is no record of ours; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +62,19 @@ class Stack:
 
     @classmethod
     def load(cls, file: Path) -> Self | None:
-        """Return what ``save`` wrote, or None if nothing was."""
-        if not file.exists():
+        """Return what ``save`` wrote, or None if nothing was. Raises StateUnreadable."""
+        try:
+            return cls._from_record(json.loads(file.read_text()))
+        except FileNotFoundError:
             return None
-        record = json.loads(file.read_text())
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise StateUnreadable(
+                f"{file} says what runs, and cannot be read ({error!r}). Stop the programs that "
+                "are left by hand, and remove that file"
+            ) from error
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any]) -> Self:
         uri = record["broker"]["uri"]
         return cls(
             broker=Broker(
@@ -110,5 +123,4 @@ class Stack:
                 for part in self.parts
             ],
         }
-        file.touch(mode=0o600)
-        file.write_text(json.dumps(record, indent=2))
+        write_whole(file, json.dumps(record, indent=2))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from scripts.apt import AptError, install
 from scripts.commands import CommandError, run
+from scripts.interrupts import exit_with
 from scripts.progress import Step
 
 _ENVIRONMENT = Path(".venv")
@@ -54,13 +55,14 @@ def _need_venv_module() -> None:
 
 
 def _is_usable() -> bool:
-    """Return whether an environment is there and its Python, which may have moved, is as ours."""
+    """Return whether an environment is whole and its Python, which may have moved, is as ours."""
     if not _PYTHON.exists():
         return False
-    version = "import sys; print(*sys.version_info[:2])"
+    # An interrupt may have come before pip did.
+    version = "import sys, pip; print(*sys.version_info[:2])"
     found = subprocess.run([_PYTHON, "-c", version], capture_output=True, text=True, check=False)
     return found.stdout.split() == [str(part) for part in sys.version_info[:2]]
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    exit_with(lambda: main(*sys.argv[1:]), "Interrupted; the next make goes on with it.")

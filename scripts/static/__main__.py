@@ -18,6 +18,7 @@ from typing import Final
 
 from scripts.apt import AptError, install
 from scripts.commands import CommandError
+from scripts.interrupts import exit_with
 from scripts.progress import Step
 from scripts.static.link import link
 from scripts.static.sources import RELEASE, SourcesError, fetch
@@ -122,4 +123,4 @@ def build_interpreter(cache: Path, *, with_pgo: bool, update: bool = False) -> S
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    exit_with(lambda: main(sys.argv[1:]))

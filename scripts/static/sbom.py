@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from scripts.interrupts import exit_with
 from scripts.static.__main__ import RESULT, cache_folder
 
 #: Package → its licence, by the name that SPDX has for it.
@@ -91,4 +92,4 @@ def _relationship(subject: str, kind: str, package: dict[str, object]) -> dict[s
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -16,6 +16,7 @@ from typing import Final
 
 from scripts.apt import AptError
 from scripts.commands import CommandError
+from scripts.interrupts import exit_with
 from scripts.progress import Step
 from scripts.static.__main__ import RESULT, make
 from scripts.static.link import link
@@ -67,4 +68,4 @@ def _run(command: list[str], environ: dict[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    exit_with(lambda: main(sys.argv[1:]))

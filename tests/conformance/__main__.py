@@ -5,11 +5,11 @@ With RAPID_BINARY the document stays as it is: it is about the checkout.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
+from scripts.interrupts import exit_with
 from tests.conformance.document import DOCUMENT, write_contract
 from tests.conformance.outcomes import Outcomes, as_markdown, as_text
 from tests.support import IS_ONE_FILE, RAPID, ROOT
@@ -32,4 +32,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
+from scripts.interrupts import exit_with
 from tests.conformance.document import DOCUMENT, write_matrix
 from tests.runtimes import builds
 from tests.runtimes.matrix import Matrix, as_markdown, as_text
@@ -25,4 +25,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

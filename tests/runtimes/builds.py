@@ -24,6 +24,7 @@ import pytest
 
 from scripts.apt import AptError, install
 from scripts.commands import CommandError, run
+from scripts.interrupts import exit_with
 from scripts.progress import Step
 from tests.runtimes.recipes import RECIPES, Recipe
 
@@ -196,4 +197,4 @@ def _note(folder: Path, error: type[Exception]) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

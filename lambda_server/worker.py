@@ -99,9 +99,16 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         if inbox is not None:
             inbox.put(connection)
             return
-        threading.Thread(
+        thread = threading.Thread(
             target=self._run_thread, args=(connection,), name="connection", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            logger.warning("no thread for a connection", extra={"error": str(error)})
+            self._forget(connection)
+            with self._lock:
+                self._threads -= 1
 
     def _run_thread(self, connection: TConn) -> None:
         inbox: queue.SimpleQueue[TConn] = queue.SimpleQueue()
@@ -110,12 +117,16 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
                 self._serve(connection)
             except Exception:
                 logger.exception("connection failed")
-            with contextlib.suppress(OSError):
-                connection.close()
+            self._forget(connection)
             with self._lock:
-                del self._busy[connection]
                 self._free.append(inbox)
             connection = inbox.get()
+
+    def _forget(self, connection: TConn) -> None:
+        with contextlib.suppress(OSError):
+            connection.close()
+        with self._lock:
+            del self._busy[connection]
 
     def _serve(self, connection: TConn) -> None:
         """Serve one connection to its end."""

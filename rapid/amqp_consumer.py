@@ -109,18 +109,21 @@ class AmqpConsumer:
         """Connect, and go on connecting."""
         self._thread.start()
 
-    def drain(self, limit_s: float) -> None:
-        """Take no more calls and hand back those that have not started."""
+    def drain(self, limit_s: float) -> bool:
+        """Take no more calls; True if those not started were handed back. Idempotent."""
         self._is_draining = True
         self._wake()
-        if self._link is not None:
-            self._drained.wait(limit_s)
+        return self._link is None or self._drained.wait(limit_s)
 
-    def stop(self, limit_s: float) -> None:
-        """Close the connection; what is unanswered goes back to the broker. Idempotent."""
+    def stop(self, limit_s: float) -> bool:
+        """Close the connection; True if it is closed within ``limit_s``. Idempotent.
+
+        What is unanswered goes back to the broker.
+        """
         self._stopping.set()
         self._wake()
         self._thread.join(limit_s)
+        return not self._thread.is_alive()
 
     # --- the consumer's thread
 
@@ -260,7 +263,8 @@ class AmqpConsumer:
 
     def _on_lost(self, error: Exception | None, delay_s: float) -> None:
         link, self._link = self._link, None
-        self._drained.set()
+        if self._is_draining:
+            self._drained.set()
         if link is not None:
             # The broker will deliver these again; here they would be answered to nobody.
             taken = self._scheduler.withdraw(lambda call: _is_of(call, link))

@@ -7,6 +7,7 @@ import errno
 import gc
 import logging
 import os
+import queue
 import select
 import signal
 import threading
@@ -17,6 +18,7 @@ from lambda_protocol.address import Address
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.invocation import Invocation
 from rapid.config import Config
+from rapid.deadline import StopDeadlines
 from rapid.destinations import (
     AmqpDestination,
     FunctionDestination,
@@ -41,12 +43,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _STOP_SIGNALS: Final = {signal.SIGTERM, signal.SIGINT}
-#: Added to an environment's own shutdown budget before we exit without it, seconds.
+#: What a stop may take when nothing is in hand any more, and after a second signal, seconds: the
+#: shutdown phase of an environment takes 2.
 STOP_LIMIT_S: Final = 8.0
-#: How long a stop waits for records that are on their way to a destination by HTTP, seconds.
-SENDER_STOP_S: Final = 6.0
-#: How long the broker may take to let a drained consumer go, seconds.
+HURRIED_STOP_LIMIT_S: Final = 3.0
+#: How long the broker may take of that to let a drained consumer go, seconds.
 CONSUMER_STOP_S: Final = 3.0
+#: How much later than it should a stop may be over before rapid exits without it, seconds.
+_STOP_OVERRUN_S: Final = 2.0
+#: How often the main thread looks whether a stop is over, and reaps again after an error, seconds.
+_LOOK_S: Final = 0.05
 
 
 #: The exchanges and queues of delays, which all functions share.
@@ -91,6 +97,10 @@ class Daemon:
             has_openfaas=config.has_openfaas,
             allowed_origins=config.allowed_origins,
         )
+        self._is_stopping = False
+        self._stops: queue.SimpleQueue[StopDeadlines] = queue.SimpleQueue()
+        # Started before any function, which might use up the process limit: a stop needs it.
+        self._stopper = threading.Thread(target=self._stop_parts, name="stop", daemon=True)
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code."""
@@ -99,10 +109,11 @@ class Daemon:
             hide_environment()
         if self._config.command.note:
             logger.info(self._config.command.note)
-        self._scheduler.start(eager=self._config.has_eager_init)
-        self._invoke_api.start()
-        if self._consumer is not None:
-            self._consumer.start()
+        try:
+            self._start()
+        except RuntimeError as error:
+            logger.critical("cannot start: %s; is the limit of processes too low?", error)
+            return 1
         gc.freeze()  # what is here now stays: the collector need not look at it again
         gc.enable()  # off until here in the static executable
         logger.info(
@@ -112,40 +123,87 @@ class Daemon:
         self._wait_for_stop(self._signals)
         return self._stop(self._signals)
 
+    def _start(self) -> None:
+        """Start every thread that is not an environment's or a connection's."""
+        self._stopper.start()
+        if self._sender is not None:
+            self._sender.start()
+        if self._event_queue is not None:
+            self._event_queue.start()
+        self._scheduler.start(eager=self._config.has_eager_init)
+        self._invoke_api.start()
+        if self._consumer is not None:
+            self._consumer.start()
+
     def _wait_for_stop(self, reader: int) -> None:
+        limit_s = None
         while True:
-            numbers = _read_signals(reader, None)
-            self._reaper.reap()
+            numbers = _read_signals(reader, limit_s)
+            limit_s = None if self._reap() else _LOOK_S
             if numbers & _STOP_SIGNALS:
                 return
 
+    def _reap(self) -> bool:
+        try:
+            self._reaper.reap()
+        except Exception:
+            logger.exception("reaping failed; trying again")
+            return False
+        return True
+
     def _stop(self, reader: int) -> int:
         """Stop in reverse: doors, what is in hand, processes, the broker's connection."""
+        self._is_stopping = True
+        self._invoke_api.refuse_invocations()
         logger.info("stopping")
-        stopper = threading.Thread(target=self._stop_parts, name="stop", daemon=True)
-        stopper.start()
-        while stopper.is_alive():
-            if _read_signals(reader, 0.05) & _STOP_SIGNALS:
-                self._scheduler.hurry()  # asked twice
-            self._reaper.reap()
-        self._reaper.reap()
+        deadlines = StopDeadlines(
+            self._config.drain_timeout_s, end_s=STOP_LIMIT_S, hurried_end_s=HURRIED_STOP_LIMIT_S
+        )
+        self._stops.put(deadlines)
+        while self._stopper.is_alive() and deadlines.end.left_s > -_STOP_OVERRUN_S:
+            if _read_signals(reader, _LOOK_S) & _STOP_SIGNALS:
+                deadlines.hurry()  # asked twice
+            self._reap()
+        if left := self._reaper.kill_all():
+            logger.error("processes killed at the end", extra={"processes": left})
         logger.info("stopped")
         return 0
 
     def _stop_parts(self) -> None:
+        deadlines = self._stops.get()
+        for part in (self._drain, self._end):
+            try:
+                part(deadlines)
+            except Exception:
+                logger.exception("stop failed")
+
+    def _drain(self, deadlines: StopDeadlines) -> None:
+        """Take nothing more, and let what is in hand end."""
+        drain = deadlines.drain
         if self._consumer is not None:
-            self._consumer.drain(CONSUMER_STOP_S)
+            drain.wait(self._consumer.drain, at_most_s=CONSUMER_STOP_S)
         if self._event_queue is not None:
-            self._event_queue.drain(self._config.drain_timeout_s)
-        self._scheduler.stop(self._config.drain_timeout_s, STOP_LIMIT_S)
-        self._invoke_api.stop()
+            drain.wait(self._event_queue.drain)
+            self._event_queue.stop_retries()
+        drain.wait(self._scheduler.drain)
+        deadlines.end_drain()
+
+    def _end(self, deadlines: StopDeadlines) -> None:
+        """End the environments, send what is left to send, and count what is lost."""
+        end = deadlines.end
+        end.wait(self._scheduler.stop)
+        end.wait(self._invoke_api.stop)
         if self._sender is not None:
-            self._sender.stop(SENDER_STOP_S)
+            end.wait(self._sender.stop)
         if self._consumer is not None:
-            self._consumer.stop(CONSUMER_STOP_S)
+            end.wait(self._consumer.stop, at_most_s=CONSUMER_STOP_S)
+        if self._event_queue is not None:
+            self._event_queue.tell_losses()
 
     def _missing(self) -> str | None:
         """Return what keeps us from being ready, or None."""
+        if self._is_stopping:
+            return "rapid is stopping"
         if self._scheduler.has_failed:
             return "the function's init has failed"
         if not self._scheduler.is_ready and self._config.has_eager_init:

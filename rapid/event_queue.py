@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from lambda_protocol.errors import LambdaApiError, TooManyRequestsException
+from lambda_protocol.errors import LambdaApiError, ServiceException, TooManyRequestsException
 from lambda_protocol.invocation import Event, Invocation, Outcome
 from rapid.call import Call
 from rapid.destinations import HttpDestination, SendByHttp
@@ -40,7 +40,7 @@ class EventQueue:
         metrics: Metrics,
         send_by_http: SendByHttp,
     ) -> None:
-        """Nothing runs before the first event is put off."""
+        """Nothing runs before :meth:`start`."""
         self._policy = policy
         self._on_success = on_success
         self._on_failure = on_failure
@@ -56,7 +56,11 @@ class EventQueue:
         self._later: list[tuple[float, int, Event]] = []  # a heap: when, monotonic seconds
         self._is_draining = False
         self._is_closed = False
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+
+    def start(self) -> None:
+        """Try again what is put off, from now on."""
+        self._thread.start()
 
     def accept(self, invocation: Invocation) -> None:
         """Take an event; raises ``LambdaApiError`` when there is no room or we are stopping."""
@@ -73,16 +77,24 @@ class EventQueue:
             self._forget(invocation)
             raise
 
-    def drain(self, limit_s: float) -> None:
-        """Run what is put off at once, and wait until nothing is in hand.
-
-        What is left after ``limit_s`` is lost, and told.
-        """
+    def drain(self, limit_s: float) -> bool:
+        """Run what is put off at once; True if all are done within ``limit_s``. Idempotent."""
         with self._lock:
-            self._is_draining = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._events == 0, limit_s)
+            if not self._is_draining:
+                self._is_draining = True
+                self._later = [(0.0, order, event) for _, order, event in self._later]
+                heapq.heapify(self._later)
+                self._changed.notify_all()
+            return self._changed.wait_for(lambda: self._events == 0, limit_s)
+
+    def stop_retries(self) -> None:
+        """Try nothing again from now on."""
+        with self._lock:
             self._is_closed = True
+
+    def tell_losses(self) -> None:
+        """Log how many events are still not done with, at the end of a stop."""
+        with self._lock:
             left = self._events
         if left:
             logger.error("events lost: they were not done in time", extra={"events": left})
@@ -144,11 +156,10 @@ class EventQueue:
         with self._lock:
             if self._is_closed:
                 return
+            if self._is_draining:
+                delay_s = min(delay_s, _DRAINING_DELAY_S)
             when = time.monotonic() + delay_s
             heapq.heappush(self._later, (when, next(self._order), event))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="events", daemon=True)
-                self._thread.start()
             self._changed.notify_all()
 
     def _run(self) -> None:
@@ -162,14 +173,17 @@ class EventQueue:
                 self._try(event)
             except LambdaApiError as error:
                 self._settle(event, error)
+            except Exception:
+                logger.exception("event failed")
+                self._settle(event, ServiceException("An internal error occurred."))
 
     def _wait_s_locked(self) -> float:
         """Return how long nothing is due."""
-        if not self._later:
-            return _IDLE_S
-        return 0.0 if self._is_draining else self._later[0][0] - time.monotonic()
+        return self._later[0][0] - time.monotonic() if self._later else _IDLE_S
 
 
+#: The longest delay before a retry while a stop waits for it, seconds.
+_DRAINING_DELAY_S: Final = 0.05
 #: The longest sleep of the thread, seconds.
 _IDLE_S: Final = 3600.0
 

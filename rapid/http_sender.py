@@ -5,6 +5,7 @@ Imported only when there is such a destination: the client brings TLS, a tenth o
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import logging
 import queue
@@ -29,43 +30,42 @@ class HttpSender:
     """Posts records, one after the other, from a thread of its own. Thread-safe."""
 
     def __init__(self) -> None:
-        """Nothing runs before the first record."""
+        """Nothing runs before :meth:`start`."""
         self._records: queue.Queue[tuple[str, bytes, OnDelivered] | None]
         self._records = queue.Queue(MAX_WAITING)
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None  # guarded by _lock
+        self._thread = threading.Thread(target=self._run, name="http-destination", daemon=True)
         self._stopping = threading.Event()
+        self._is_end_queued = False  # the stopping thread's
+
+    def start(self) -> None:
+        """Post from now on."""
+        self._thread.start()
 
     def send(self, destination: HttpDestination, record: bytes, on_delivered: OnDelivered) -> None:
         """Post ``record`` soon; ``on_delivered`` hears what came of it."""
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="http-destination", daemon=True
-                )
-                self._thread.start()
         try:
             self._records.put_nowait((destination.url, record, on_delivered))
         except queue.Full:
             logger.error("destination is too slow: record not delivered")
             on_delivered(False)
 
-    def stop(self, limit_s: float) -> None:
-        """Deliver what waits, without further tries, for ``limit_s``."""
+    def stop(self, limit_s: float) -> bool:
+        """Try each that waits once; True if that is done within ``limit_s``. May be repeated."""
         self._stopping.set()
-        with self._lock:
-            thread = self._thread
-        if thread is not None:
-            try:
-                self._records.put(None, timeout=limit_s)
-            except queue.Full:
-                return
-            thread.join(limit_s)
+        if not self._is_end_queued:
+            with contextlib.suppress(queue.Full):  # next time
+                self._records.put_nowait(None)
+                self._is_end_queued = True
+        self._thread.join(limit_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while (item := self._records.get()) is not None:
             url, record, on_delivered = item
-            on_delivered(self._deliver(url, record))
+            try:
+                on_delivered(self._deliver(url, record))
+            except Exception:
+                logger.exception("destination failed")
 
     def _deliver(self, url: str, record: bytes) -> bool:
         for delay_s in (0.0, *HTTP_RETRY_DELAYS_S):
@@ -73,7 +73,7 @@ class HttpSender:
                 return False
             try:
                 status = _post(url, record)
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, ValueError, http.client.HTTPException) as error:  # a bad host
                 logger.warning("destination not reached", extra={"error": repr(error)})
                 continue
             if status < 300:

@@ -10,6 +10,7 @@ e-mail and TLS along, which is a quarter of the time to start.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import socket
 import threading
@@ -22,11 +23,17 @@ from typing import Final
 from lambda_protocol.address import Address
 from lambda_protocol.http1 import BadRequestError, Request, RequestReader, limit_stalls
 from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer
+from rapid.rest_sender import RestSender
 
 logger = logging.getLogger(__name__)
 
 #: A started request must go on arriving, and a response be taken, at least this often, seconds.
 STALL_TIMEOUT_S: Final = 30
+
+#: How long an accepted connection waits for a thread that cannot be started, seconds, and how
+#: often it is tried.
+_THREAD_WAIT_S: Final = 1.0
+_THREAD_POLL_S: Final = 0.01
 
 #: How often a peer that has sent a FIN is looked at, seconds: at first, and at last.
 _PEER_CHECKS_S: Final = (0.01, 1.0)
@@ -70,7 +77,7 @@ class Exchange:
     def answer(self, status: int, headers: Headers = (), body: bytes = b"") -> bool:
         """Send the response; False when the peer is gone or somebody else answered.
 
-        Never blocks: what the peer does not take at once is sent on from a thread of its own.
+        Never blocks: what the peer does not take at once is sent on by the listener's sender.
         """
         with self._lock:
             if self._answered:
@@ -140,6 +147,7 @@ class HttpService(ThreadingTCPServer):
         self._thread = threading.Thread(
             target=self.serve_forever, name=f"{name}-accept", daemon=True
         )
+        self.sender = RestSender(name, stall_timeout_s=STALL_TIMEOUT_S)
         self._address = address
         super().__init__(address, Connection)
 
@@ -150,15 +158,20 @@ class HttpService(ThreadingTCPServer):
 
     def start(self) -> None:
         """Accept connections from now on."""
+        self.sender.start()
         self._thread.start()
 
-    def stop(self) -> None:
-        """Accept no more; connections that are open live on. Idempotent."""
+    def stop(self, limit_s: float = 0.0) -> bool:
+        """Accept no more; True if the answers were taken within ``limit_s``. Idempotent.
+
+        Connections that are open live on; what a peer does not take at once ends its connection.
+        """
         if self._thread.is_alive():
             with contextlib.suppress(OSError):  # stopped already
                 self.socket.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread at once
             self.shutdown()
         self.server_close()
+        return self.sender.stop(limit_s)
 
     def server_bind(self) -> None:
         """Listen on both IP families; the error says on what it could not."""
@@ -173,7 +186,19 @@ class HttpService(ThreadingTCPServer):
             logger.warning("too many connections", extra={"service": self.name})
             self.shutdown_request(request)
             return
-        super().process_request(request, client_address)
+        deadline = time.monotonic() + _THREAD_WAIT_S
+        while True:
+            try:
+                return super().process_request(request, client_address)
+            except (RuntimeError, MemoryError) as error:
+                if time.monotonic() < deadline:  # a killed function gives threads back
+                    time.sleep(_THREAD_POLL_S)
+                    continue
+                self._slots.release()
+                logger.warning(
+                    "no thread for a connection", extra={"service": self.name, "error": str(error)}
+                )
+                return self.shutdown_request(request)
 
     def process_request_thread(self, request: object, client_address: object) -> None:
         """Serve the connection in its own thread."""
@@ -207,7 +232,8 @@ class Connection(BaseRequestHandler):
         self._on_sent: threading.Event | None = None  # somebody waits for that
 
     def finish(self) -> None:
-        """Nothing was opened that needs closing."""
+        """Send nothing more: the socket is about to be closed."""
+        self.server.sender.forget(self.socket)
 
     def handle(self) -> None:
         """Serve requests until the peer or an error ends the connection."""
@@ -223,6 +249,8 @@ class Connection(BaseRequestHandler):
             exchange = self._exchange
             if exchange is not None and not exchange.is_answered:
                 self._on_early_end(exchange, is_gone)
+            elif exchange is not None and not is_gone:
+                self._await_answer(exchange, _never)  # the rest of the last one
 
     def send_answer(self, data: bytes, is_last: bool) -> bool:
         """Write ``data`` without blocking; False when the peer is gone. Thread-safe."""
@@ -237,22 +265,13 @@ class Connection(BaseRequestHandler):
             self._finish_answer(is_last)
         else:
             rest = memoryview(data)[sent:]
-            threading.Thread(
-                target=self._send_rest,
-                args=(rest, is_last),
-                name=f"{self.server.name}-send",
-                daemon=True,
-            ).start()
+            on_sent = functools.partial(self._finish_answer, is_last)
+            if not self.server.sender.send(self.socket, rest, on_sent):
+                with contextlib.suppress(OSError):  # half an answer is none
+                    self.socket.shutdown(socket.SHUT_RDWR)
+                on_sent()
+                return False
         return True
-
-    def _send_rest(self, rest: memoryview, is_last: bool) -> None:
-        try:
-            while rest:
-                rest = rest[self.socket.send(rest) :]
-        except OSError:  # gone, or took nothing for STALL_TIMEOUT_S
-            with contextlib.suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)
-        self._finish_answer(is_last)
 
     def _finish_answer(self, is_last: bool) -> None:
         self._owes_answer = False

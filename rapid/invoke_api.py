@@ -87,6 +87,7 @@ class InvokeApi:
         self._checks_payload = checks_payload
         self._has_openfaas = has_openfaas
         self._allowed_origins = allowed_origins
+        self._is_refusing = False
         self._service = HttpService(
             address,
             self.handle,
@@ -104,9 +105,13 @@ class InvokeApi:
         """Accept calls from now on."""
         self._service.start()
 
-    def stop(self) -> None:
-        """Accept no more connections."""
-        self._service.stop()
+    def refuse_invocations(self) -> None:
+        """Answer invocations 500 from now on, and go on telling health and figures."""
+        self._is_refusing = True
+
+    def stop(self, limit_s: float = 0.0) -> bool:
+        """Accept no more connections; True if answers were taken within ``limit_s``. Idempotent."""
+        return self._service.stop(limit_s)
 
     def handle(self, exchange: Exchange) -> None:
         """Answer one request, or have it answered when its function is done."""
@@ -133,6 +138,8 @@ class InvokeApi:
         request = exchange.request
         if request.method != "POST":
             raise MethodNotAllowedException(f"{request.method} is not a method of this operation")
+        if self._is_refusing:
+            raise ServiceException("The function's instance is shutting down.")
         invocation = self._decode(request, path, request_id)
         if invocation.type is InvocationType.REQUEST_RESPONSE:
             call = Call(invocation, _answer_with(exchange, invocation))

@@ -132,6 +132,14 @@ class Reaper:
             except Exception:
                 logger.exception("exit of a process mishandled", extra={"pid": pid})
 
+    def kill_all(self) -> int:
+        """Kill the group of every child that has not been reaped; return how many there were."""
+        with self._lock:
+            left = list(self._on_exit)
+        for pid in left:
+            ProcessGroup(pid).signal(signal.SIGKILL)
+        return len(left)
+
     def orphans(self) -> Iterator[int]:
         """Yield our children that we did not start, each with all that descends from it.
 

@@ -94,7 +94,6 @@ class Scheduler:
         self._running = 0
         self._request_ids: set[str] = set()  # of all calls in hand
         self._is_stopping = False
-        self._is_hurried = False
         self._wake_at = float("inf")
         self._thread = threading.Thread(target=self._run_clock, name="clock", daemon=True)
 
@@ -113,13 +112,16 @@ class Scheduler:
             environment = self._start_locked()
         environment.start()
 
-    def stop(self, drain_s: float, kill_s: float) -> None:
-        """Let what is in hand end for ``drain_s``, then shut every environment down."""
+    def drain(self, limit_s: float) -> bool:
+        """Take no more; True if all that is in hand has ended within ``limit_s``. Idempotent."""
         with self.lock:
             self._is_stopping = True
-            self._changed.wait_for(
-                lambda: self._is_hurried or not (self._waiting or self._running), drain_s
-            )
+            return self._changed.wait_for(lambda: not (self._waiting or self._running), limit_s)
+
+    def stop(self, limit_s: float) -> bool:
+        """End what is in hand; True if every environment is gone within ``limit_s``. Idempotent."""
+        with self.lock:
+            self._is_stopping = True
             refused = list(self._waiting)
             self._waiting.clear()
             environments = list(self._environments.values())
@@ -130,15 +132,10 @@ class Scheduler:
             with _logged():
                 environment.retire()
         with self.lock:
-            self._changed.wait_for(lambda: not self._environments, kill_s)
+            is_over = self._changed.wait_for(lambda: not self._environments, limit_s)
             self._wake_at = 0.0
             self._tick.notify()
-
-    def hurry(self) -> None:
-        """Let a :meth:`stop` under way wait for no invocation any longer."""
-        with self.lock:
-            self._is_hurried = True
-            self._changed.notify_all()
+            return is_over
 
     # --- for the doors
 

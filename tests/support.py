@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -24,6 +25,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+
+import pytest
 
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Invocation
@@ -488,11 +491,13 @@ class Server(WebProgram):
     ``/readyz``, or with ``ready=False`` for the port.
     """
 
-    def __init__(self, *arguments: str, ready: bool = True, **environ: str) -> None:
+    def __init__(
+        self, *arguments: str, prefix: Sequence[str] = (), ready: bool = True, **environ: str
+    ) -> None:
         port = int(environ.setdefault("PORT", str(free_ports(1)[0])))
         super().__init__(
             f"server :{port}",
-            [sys.executable, "-m", "gunicorn", *arguments, "lambda_server.wsgi"],
+            [*prefix, sys.executable, "-m", "gunicorn", *arguments, "lambda_server.wsgi"],
             {"INVOKE_API_HOST": LOOPBACK, **environ},
             port=port,
             ready=ready,
@@ -508,6 +513,23 @@ class Server(WebProgram):
     def url(self) -> str:
         """The endpoint URL for an SDK."""
         return f"http://{LOOPBACK}:{self.port}"
+
+
+def with_process_limit(limit: int) -> list[str]:
+    """Return what stands before a command that may have so many processes and threads.
+
+    The kernel counts by user and lets root do as it likes: the command runs as a user that nobody
+    else is, who may read what root may.
+    """
+    if os.getuid() != 0:
+        pytest.skip("a user of its own, whose processes are counted, needs root")
+    user = str(secrets.randbelow(1_000_000_000) + 1_000_000)
+    capability = "-all,+dac_override"
+    return [
+        *("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"),
+        *(f"--inh-caps={capability}", f"--ambient-caps={capability}"),
+        *("prlimit", f"--nproc={limit}", "--"),
+    ]
 
 
 def run_rapid(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -60,7 +64,63 @@ def test_what_is_not_done_in_time_is_told(start_rapid: StartRapid, chronicle: Ch
 
     assert rapid.stop() == 0
 
-    assert "events lost: they were not done in time events=2" in "\n".join(rapid.log)
+    assert losses(rapid) == ["events=2"]
+
+
+def test_a_second_signal_waits_for_no_event(start_rapid: StartRapid, chronicle: Chronicle) -> None:
+    rapid = start_rapid(CHRONICLE, **chronicle.environ)  # which would wait for 300 s
+    send(rapid, chronicle.held)
+    chronicle.wait_for(1)
+    rapid.signal(signal.SIGTERM)
+    rapid.wait_for_log("stopping")
+
+    rapid.signal(signal.SIGTERM)
+
+    assert rapid.wait_exit() == 0
+    assert losses(rapid) == ["events=1"]
+    assert rapid.descendants() == []
+
+
+def test_a_second_signal_waits_for_no_destination(
+    start_rapid: StartRapid, chronicle: Chronicle
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        rapid = start_rapid(CHRONICLE, ON_FAILURE=url, MAX_RETRY_ATTEMPTS="0", **chronicle.environ)
+        send(rapid, {"fail": True})
+        rapid.wait_for_log("event given up")
+        rapid.signal(signal.SIGTERM)
+        rapid.wait_for_log("stopping")
+
+        rapid.signal(signal.SIGTERM)
+
+        assert rapid.wait_exit() == 0
+    assert losses(rapid) == ["events=1"]
+
+
+def test_a_stop_has_one_time_for_calls_and_events(
+    start_rapid: StartRapid, chronicle: Chronicle
+) -> None:
+    drain_s = 4.0
+    rapid = start_rapid(
+        CHRONICLE, DRAIN_TIMEOUT=str(drain_s), MAX_CONCURRENCY="2", **chronicle.environ
+    )
+    send(rapid, chronicle.held)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(rapid.invoke, json.dumps(chronicle.held))
+        chronicle.wait_for(2)
+        started = time.monotonic()
+
+        assert rapid.stop() == 0
+
+        took_s = time.monotonic() - started
+        assert call.result().status == 200
+    assert drain_s <= took_s < 2 * drain_s
+    assert losses(rapid) == ["events=1"]
+
+
+def losses(rapid: Rapid) -> list[str]:
+    return [line.split()[-1] for line in rapid.log if "events lost" in line]
 
 
 @pytest.mark.parametrize("destination", ["queue:x", "function:x", "exchange:x"])
@@ -109,6 +169,7 @@ class Bench:
             metrics=self.metrics,
             send_by_http=lambda *_: None,
         )
+        self.queue.start()
 
     def _submit(self, call: Call) -> None:
         if self.refusal is not None:
@@ -143,7 +204,7 @@ def test_an_event_that_cannot_be_taken_leaves_no_trace() -> None:
     with pytest.raises(ServiceException):
         bench.queue.accept(event())
 
-    bench.queue.drain(0)
+    assert bench.queue.drain(0)
 
 
 def test_a_fault_puts_an_event_off_and_uses_up_no_attempt() -> None:
@@ -154,4 +215,4 @@ def test_a_fault_puts_an_event_off_and_uses_up_no_attempt() -> None:
 
     wait_until(lambda: len(bench.calls) == 2, "the event to be tried again")
     bench.calls[1].on_outcome(Outcome())
-    bench.queue.drain(LIMIT_S)
+    assert bench.queue.drain(LIMIT_S)

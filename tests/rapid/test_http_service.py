@@ -13,7 +13,7 @@ import pytest
 
 from lambda_protocol.address import Address
 from rapid.http_service import JSON, Exchange, Handler, Headers, HttpService
-from tests.support import Client, RawConnection, wait_until
+from tests.support import LIMIT_S, Client, RawConnection, wait_until
 
 MIB = 1_048_576
 LIMIT = 100_000
@@ -484,6 +484,51 @@ def test_a_slow_readers_next_request_is_served_after_the_whole_answer(serve: Ser
         assert raw.read_answer().body == b"small"
 
 
+def test_large_answers_need_no_new_thread(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b"x" * (16 * MIB)
+    parked = Parked()
+    service = serve(parked)
+    with RawConnection(service.port) as one, RawConnection(service.port) as two:
+        one.send(b"GET / HTTP/1.1\r\n\r\n")
+        two.send(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+        exchanges = parked.wait(2)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", no_thread)
+
+            assert all(exchange.answer(200, (), body) for exchange in exchanges)
+
+            assert two.read_answer().body == body  # one takes nothing, and holds nobody up
+        assert one.read_answer().body == body
+
+
+def test_a_large_answer_that_ends_the_connection_is_whole(serve: Serve) -> None:
+    body = b"x" * (16 * MIB)
+    with RawConnection(serve(lambda exchange: answer_with(exchange, body)).port) as raw:
+        raw.send(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+
+        assert raw.read_answer().body == body
+
+
+def answer_with(exchange: Exchange, body: bytes) -> None:
+    exchange.answer(200, (), body)
+
+
+def test_a_stop_waits_until_an_answer_was_taken(serve: Serve) -> None:
+    body = b"x" * (16 * MIB)
+    parked = Parked()
+    service = serve(parked)
+    with RawConnection(service.port) as raw:
+        raw.send(b"GET / HTTP/1.1\r\n\r\n")
+        parked.wait(1)[0].answer(200, (), body)
+        stop = threading.Thread(target=service.stop, args=(LIMIT_S,))
+        stop.start()
+
+        assert raw.read_answer().body == body
+
+    stop.join(LIMIT_S)
+    assert not stop.is_alive()
+
+
 @pytest.mark.parametrize("is_reset", [False, True], ids=["closed", "reset"])
 def test_a_peer_that_leaves_while_parked_is_noticed(serve: Serve, is_reset: bool) -> None:
     parked = Parked()
@@ -547,6 +592,25 @@ def test_a_connections_place_is_free_again_after_it(serve: Serve) -> None:
             assert connection.read_answer().status == 200
             connection.read_to_end()
         wait_until(lambda: not connection_threads(), "the connection's thread to end")
+
+
+def test_a_connection_without_a_thread_is_closed_and_loses_no_place(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve(describe, max_connections=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        for _ in range(3):
+            with RawConnection(service.port) as connection:
+                assert connection.read_to_end() == b""
+
+    with RawConnection(service.port) as connection:
+        connection.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert connection.read_answer().status == 200
+
+
+def no_thread(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_a_port_that_is_taken_raises(serve: Serve) -> None:

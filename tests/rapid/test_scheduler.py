@@ -784,10 +784,15 @@ def test_readiness_is_the_first_init_that_succeeded() -> None:
 
 
 def stop_in_background(world: World, drain_s: float) -> threading.Thread:
-    thread = threading.Thread(target=world.scheduler.stop, args=(drain_s, 5.0))
+    thread = threading.Thread(target=stop, args=(world, drain_s))
     thread.start()
     wait_until(lambda: _refuses(world), "the stop to begin")
     return thread
+
+
+def stop(world: World, drain_s: float) -> bool:
+    world.scheduler.drain(drain_s)
+    return world.scheduler.stop(5.0)
 
 
 def _refuses(world: World) -> bool:
@@ -832,7 +837,7 @@ def test_a_stop_that_runs_out_of_time_refuses_what_has_not_started() -> None:
     (environment,) = world.ready(1)
     running, waiting = world.submit("running"), world.submit("waiting")
 
-    world.scheduler.stop(0.01, 5)
+    stop(world, 0.01)
 
     assert environment.is_retired
     assert isinstance(waiting.outcome, ServiceException)
@@ -855,7 +860,7 @@ def test_a_stop_with_nothing_in_hand_is_prompt() -> None:
     world = World(max_concurrency=3)
     environments = world.ready(3)
 
-    world.scheduler.stop(20, 5)
+    assert stop(world, 20)
 
     assert all(environment.is_retired for environment in environments)
 

@@ -208,16 +208,22 @@ def test_a_redelivered_call_is_run_again_when_that_is_wanted(
     assert call.result(AT_ONCE_S).status == 200
 
 
+@pytest.mark.parametrize("is_reconnected", [False, True], ids=["connected", "reconnected"])
 def test_sigterm_hands_unstarted_calls_to_another_instance(
     server: Server,
     start_rapid: StartRapid,
     broker: str,
+    proxy: Proxy,
     ledger: Ledger,
     pool: ThreadPoolExecutor,
+    is_reconnected: bool,
 ) -> None:
     name = unique_name()
     setup: dict[str, Any] = {"AMQP_URI": broker, "AWS_LAMBDA_FUNCTION_NAME": name, **ledger.environ}
-    first = start_rapid(LEDGER, **setup)
+    first = start_rapid(LEDGER, **{**setup, "AMQP_URI": through(proxy, broker)})
+    if is_reconnected:
+        proxy.cut()
+        first.wait_for_log("consuming", count=2)
     # Fast so far: the instance reads ahead, and so has calls in hand that it has not started.
     list(pool.map(lambda number: server.invoke(name, str(number)), range(400)))
     running = pool.submit(server.invoke, name, ledger.held)

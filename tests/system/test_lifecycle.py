@@ -256,24 +256,25 @@ def test_a_stop_leaves_no_process_of_a_shell_pipeline(start_rapid: StartRapid) -
     assert rapid.descendants() == []
 
 
+@pytest.mark.parametrize("kind", ["RequestResponse", "Event"])
 def test_a_stop_waits_for_the_call_in_hand_and_refuses_new_ones(
-    start_rapid: StartRapid, ledger: Ledger, pool: ThreadPoolExecutor
+    start_rapid: StartRapid, ledger: Ledger, pool: ThreadPoolExecutor, kind: str
 ) -> None:
     rapid = start_rapid(LEDGER, **ledger.environ)
     with rapid.client() as connected:
         assert connected.post(rapid.path, b"1").status == 200
-        call = pool.submit(rapid.invoke, ledger.held)
+        call = pool.submit(rapid.invoke, ledger.held, X_Amz_Invocation_Type=kind)
         ledger.wait_for(2)
 
         rapid.signal(signal.SIGTERM)
         rapid.wait_for_log("stopping")
         wait_until(lambda: connected.get("/readyz").status == 503, "rapid to be unready")
-        refused = connected.post(rapid.path, b"2")
+        refused = connected.post(rapid.path, b"2", X_Amz_Invocation_Type=kind)
         ledger.open()
 
         assert refused.status == 500
         assert refused.headers["x-amzn-ErrorType"] == "ServiceException"
-    assert call.result().status == 200
+    assert call.result().status == (200 if kind == "RequestResponse" else 202)
     assert rapid.wait_exit() == 0
     assert len(ledger.lines) == 2
 

@@ -1,0 +1,137 @@
+"""Sends the rest of answers that their peers did not take at once, without a thread for each."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+#: How often it is looked whether a peer has stopped reading, seconds.
+_LOOK_S: Final = 1.0
+#: A wait for the first rest that ends without one goes on, seconds.
+_IDLE_S: Final = 3600.0
+
+
+@dataclass(slots=True)
+class _Rest:
+    """What one peer has yet to take."""
+
+    sock: socket.socket
+    data: memoryview
+    on_sent: Callable[[], None]
+    stalls_at: float  # monotonic seconds
+
+
+class RestSender:
+    """One thread, ``NAME-send``, for all connections of a listener. Thread-safe.
+
+    It is started with the listener: an answer must not need a new thread, which a function that
+    has used up the process limit would prevent.
+    """
+
+    def __init__(self, name: str, *, stall_timeout_s: float) -> None:
+        """Drop a connection whose peer takes nothing for ``stall_timeout_s``."""
+        self._stall_timeout_s = stall_timeout_s
+        self._poller = select.epoll()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        # guarded by _lock:
+        self._rests: dict[int, _Rest] = {}  # by descriptor
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name=f"{name}-send", daemon=True)
+
+    def start(self) -> None:
+        """Send from now on."""
+        self._thread.start()
+
+    def stop(self, limit_s: float) -> bool:
+        """Take no more; True if what is there was sent within ``limit_s``. Idempotent."""
+        with self._lock:
+            self._is_stopping = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(limit_s)
+        return not self._thread.is_alive()
+
+    def send(self, sock: socket.socket, data: memoryview, on_sent: Callable[[], None]) -> bool:
+        """Send ``data`` as the peer takes it, then call ``on_sent``; False if that is too late.
+
+        ``on_sent`` is called once, from the thread, also when the peer is gone. The owner of
+        ``sock`` calls :meth:`forget` before it closes it.
+        """
+        with self._lock:
+            descriptor = sock.fileno()
+            if descriptor < 0 or (self._is_stopping and not self._rests):
+                return False
+            stalls_at = time.monotonic() + self._stall_timeout_s
+            self._rests[descriptor] = _Rest(sock, data, on_sent, stalls_at)
+            self._poller.register(descriptor, select.EPOLLOUT)
+            self._changed.notify_all()
+        return True
+
+    def forget(self, sock: socket.socket) -> None:
+        """Send nothing more to ``sock``, which is about to be closed."""
+        with self._lock:
+            descriptor = sock.fileno()
+            if descriptor in self._rests:
+                self._forget_locked(descriptor)
+
+    def _run(self) -> None:
+        while self._wait_for_rests():
+            try:
+                for descriptor, _ in self._poller.poll(_LOOK_S):
+                    self._send_on(descriptor)
+                self._drop_stalled()
+            except Exception:
+                logger.exception("sending failed")
+        self._poller.close()
+
+    def _wait_for_rests(self) -> bool:
+        with self._lock:
+            while not self._rests:
+                if self._is_stopping:
+                    return False
+                self._changed.wait(_IDLE_S)
+            return True
+
+    def _send_on(self, descriptor: int) -> None:
+        with self._lock:
+            rest = self._rests.get(descriptor)
+            if rest is None:
+                return
+            try:
+                sent = rest.sock.send(rest.data, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                sent = len(rest.data)  # the peer is gone
+            rest.data = rest.data[sent:]
+            rest.stalls_at = time.monotonic() + self._stall_timeout_s
+            if rest.data:
+                return
+            self._forget_locked(descriptor)
+        rest.on_sent()
+
+    def _drop_stalled(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            stalled = [item for item in self._rests.items() if item[1].stalls_at <= now]
+            for descriptor, rest in stalled:
+                self._forget_locked(descriptor)
+                with contextlib.suppress(OSError):
+                    rest.sock.shutdown(socket.SHUT_RDWR)
+        for _, rest in stalled:
+            rest.on_sent()
+
+    def _forget_locked(self, descriptor: int) -> None:
+        del self._rests[descriptor]
+        with contextlib.suppress(OSError):  # closed: the kernel has forgotten it
+            self._poller.unregister(descriptor)

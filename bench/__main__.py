@@ -46,7 +46,9 @@ class _Commands(click.Group):
 @click.option("--payloads", is_flag=True, help="Also time calls with large payloads.")
 @click.option("--json", "json_file", type=_FILE, help="Write everything found to this file.")
 @click.option("--rie", type=_FILE, help="Use this aws-lambda-rie, and install none.")
-@click.option("--max-concurrency", default=1, show_default=True, help="rapid's MAX_CONCURRENCY.")
+@click.option(
+    "--max-concurrency", default=1, show_default=True, help="rapid's RAPID_MAX_CONCURRENCY."
+)
 @click.option("--workers", type=int, help="gunicorn's; else as gunicorn.conf.py says.")
 @click.option("--amqp-uri", envvar="AMQP_URI", help="The broker; else a private one is started.")
 @click.pass_context

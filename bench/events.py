@@ -52,7 +52,9 @@ def measure_events(
 
 
 def _measure(setup: Setup, folder: Path, uri: str, queue_type: str, seconds: int) -> EventRates:
-    rapid = launches.rapid(setup.echo, amqp_uri=uri, settings={"AMQP_EVENT_QUEUE_TYPE": queue_type})
+    rapid = launches.rapid(
+        setup.echo, amqp_uri=uri, settings={"RAPID_AMQP_EVENT_QUEUE_TYPE": queue_type}
+    )
     server = launches.server(uri, workers=setup.workers)
     with server.running(folder):
         with rapid.running(folder):

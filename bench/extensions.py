@@ -34,7 +34,9 @@ def compare_extensions(
     with ExitStack() as stack:
         subjects = {}
         for name, environ in _SUBJECTS.items():
-            settings = {} if environ is None else {"EXTENSIONS_DIR": str(directory), **environ}
+            settings = (
+                {} if environ is None else {"RAPID_EXTENSIONS_DIR": str(directory), **environ}
+            )
             launch = launches.rapid(echo, name=f"rapid, {name}", settings=settings)
             process = stack.enter_context(launch.running(folder))
             subjects[name] = Subject(url=launch.url, daemon_name=name, daemon=process.pid)

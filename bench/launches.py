@@ -99,15 +99,15 @@ def rapid(
     """Return rapid from source, behind a broker when it is given one."""
     port, runtime_api_port = free_ports(2)
     environ = {
-        "PORT": str(port),
-        "INVOKE_API_HOST": LOOPBACK,
-        "RUNTIME_API_PORT": str(runtime_api_port),
+        "RAPID_PORT": str(port),
+        "RAPID_INVOKE_API_HOST": LOOPBACK,
+        "RAPID_RUNTIME_API_PORT": str(runtime_api_port),
         "AWS_LAMBDA_FUNCTION_NAME": FUNCTION_NAME,
-        "MAX_CONCURRENCY": str(max_concurrency),
+        "RAPID_MAX_CONCURRENCY": str(max_concurrency),
         **(settings or {}),
     }
     if amqp_uri is not None:
-        environ["AMQP_URI"] = amqp_uri
+        environ["RAPID_AMQP_URI"] = amqp_uri
     return Launch(
         name=name or ("rapid" if amqp_uri is None else "rapid behind the broker"),
         command=(sys.executable, "-m", "rapid", str(echo)),

@@ -101,10 +101,10 @@ def connection_parameters(address: BrokerAddress, *, name: str) -> pika.connecti
     try:
         parameters = pika.connection.URLParameters(uri)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"AMQP_URI has a wrong option: {error}") from None
+        raise ConfigError(f"{address.setting} has a wrong option: {error}") from None
     if parts.scheme == "amqps":
-        assert parts.hostname is not None  # checked where AMQP_URI is read
-        context = _tls_context(tls)
+        assert parts.hostname is not None  # checked where the address is read
+        context = _tls_context(tls, address.setting)
         parameters.ssl_options = pika.SSLOptions(context, parts.hostname)
     parameters.client_properties = {"connection_name": name}
     return parameters
@@ -434,7 +434,7 @@ def _never_called(*_delivery: object) -> None:
 _TLS_KEYS: Final = ("cacertfile", "certfile", "keyfile", "verify")
 
 
-def _tls_context(options: dict[str, str]) -> ssl.SSLContext:
+def _tls_context(options: dict[str, str], setting: str) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=options.get("cacertfile"))
         # Python 3.13 refuses private CAs without a keyUsage extension; brokers have such CAs.
@@ -443,7 +443,7 @@ def _tls_context(options: dict[str, str]) -> ssl.SSLContext:
             context.load_cert_chain(options["certfile"], options.get("keyfile"))
     except OSError as error:
         raise ConfigError(
-            f"AMQP_URI names a certificate file that cannot be read: {error}"
+            f"{setting} names a certificate file that cannot be read: {error}"
         ) from None
     if options.get("verify") == "verify_none":
         context.check_hostname = False

@@ -37,6 +37,8 @@ _TRIES: Final = 3
 _INIT_ERROR: Final = (sys.executable, "-P", "-m", "lambda_server.init_error")
 #: The type for settings that cannot be used. Source: aws-lambda-rie, fatalerror.
 _INVALID_TASK_CONFIG: Final = "Runtime.InvalidTaskConfig"
+#: Kept from the server: this is direct mode.
+_OF_BROKER: Final = {"AMQP_URI", "AMQP_USERNAME", "AMQP_PASSWORD"}
 
 Say = Callable[[str], None]
 
@@ -101,7 +103,6 @@ class _Program:
     ) -> None:
         self._address = address.reached
         self.url = self._address.url
-        environ |= {"INVOKE_API_HOST": address.host, "PORT": str(address.port)}
         self._process = subprocess.Popen(  # noqa: S603 - our own programs
             argv, env=environ, cwd=cwd, process_group=0
         )
@@ -162,17 +163,17 @@ class _Slot:
         """Start its rapid, or if that is known to be in vain, one that answers why."""
         function = self.function
         if self._reason is None:
-            argv, environ = _rapid_argv(*function.command), self._environ()
+            argv, address = _rapid_argv(*function.command), _free_address()
             try:
-                self._rapid = _Program(argv, environ, _free_address(), function.cwd)
+                self._rapid = _Program(argv, self._environ(address), address, function.cwd)
                 return
             except OSError as error:
                 message = f"chdir {function.cwd}: {(error.strerror or str(error)).lower()}"
                 self._reason = (ErrorType.INVALID_WORKING_DIR, message)
             except ValueError as error:  # a null byte, or a variable with "=" in its name
                 self._reason = (_INVALID_TASK_CONFIG, str(error))
-        argv = _rapid_argv(*_INIT_ERROR, *self._reason, function.name)
-        self._rapid = _Program(argv, _rapid_environ(function.name, {}), _free_address())
+        argv, address = _rapid_argv(*_INIT_ERROR, *self._reason, function.name), _free_address()
+        self._rapid = _Program(argv, _rapid_environ(function.name, {}, address), address)
 
     def wait_ready(self, stop: _StopRequest, say: Say) -> None:
         """Wait until calls are answered, and say how: by the function or by its init error."""
@@ -222,7 +223,7 @@ class _Slot:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 done = subprocess.run(  # noqa: S603 - our own program
                     _rapid_argv(*self.function.command),
-                    env=self._environ(),
+                    env=self._environ(_free_address()),
                     cwd=self.function.cwd,
                     stdin=subprocess.DEVNULL,
                     capture_output=True,
@@ -235,8 +236,8 @@ class _Slot:
                     return done.stderr.strip().splitlines()[-1].removeprefix("rapid: ")
         return f"rapid ended with exit code {code}"
 
-    def _environ(self) -> dict[str, str]:
-        return _rapid_environ(self.function.name, self.function.environment)
+    def _environ(self, address: Address) -> dict[str, str]:
+        return _rapid_environ(self.function.name, self.function.environment, address)
 
 
 def _rapid_argv(*command: str) -> list[str]:
@@ -244,17 +245,25 @@ def _rapid_argv(*command: str) -> list[str]:
     return [sys.executable, "-P", "-m", "rapid", *command]
 
 
-def _rapid_environ(name: str, environment: Mapping[str, str]) -> dict[str, str]:
+def _rapid_environ(name: str, environment: Mapping[str, str], address: Address) -> dict[str, str]:
     return {
-        **_inherited(),
+        **os.environ,
+        "RAPID_AMQP_URI": "none",  # this is direct mode
         **environment,
-        "RUNTIME_API_PORT": "0",
+        "RAPID_INVOKE_API_HOST": address.host,
+        "RAPID_PORT": str(address.port),
+        "RAPID_RUNTIME_API_PORT": "0",
         "AWS_LAMBDA_FUNCTION_NAME": name,
     }
 
 
 def _start_server(address: Address, endpoints: str) -> _Program:
-    environ = {**_inherited(), "LAMBDA_ENDPOINTS": endpoints}
+    environ = {
+        **{name: value for name, value in os.environ.items() if name not in _OF_BROKER},
+        "INVOKE_API_HOST": address.host,
+        "PORT": str(address.port),
+        "LAMBDA_ENDPOINTS": endpoints,
+    }
     argv = [sys.executable, "-m", "gunicorn", "-c", "python:lambda_server.gunicorn_conf"]
     return _Program([*argv, "lambda_server.wsgi"], environ, address)
 
@@ -269,11 +278,6 @@ def _wait_for_server(server: _Program, stop: _StopRequest) -> None:
 def _require_running(server: _Program) -> None:
     if server.exit_code is not None:
         raise DevError(f"the server ended with exit code {server.exit_code}; see its log above")
-
-
-def _inherited() -> dict[str, str]:
-    """Return our environment without a broker: this is direct mode."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("AMQP_")}
 
 
 def _free_address() -> Address:

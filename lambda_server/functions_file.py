@@ -72,7 +72,7 @@ def _function(path: Path, name: str, table: Any) -> Function:
         for key, variable in (
             ("timeout", "AWS_LAMBDA_FUNCTION_TIMEOUT"),
             ("memory", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
-            ("concurrency", "MAX_CONCURRENCY"),
+            ("concurrency", "RAPID_MAX_CONCURRENCY"),
             ("handler", "AWS_LAMBDA_FUNCTION_HANDLER"),
         )
         if key in table

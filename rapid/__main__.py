@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,22 +10,23 @@ from collections.abc import Mapping, Sequence
 from lambda_protocol.environ import ConfigError
 from lambda_protocol.log_format import configure_logging
 from rapid import __version__
-from rapid.command_line import USAGE
+from rapid.command_line import USAGE, parse_command_line
 from rapid.config import Config
 from rapid.line_output import TextStream, open_outputs
+from rapid.settings import is_init_container
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run rapid and return its exit code: 0 stopped, 1 failed, 2 told something impossible."""
-    if argv and argv[0] in ("-h", "--help"):
-        sys.stdout.write(USAGE)
-        return 0
-    if argv and argv[0] == "--version":
-        sys.stdout.write(f"rapid {__version__}\n")
-        return 0
-    if environ.get("KUBERNETES_INIT_CONTAINER", "").lower() not in ("", "0", "false", "no", "off"):
-        return _copy_self()
     try:
+        asked = parse_command_line(argv).asks_for
+        if asked:
+            sys.stdout.write(USAGE if asked == "help" else f"rapid {__version__}\n")
+            return 0
+        if is_init_container(environ):
+            return _copy_self()
         config = Config.from_environ(argv, environ)
         outputs = open_outputs()
         configure_logging(
@@ -33,6 +35,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             program="rapid",
             stream=TextStream(outputs.stderr),
         )
+        for note in config.notes:
+            logger.log(note.level, note.message)
         from rapid.daemon import Daemon
 
         daemon = Daemon(config, outputs)

@@ -208,7 +208,7 @@ class AmqpConsumer:
             link.channel,
             self._function.queue_name,
             self._queue_arguments,
-            settings="AMQP_QUEUE_TYPE and AMQP_QUEUE_EXPIRES",
+            settings="RAPID_AMQP_QUEUE_TYPE and RAPID_AMQP_QUEUE_EXPIRES",
             auto_delete=self._is_auto_delete,
         )
 

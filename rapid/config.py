@@ -12,7 +12,7 @@ from typing import Final
 
 from lambda_protocol.address import EVERY_HOST, Address
 from lambda_protocol.cors import AllowedOrigins
-from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
+from lambda_protocol.environ import BrokerAddress, ConfigError, WrongValue
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import FunctionRef, parse_function_name
 from lambda_protocol.limits import (
@@ -24,12 +24,14 @@ from lambda_protocol.limits import (
 )
 from lambda_protocol.log_format import LEVEL_NAMES
 from rapid.command import Command, find_command
-from rapid.command_line import split_flags
+from rapid.command_line import parse_command_line
 from rapid.destinations import Destination, HttpDestination, parse_destination
+from rapid.env_file import read_env_files
 from rapid.events import RetryPolicy
 from rapid.function_environ import extension_environ, function_environ
 from rapid.log_lines import LEVELS
 from rapid.metadata_api import first_zone_id
+from rapid.settings import Note, Settings
 
 _BARE_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -78,6 +80,7 @@ class Config:
     logs_structured: bool
     log_stream: str
     environ: Mapping[str, str]  #: what the function gets, but for what differs by instance
+    notes: tuple[Note, ...] = ()  #: what the log is to say of all this
 
     @classmethod
     def from_environ(
@@ -87,9 +90,9 @@ class Config:
 
         ``root`` is where bootstraps are looked for. Raises ``ConfigError``.
         """
-        env = Environ(variables)
-        flags, words = split_flags(argv)
-        command, handler = find_command(words, root)
+        line = parse_command_line(argv)
+        env = Settings(variables, line.flags, read_env_files(line.env_files))
+        command, handler = find_command(line.words, root)
         handler = env.text("AWS_LAMBDA_FUNCTION_HANDLER") or handler or env.text("_HANDLER")
         region = env.text("AWS_REGION") or env.text("AWS_DEFAULT_REGION", "us-east-1")
         function = _function(env, handler, region)
@@ -97,11 +100,12 @@ class Config:
             "AWS_LAMBDA_FUNCTION_TIMEOUT", 300.0, least=0.01, most=FUNCTION_TIMEOUT_MAX_S
         )
         multi = env.integer("AWS_LAMBDA_MAX_CONCURRENCY", 0, least=1, most=1600)
-        expires = env.text("AMQP_QUEUE_EXPIRES")
+        expires = env.text("RAPID_AMQP_QUEUE_EXPIRES")
         logs_json = env.choice("AWS_LAMBDA_LOG_FORMAT", "Text", ("Text", "JSON")) == "JSON"
         version = env.text("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
         log_stream = f"{time.strftime('%Y/%m/%d', time.gmtime())}/[{version}]{os.urandom(16).hex()}"
         memory_mb = env.integer("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 3008, least=1, most=1 << 20)
+        broker = env.broker()
         return cls(
             command=command,
             handler=handler,
@@ -110,54 +114,59 @@ class Config:
             memory_mb=memory_mb,
             timeout_s=timeout_s,
             idle_timeout_s=env.seconds("AWS_LAMBDA_FUNCTION_IDLETIMEOUT", 1800.0, least=0.01),
-            init_timeout_s=env.seconds("INIT_TIMEOUT", INIT_TIMEOUT_S, least=0.01),
-            queue_timeout_s=env.seconds("INVOKE_QUEUE_TIMEOUT", INVOKE_QUEUE_TIMEOUT_S),
-            drain_timeout_s=env.seconds("DRAIN_TIMEOUT", timeout_s),
-            max_concurrency=env.integer("MAX_CONCURRENCY", 1, least=1, most=10_000),
+            init_timeout_s=env.seconds("RAPID_INIT_TIMEOUT", INIT_TIMEOUT_S, least=0.01),
+            queue_timeout_s=env.seconds("RAPID_INVOKE_QUEUE_TIMEOUT", INVOKE_QUEUE_TIMEOUT_S),
+            drain_timeout_s=env.seconds("RAPID_DRAIN_TIMEOUT", timeout_s),
+            max_concurrency=env.integer("RAPID_MAX_CONCURRENCY", 1, least=1, most=10_000),
             runtime_concurrency=multi or 1,
             is_multi_concurrency=bool(multi),
-            has_eager_init=env.flag("EAGER_INIT", default=True),
-            accepts_any_name=env.flag("ANY_FUNCTION_NAME", default=True),
-            checks_payload=env.flag("CHECK_PAYLOAD", default=True),
-            prints_reports=env.flag("PRINT_REPORTS"),
+            has_eager_init=env.flag("RAPID_EAGER_INIT", default=True),
+            accepts_any_name=env.flag("RAPID_ANY_FUNCTION_NAME", default=True),
+            checks_payload=env.flag("RAPID_CHECK_PAYLOAD", default=True),
+            prints_reports=env.flag("RAPID_PRINT_REPORTS"),
             logs_json=logs_json,
             application_log_level=env.choice("AWS_LAMBDA_LOG_LEVEL", "INFO", LEVELS),
             system_log_level=env.choice("AWS_LAMBDA_SYSTEM_LOG_LEVEL", "INFO", LEVELS),
-            has_openfaas=env.flag("ENABLE_OPENFAAS"),
+            has_openfaas=env.flag("RAPID_ENABLE_OPENFAAS"),
             allowed_origins=AllowedOrigins.parse(
                 "RAPID_CORS_ALLOW_ORIGINS", env.text("RAPID_CORS_ALLOW_ORIGINS")
             ),
             is_snap_start=env.text("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start",
             availability_zone_id=env.text("RAPID_AVAILABILITY_ZONE_ID") or first_zone_id(region),
-            invoke_api=flags.invoke_api
-            or Address(
-                env.host("INVOKE_API_HOST", EVERY_HOST),
-                env.integer("PORT", 8080, least=0, most=65535),
+            invoke_api=Address(
+                env.host("RAPID_INVOKE_API_HOST", EVERY_HOST),
+                env.integer("RAPID_PORT", 8080, least=0, most=65535),
             ),
-            runtime_api=flags.runtime_api
-            or Address(
-                env.host("RUNTIME_API_HOST", "127.0.0.1"),
-                env.integer("RUNTIME_API_PORT", 9001, least=0, most=65535),
+            runtime_api=Address(
+                env.host("RAPID_RUNTIME_API_HOST", "127.0.0.1"),
+                env.integer("RAPID_RUNTIME_API_PORT", 9001, least=0, most=65535),
             ),
-            takes_any_runtime_port=not (flags.runtime_api or env.text("RUNTIME_API_PORT")),
-            extensions_dir=Path(env.text("EXTENSIONS_DIR", "/opt/extensions")),
-            broker=env.broker(),
-            queue_type=env.choice("AMQP_QUEUE_TYPE", "classic", ("classic", "quorum")),
+            takes_any_runtime_port=not env.is_given("RAPID_RUNTIME_API_PORT"),
+            extensions_dir=Path(env.text("RAPID_EXTENSIONS_DIR", "/opt/extensions")),
+            broker=broker,
+            queue_type=env.choice("RAPID_AMQP_QUEUE_TYPE", "classic", ("classic", "quorum")),
             queue_expires_s=(
                 None
                 if expires == "auto-delete"
-                else env.seconds("AMQP_QUEUE_EXPIRES", 1800.0, least=0.001, most=2_000_000)
+                else env.seconds("RAPID_AMQP_QUEUE_EXPIRES", 1800.0, least=0.001, most=2_000_000)
             ),
-            event_queue_type=env.choice("AMQP_EVENT_QUEUE_TYPE", "quorum", ("quorum", "classic")),
+            event_queue_type=env.choice(
+                "RAPID_AMQP_EVENT_QUEUE_TYPE", "quorum", ("quorum", "classic")
+            ),
             retry_policy=_retry_policy(env),
-            on_success=_destination(env, "ON_SUCCESS", env.text("ON_SUCCESS"), function),
-            on_failure=_destination(env, "ON_FAILURE", env.text("ON_FAILURE"), function),
-            reruns_redelivered=env.choice("SYNC_REDELIVERY", "fail", ("fail", "retry")) == "retry",
-            log_level=flags.log_level or env.choice("LOG_LEVEL", "INFO", LEVEL_NAMES),
-            logs_structured=env.flag("USE_STRUCTURED_LOGGING"),
+            on_success=_destination(
+                "RAPID_ON_SUCCESS", env.text("RAPID_ON_SUCCESS"), function, broker
+            ),
+            on_failure=_destination(
+                "RAPID_ON_FAILURE", env.text("RAPID_ON_FAILURE"), function, broker
+            ),
+            reruns_redelivered=env.choice("RAPID_SYNC_REDELIVERY", "fail", ("fail", "retry"))
+            == "retry",
+            log_level=env.choice("RAPID_LOG_LEVEL", "INFO", LEVEL_NAMES),
+            logs_structured=env.flag("RAPID_USE_STRUCTURED_LOGGING"),
             log_stream=log_stream,
             environ=function_environ(
-                variables,
+                env.left_to_function(),
                 handler,
                 function,
                 version,
@@ -165,9 +174,10 @@ class Config:
                 region,
                 log_stream,
                 task_root=_task_root(root, command),
-                dummy_credentials=env.flag("DUMMY_CREDENTIALS"),
+                dummy_credentials=env.flag("RAPID_DUMMY_CREDENTIALS"),
                 logs_json=logs_json,
             ),
+            notes=env.all_notes(),  # the last one: every setting is read by now
         )
 
     @property
@@ -193,13 +203,14 @@ class Config:
     def runtime_environ(self, instance: int, runtime_api: str) -> dict[str, str]:
         """Return the environment of the runtime of environment number ``instance``.
 
-        ``_INSTANCE`` and ``INSTANCE`` let runtimes side by side stay out of each other's way.
+        ``_INSTANCE`` lets runtimes side by side stay out of each other's way. ``INSTANCE`` is the
+        same, where the function has no variable of that name.
         """
         return {
+            "INSTANCE": str(instance),
             **self.environ,
             "AWS_LAMBDA_RUNTIME_API": runtime_api,
             "_INSTANCE": str(instance),
-            "INSTANCE": str(instance),
         }
 
     def extension_environ(self, instance: int, runtime_api: str) -> dict[str, str]:
@@ -213,40 +224,48 @@ def _task_root(root: Path, command: Command) -> str:
     return str(task) if command.cwd is None or task.is_dir() else command.cwd
 
 
-def _function(env: Environ, handler: str, region: str) -> FunctionRef:
-    name = env.text("AWS_LAMBDA_FUNCTION_NAME") or _name_in(handler)
+def _function(env: Settings, handler: str, region: str) -> FunctionRef:
     account_id = env.text("AWS_ACCOUNT_ID", "123456789012")
-    try:
-        function = parse_function_name(name, region=region, account_id=account_id)
-    except LambdaApiError as error:
-        raise ConfigError(f"AWS_LAMBDA_FUNCTION_NAME: {error.message}") from None
-    if function.qualifier is not None or function.name != name:
-        raise ConfigError(f"AWS_LAMBDA_FUNCTION_NAME is {name!r}; expected a bare function name")
-    return function
+
+    def parse(name: str) -> FunctionRef:
+        expected = "a name of letters, digits, - and _, at most 64"
+        try:
+            function = parse_function_name(name, region=region, account_id=account_id)
+        except LambdaApiError as error:
+            raise WrongValue(f"is {name!r}", f"{expected} ({error.message})") from None
+        if function.qualifier is not None or function.name != name:
+            raise WrongValue(f"is {name!r}", expected)
+        return function
+
+    return env.parsed("AWS_LAMBDA_FUNCTION_NAME", parse(_name_in(handler)), parse)
 
 
-def _retry_policy(env: Environ) -> RetryPolicy:
+def _retry_policy(env: Settings) -> RetryPolicy:
     """Source: API_PutFunctionEventInvokeConfig, for the ranges; AWS's delays are not settings."""
-    delays_s = env.durations("EVENT_RETRY_DELAYS", "60,120")
-    backoff_s = env.durations("EVENT_BACKOFF", "1,300")
+    delays_s = env.durations("RAPID_EVENT_RETRY_DELAYS", "60,120")
+    backoff_s = env.durations("RAPID_EVENT_BACKOFF", "1,300")
     if len(backoff_s) != 2 or backoff_s[0] > backoff_s[1]:
-        raise ConfigError("EVENT_BACKOFF has to be two durations: the first, and the longest")
+        raise ConfigError("RAPID_EVENT_BACKOFF has to be two durations: the first, and the longest")
     return RetryPolicy(
-        max_retries=env.integer("MAX_RETRY_ATTEMPTS", 2, least=0, most=2),
+        max_retries=env.integer("RAPID_MAX_RETRY_ATTEMPTS", 2, least=0, most=2),
         delays_s=delays_s,
         backoff_s=(backoff_s[0], backoff_s[1]),
         max_age_s=env.seconds(
-            "MAXIMUM_EVENT_AGE", EVENT_AGE_MAX_S, least=EVENT_AGE_MIN_S, most=EVENT_AGE_MAX_S
+            "RAPID_MAXIMUM_EVENT_AGE", EVENT_AGE_MAX_S, least=EVENT_AGE_MIN_S, most=EVENT_AGE_MAX_S
         ),
     )
 
 
-def _destination(env: Environ, name: str, text: str, function: FunctionRef) -> Destination | None:
+def _destination(
+    name: str, text: str, function: FunctionRef, broker: BrokerAddress | None
+) -> Destination | None:
     if not text:
         return None
     destination = parse_destination(name, text, function)
-    if env.broker() is None and not isinstance(destination, HttpDestination):
-        raise ConfigError(f"{name} needs a broker (AMQP_URI); without one expected http(s)://...")
+    if broker is None and not isinstance(destination, HttpDestination):
+        raise ConfigError(
+            f"{name} needs a broker (RAPID_AMQP_URI); without one expected http(s)://..."
+        )
     return destination
 
 

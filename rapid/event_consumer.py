@@ -121,7 +121,7 @@ class EventConsumer:
             (self._dead, dead_letter_queue_arguments(self._queue_type)),
             (self._queue, event_queue_arguments(self._function, self._queue_type)),
         ):
-            link.declare(channel, queue, arguments, settings="AMQP_EVENT_QUEUE_TYPE")
+            link.declare(channel, queue, arguments, settings="RAPID_AMQP_EVENT_QUEUE_TYPE")
         channel.add_on_cancel_callback(lambda _frame: link.lose("the event queue was deleted"))
         channel.add_on_close_callback(lambda _channel, reason: link.lose(reason))
         opened = EventLink(link, channel, self._queue, queue_type=self._queue_type)

@@ -7,12 +7,9 @@ from typing import Final
 
 from lambda_protocol.function_name import FunctionRef
 
-#: Kept from the function: the broker is ours, the rest describes our process, not its.
-_HIDDEN_PREFIX: Final = "AMQP_"
-#: Destinations may have credentials in them.
+#: Kept from the function: what describes rapid's own process, and what Lambda sets for each one.
 _HIDDEN: Final = frozenset(
     {
-        *("ON_SUCCESS", "ON_FAILURE"),
         *("PWD", "OLDPWD", "TERM", "SHLVL", "_"),
         *("_X_AMZN_TRACE_ID", "_LAMBDA_TELEMETRY_LOG_FD"),
     }
@@ -45,7 +42,10 @@ def function_environ(
     dummy_credentials: bool,
     logs_json: bool,
 ) -> dict[str, str]:
-    """Everything passes but the hidden; what Lambda reserves is set, the rest only if absent."""
+    """Return ``variables`` but for the hidden, with what Lambda reserves, and presets if absent.
+
+    ``variables`` are those that rapid leaves to the function.
+    """
     presets = {
         "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
         "TZ": ":UTC",
@@ -58,11 +58,7 @@ def function_environ(
         presets |= {"AWS_ACCESS_KEY_ID": "dummy", "AWS_SECRET_ACCESS_KEY": "dummy"}
     if logs_json:
         presets["AWS_LAMBDA_LOG_LEVEL"] = "INFO"
-    passed = {
-        name: value
-        for name, value in variables.items()
-        if name not in _HIDDEN and not name.startswith(_HIDDEN_PREFIX)
-    }
+    passed = {name: value for name, value in variables.items() if name not in _HIDDEN}
     reserved = {
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,

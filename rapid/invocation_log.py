@@ -21,7 +21,7 @@ from rapid.sandbox import RUNTIME, Sandbox
 class InvocationLog:
     """The platform's lines of one environment. Thread-safe.
 
-    They are made only for a call that wants its tail, or when PRINT_REPORTS asks for them:
+    They are made only for a call that wants its tail, or when RAPID_PRINT_REPORTS asks for them:
     measuring memory costs more than a fast function. They end with the answer, which the tail goes
     with; what comes after it is for telemetry.
     """
@@ -91,7 +91,7 @@ class InvocationLog:
         )
 
     def print(self, event: Event) -> None:
-        """Log an event of the platform's, if PRINT_REPORTS asks for them."""
+        """Log an event of the platform's, if RAPID_PRINT_REPORTS asks for them."""
         if self._config.prints_reports:
             self._print(self._reporter.render(event))
 

@@ -42,18 +42,18 @@ _ALL_RUN, _SOME_RUN, _NOTHING_RUNS = 0, 1, 3
 
 #: Settings that an environment may hold and that decide, here, what the stack is.
 _OWN_SETTINGS = {
-    "AMQP_PASSWORD",
-    "AMQP_URI",
-    "AMQP_USERNAME",
-    "AWS_LAMBDA_FUNCTION_NAME",
-    "INVOKE_API_HOST",
-    "LAMBDA_ENDPOINTS",
-    "LAMBDA_TASK_ROOT",
-    "PORT",
-    "RUNTIME_API_HOST",
-    "RUNTIME_API_PORT",
-    "_HANDLER",
-}
+    f"{prefix}{name}"
+    for prefix in ("", "RAPID_")
+    for name in (
+        "AMQP_PASSWORD",
+        "AMQP_URI",
+        "AMQP_USERNAME",
+        "INVOKE_API_HOST",
+        "PORT",
+        "RUNTIME_API_HOST",
+        "RUNTIME_API_PORT",
+    )
+} | {"AWS_LAMBDA_FUNCTION_NAME", "LAMBDA_ENDPOINTS", "LAMBDA_TASK_ROOT", "_HANDLER"}
 
 
 _WANTS_BROKER = {BrokerChoice.AUTO: None, BrokerChoice.RABBITMQ: True, BrokerChoice.NONE: False}
@@ -204,13 +204,22 @@ class LocalStack:
     def _spawn_function(
         self, stack: Stack, example: Example, port: int, runtime_api_port: int
     ) -> Part:
-        ports = {"PORT": str(port), "RUNTIME_API_PORT": str(runtime_api_port)}
+        address = stack.broker.address
+        settings = {
+            **example.settings,
+            "RAPID_INVOKE_API_HOST": LOOPBACK,
+            "RAPID_PORT": str(port),
+            "RAPID_RUNTIME_API_PORT": str(runtime_api_port),
+            "RAPID_AMQP_URI": "none" if address is None else address.uri,
+        }
         command = [_program("rapid"), *example.command]
-        return self._spawn(stack, example.name, command, port, example.settings | ports)
+        return self._spawn(stack, example.name, command, port, settings)
 
     def _spawn_server(self, stack: Stack, functions: Sequence[Part], port: int) -> Part:
-        environ = {"PORT": str(port)}
-        if stack.broker.address is None:
+        environ = {"PORT": str(port), "INVOKE_API_HOST": LOOPBACK}
+        if stack.broker.address is not None:
+            environ["AMQP_URI"] = stack.broker.address.uri
+        else:
             endpoints = (f"{function.title}={function.url}" for function in functions)
             environ["LAMBDA_ENDPOINTS"] = ",".join(endpoints)
         command = [_program("gunicorn"), "lambda_server.wsgi"]
@@ -225,9 +234,7 @@ class LocalStack:
         settings: Mapping[str, str],
     ) -> Part:
         environ = {k: v for k, v in self._environ.items() if k not in _OWN_SETTINGS}
-        environ |= {"INVOKE_API_HOST": LOOPBACK, **settings}
-        if stack.broker.address is not None:
-            environ["AMQP_URI"] = stack.broker.address.uri
+        environ |= settings
         log = self._folder / f"{title.lower().replace(' ', '-')}.log"
         log.unlink(missing_ok=True)
         with uninterrupted():  # a process that is not written down would never be stopped

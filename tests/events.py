@@ -37,7 +37,7 @@ class Chronicle:
     @property
     def environ(self) -> dict[str, Any]:
         """What the function's rapid has to be given; retries come soon."""
-        return {"CHRONICLE": str(self.file), "EVENT_RETRY_DELAYS": "0.2,0.4"}
+        return {"CHRONICLE": str(self.file), "RAPID_EVENT_RETRY_DELAYS": "0.2,0.4"}
 
     @property
     def attempts(self) -> list[Attempt]:
@@ -87,7 +87,7 @@ class Recorder:
 
     @property
     def url(self) -> str:
-        """The address for ON_SUCCESS or ON_FAILURE."""
+        """The address for RAPID_ON_SUCCESS or RAPID_ON_FAILURE."""
         return f"http://{LOOPBACK}:{self._server.server_port}/records?of=events"
 
     def wait_for(self, count: int = 1) -> list[Any]:

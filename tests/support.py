@@ -454,13 +454,15 @@ class Rapid(WebProgram):
         **environ: str,
     ) -> None:
         port, runtime_api_port = free_ports(2)
-        port = int(environ.setdefault("PORT", str(port)))
-        self.runtime_api_port = int(environ.setdefault("RUNTIME_API_PORT", str(runtime_api_port)))
+        port = int(environ.setdefault("RAPID_PORT", str(port)))
+        self.runtime_api_port = int(
+            environ.setdefault("RAPID_RUNTIME_API_PORT", str(runtime_api_port))
+        )
         self.function_name = environ.setdefault("AWS_LAMBDA_FUNCTION_NAME", unique_name())
         super().__init__(
             f"rapid {self.function_name}",
             [*program, *flags, *command],
-            {"INVOKE_API_HOST": LOOPBACK, "EXTENSIONS_DIR": "/nonexistent", **environ},
+            {"RAPID_INVOKE_API_HOST": LOOPBACK, "RAPID_EXTENSIONS_DIR": "/nonexistent", **environ},
             port=port,
             ready=ready,
         )

@@ -19,6 +19,7 @@ from lambda_protocol.errors import ErrorType, LambdaApiError, ServiceException
 from lambda_server.__main__ import main as lambda_server
 from lambda_server.functions_file import read_functions
 from rapid.command_line import USAGE
+from rapid.settings import ALIASES, FORMER, INIT_CONTAINER, PREFIX
 from tests.documents import DOCUMENTS, code_blocks, code_words, make_targets, table_rows
 from tests.support import ECHO, ROOT, Rapid, Server, WebProgram, unique_name
 
@@ -27,7 +28,18 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 PACKAGES = ("lambda_protocol", "lambda_server", "rapid")
 
 #: Methods that read a variable by its name: a mapping's, and those of ``Environ``.
-READERS = {"get", "getenv", "text", "flag", "host", "integer", "seconds", "durations", "choice"}
+READERS = {
+    "get",
+    "getenv",
+    "text",
+    "flag",
+    "host",
+    "parsed",
+    "integer",
+    "seconds",
+    "durations",
+    "choice",
+}
 
 
 # --- settings
@@ -39,8 +51,8 @@ def variables_read(path: Path) -> Iterator[tuple[str, object]]:
     constants = {
         target.id: node.value.value
         for node in ast.walk(tree)
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-        for target in node.targets
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Name)
     }
 
@@ -87,7 +99,8 @@ def settings_in_code() -> dict[str, dict[str, set[object]]]:
         for path in filter(is_about_the_process, sorted((ROOT / package).glob("*.py"))):
             for name, default in variables_read(path):
                 programs = {"lambda_server": ["server"], "rapid": ["rapid"]}
-                for program in programs.get(package, ["rapid", "server"]):
+                # rapid reads what lambda_protocol names by names of its own.
+                for program in programs.get(package, ["server"]):
                     is_invoke = path.name == "__main__.py" and program == "server"
                     key = "invoke" if is_invoke else program
                     found.setdefault(name, {}).setdefault(key, set()).add(default)
@@ -103,8 +116,28 @@ def test_readme_names_the_settings_that_the_code_reads() -> None:
 
 
 def test_readme_sorts_the_settings_it_names() -> None:
-    names = [name for name in IN_README if name not in ("AMQP_URI", "AMQP_USERNAME")]
-    assert names == sorted(names)
+    assert list(IN_README) == sorted(IN_README)
+
+
+def test_the_table_of_old_names_is_what_rapid_does_with_them() -> None:
+    document = (ROOT / "docs" / "SETTINGS.md").read_text()
+    rows = {code_words(row[0])[0]: row[1:] for row in table_rows(document, "before")}
+
+    assert rows.pop(INIT_CONTAINER)[0] == f"`{INIT_CONTAINER}`"
+    assert list(rows) == sorted(ALIASES | FORMER)
+    for name, (now, plain) in rows.items():
+        assert now == f"`{PREFIX}{name}`"
+        expected = f"sets rapid where {now} does not" if name in ALIASES else "the function's"
+        assert plain == expected
+
+
+def test_every_setting_of_rapid_has_the_prefix_or_a_name_of_aws() -> None:
+    names = {name for name, row in IN_README.items() if row[2] in ("rapid", "both")}
+
+    assert names - {INIT_CONTAINER} == {
+        name for name in names if name.startswith((PREFIX, "AWS_")) or name == "_HANDLER"
+    }
+    assert {name.removeprefix(PREFIX) for name in names} >= ALIASES | FORMER
 
 
 @pytest.mark.parametrize("name", sorted(IN_README))

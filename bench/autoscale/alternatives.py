@@ -16,7 +16,7 @@ class Options:
     startup_s: float = 3.0  #: from the order for a pod to its first invocation
     max_concurrency: int = 4  #: of each pod
     max_pods: int = 50
-    lone_concurrency: int = 50  #: MAX_CONCURRENCY of the one pod that is not scaled
+    lone_concurrency: int = 50  #: RAPID_MAX_CONCURRENCY of the one pod that is not scaled
     target: int | None = None  #: invocations a pod is asked for; None: ``max_concurrency``
     scale_up_pods: int = 20  #: that our overlays add each 15 s
     window_s: float = 30.0  #: of our overlays, before pods go

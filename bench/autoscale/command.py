@@ -48,7 +48,7 @@ _BURSTS = (1000, 10_000, 1_000_000)
     type=_COUNT,
     default=_DEFAULTS.lone_concurrency,
     show_default=True,
-    help="MAX_CONCURRENCY of the one pod that is not scaled.",
+    help="RAPID_MAX_CONCURRENCY of the one pod that is not scaled.",
 )
 @click.option("--target", type=_COUNT, help="Invocations a pod; else --max-concurrency.")
 @click.option(
@@ -110,6 +110,6 @@ def autoscale(
 def _about(options: Options) -> str:
     return (
         f"An invocation runs {options.call_s:g} s, a pod starts in {options.startup_s:g} s, "
-        f"MAX_CONCURRENCY {options.max_concurrency}, at most {options.max_pods} pods; "
+        f"RAPID_MAX_CONCURRENCY {options.max_concurrency}, at most {options.max_pods} pods; "
         f"max-concurrency: 1 pod, {options.lone_concurrency}"
     )

@@ -41,10 +41,10 @@ def main() -> int:
         env={
             **os.environ,
             "AWS_LAMBDA_FUNCTION_NAME": "trained",
-            "INVOKE_API_HOST": LOOPBACK,
-            "PORT": str(port),
-            "RUNTIME_API_PORT": str(runtime_api_port),
-            "PRINT_REPORTS": "TRUE",
+            "RAPID_INVOKE_API_HOST": LOOPBACK,
+            "RAPID_PORT": str(port),
+            "RAPID_RUNTIME_API_PORT": str(runtime_api_port),
+            "RAPID_PRINT_REPORTS": "TRUE",
         },
         stdout=subprocess.DEVNULL,
     )

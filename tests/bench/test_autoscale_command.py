@@ -40,7 +40,7 @@ def test_users_try_their_own_function() -> None:
         *("--max-pods", "5", "--lone-concurrency", "6"),
     )
 
-    assert "An invocation runs 10 s, a pod starts in 20 s, MAX_CONCURRENCY 3" in done.output
+    assert "An invocation runs 10 s, a pod starts in 20 s, RAPID_MAX_CONCURRENCY 3" in done.output
     found = {row[1]: row for row in rows(done.output)}
     assert found["keda"][2] == "21"  # a poll after 1 s, and the start
     assert found["max-concurrency"][3] == "100"

@@ -27,7 +27,7 @@ def make_documents() -> list[Object]:
     container = {
         "name": "function",
         "env": [
-            {"name": "MAX_CONCURRENCY", "value": "4"},
+            {"name": "RAPID_MAX_CONCURRENCY", "value": "4"},
             {"name": "AWS_LAMBDA_FUNCTION_TIMEOUT", "value": "30"},
         ],
     }
@@ -91,7 +91,7 @@ def test_concurrency_is_the_pods_and_each_triggers() -> None:
     values = [t["metadata"]["value"] for t in found["ScaledObject"]["spec"]["triggers"]]
     (container,) = found["Deployment"]["spec"]["template"]["spec"]["containers"]
     assert values == ["1", "1", "1"]
-    assert {"name": "MAX_CONCURRENCY", "value": "1"} in container["env"]
+    assert {"name": "RAPID_MAX_CONCURRENCY", "value": "1"} in container["env"]
 
 
 def test_the_grace_period_follows_the_timeout() -> None:

@@ -58,7 +58,7 @@ def shared_door(request: pytest.FixtureRequest) -> Iterator[Door]:
     with contextlib.ExitStack() as stack:
         environ = {"AWS_LAMBDA_FUNCTION_TIMEOUT": "20"}
         if request.param == "broker":
-            environ["AMQP_URI"] = request.getfixturevalue("broker")
+            environ["RAPID_AMQP_URI"] = request.getfixturevalue("broker")
         rapid = stack.enter_context(Rapid(MISBEHAVE, flags=(), ready=True, **environ))
         port = rapid.port
         if request.param == "broker":
@@ -83,7 +83,7 @@ def open_door(request: pytest.FixtureRequest) -> Iterator[OpenDoor]:
             *command: str, own_server: bool = False, ready: bool = True, **environ: str
         ) -> Door:
             if request.param == "broker":
-                environ["AMQP_URI"] = request.getfixturevalue("broker")
+                environ["RAPID_AMQP_URI"] = request.getfixturevalue("broker")
             rapid = stack.enter_context(Rapid(*command, flags=(), ready=ready, **environ))
             if request.param == "broker":
                 rapid.wait_for_log("consuming")
@@ -93,8 +93,12 @@ def open_door(request: pytest.FixtureRequest) -> Iterator[OpenDoor]:
             if request.param == "rapid":
                 return rapid.port
             if own_server:
-                unlike = ("PORT", "RUNTIME_API_PORT")
-                settings = {name: value for name, value in environ.items() if name not in unlike}
+                unlike = ("RAPID_PORT", "RAPID_RUNTIME_API_PORT")
+                settings = {
+                    name.removeprefix("RAPID_"): value
+                    for name, value in environ.items()
+                    if name not in unlike
+                }
                 return stack.enter_context(Server(ready=True, **settings)).port
             server: Server = request.getfixturevalue("broker_server")
             return server.port

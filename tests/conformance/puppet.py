@@ -57,13 +57,13 @@ class Puppet:
 
     def __init__(self, calls: Calls, **environ: str) -> None:
         """Start it; ``environ`` are rapid's settings."""
-        settings = {"INIT_TIMEOUT": "600", "AWS_LAMBDA_FUNCTION_TIMEOUT": "20", **environ}
+        settings = {"RAPID_INIT_TIMEOUT": "600", "AWS_LAMBDA_FUNCTION_TIMEOUT": "20", **environ}
         self._calls = calls
         self.rapid = Rapid("sleep", "600", flags=(), ready=False, **settings)
         self.rapid.__enter__()
         self.runtime = self.rapid.runtime_api()
         self._extensions: list[ExtensionPuppet] = []
-        directory = Path(settings.get("EXTENSIONS_DIR", "/nonexistent"))
+        directory = Path(settings.get("RAPID_EXTENSIONS_DIR", "/nonexistent"))
         self._processes = len(list(directory.iterdir())) if directory.exists() else 1
         wait_until(self._is_there, "the environment and its first processes")
 

@@ -47,7 +47,7 @@ def send(door: Door, event: Any) -> str:
 def test_a_failing_event_runs_three_times_and_its_record_is_aws_s(
     open_door: OpenDoor, chronicle: Chronicle, recorder: Recorder
 ) -> None:
-    door = open_door(CHRONICLE, ON_FAILURE=recorder.url, **chronicle.environ)
+    door = open_door(CHRONICLE, RAPID_ON_FAILURE=recorder.url, **chronicle.environ)
 
     request_id = send(door, {"fail": True})
 
@@ -78,7 +78,7 @@ def test_with_no_retry_attempts_an_event_runs_once(
     open_door: OpenDoor, chronicle: Chronicle, recorder: Recorder
 ) -> None:
     door = open_door(
-        CHRONICLE, ON_FAILURE=recorder.url, MAX_RETRY_ATTEMPTS="0", **chronicle.environ
+        CHRONICLE, RAPID_ON_FAILURE=recorder.url, RAPID_MAX_RETRY_ATTEMPTS="0", **chronicle.environ
     )
 
     send(door, {"fail": True})
@@ -91,8 +91,12 @@ def test_with_no_retry_attempts_an_event_runs_once(
 def test_an_event_whose_retry_would_come_too_late_is_dropped(
     open_door: OpenDoor, chronicle: Chronicle, recorder: Recorder
 ) -> None:
-    settings = {**chronicle.environ, "EVENT_RETRY_DELAYS": "61", "MAXIMUM_EVENT_AGE": "60"}
-    door = open_door(CHRONICLE, ON_FAILURE=recorder.url, **settings)
+    settings = {
+        **chronicle.environ,
+        "RAPID_EVENT_RETRY_DELAYS": "61",
+        "RAPID_MAXIMUM_EVENT_AGE": "60",
+    }
+    door = open_door(CHRONICLE, RAPID_ON_FAILURE=recorder.url, **settings)
 
     send(door, {"fail": True})
 
@@ -104,7 +108,7 @@ def test_an_event_whose_retry_would_come_too_late_is_dropped(
 def test_the_record_of_a_successful_event_is_aws_s(
     open_door: OpenDoor, chronicle: Chronicle, recorder: Recorder
 ) -> None:
-    door = open_door(CHRONICLE, ON_SUCCESS=recorder.url, **chronicle.environ)
+    door = open_door(CHRONICLE, RAPID_ON_SUCCESS=recorder.url, **chronicle.environ)
 
     request_id = send(door, {"n": 1})
 

@@ -22,7 +22,7 @@ WRAPPER = EXAMPLES / "timing" / "wrapper"
 def environ(tmp_path: Path) -> dict[str, str]:
     """Give the settings for the external extensions, with files of this test."""
     return {
-        "EXTENSIONS_DIR": str(EXAMPLES / "external"),
+        "RAPID_EXTENSIONS_DIR": str(EXAMPLES / "external"),
         "TELEMETRY_FILE": str(tmp_path / "telemetry"),
         "GOODBYE_FILE": str(tmp_path / "goodbye"),
     }

@@ -40,7 +40,7 @@ def start_with(
     (port,) = free_ports(1)
     rapid = start_function(
         MISBEHAVE,
-        EXTENSIONS_DIR=str(directory),
+        RAPID_EXTENSIONS_DIR=str(directory),
         RECORDER_FILE=str(file),
         RECORDER_PORT=str(port),
         **environ,

@@ -54,7 +54,7 @@ def recorded(directory: Path, tmp_path: Path) -> Callable[[], list[Any]]:
 @pytest.fixture
 def environ(directory: Path, tmp_path: Path) -> dict[str, str]:
     """Give the settings for the folder and the recorder in it."""
-    return {"EXTENSIONS_DIR": str(directory), "RECORDER_FILE": str(tmp_path / "record")}
+    return {"RAPID_EXTENSIONS_DIR": str(directory), "RECORDER_FILE": str(tmp_path / "record")}
 
 
 def assert_refused(answer: Answer, error_type: str) -> None:

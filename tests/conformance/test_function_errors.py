@@ -251,7 +251,7 @@ def test_the_answer_does_not_wait_for_extensions(open_door: OpenDoor, tmp_path: 
     (extensions / "recorder").symlink_to(RECORDER_EXTENSION)
     door = open_door(
         MISBEHAVE,
-        EXTENSIONS_DIR=str(extensions),
+        RAPID_EXTENSIONS_DIR=str(extensions),
         RECORDER_FILE=str(tmp_path / "record"),
         RECORDER_DO="hang",
         AWS_LAMBDA_FUNCTION_TIMEOUT="900",

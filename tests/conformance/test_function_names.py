@@ -97,7 +97,7 @@ def test_an_unknown_function_is_refused_whatever_the_invocation_type(door: Door,
 
 @conformance(27)
 def test_a_rapid_serves_the_name_function(open_door: OpenDoor) -> None:
-    function = open_door(MISBEHAVE, ANY_FUNCTION_NAME="false").function
+    function = open_door(MISBEHAVE, RAPID_ANY_FUNCTION_NAME="false").function
     door = Door("rapid", function.port, function)
 
     assert door.invoke(name="function").status == 200

@@ -197,7 +197,7 @@ def test_an_event_of_one_byte_more_is_refused(door: Door) -> None:
 def test_a_call_that_finds_everyone_busy_is_throttled(
     open_door: OpenDoor, calls: Calls, gate: Gate
 ) -> None:
-    door = open_door(MISBEHAVE, own_server=True, INVOKE_QUEUE_TIMEOUT="0.2")
+    door = open_door(MISBEHAVE, own_server=True, RAPID_INVOKE_QUEUE_TIMEOUT="0.2")
     holder = calls.start(door, gate.event)
     gate.wait_reached()
 

@@ -186,7 +186,7 @@ def test_the_emulators_flags_are_honoured(joint: str) -> None:
             f"--runtime-interface-emulator-address{joint}{LOOPBACK}:{port}",
         ]
     ).split(" ")
-    rapid = Rapid(MISBEHAVE, flags=flags, PORT=str(unused))
+    rapid = Rapid(MISBEHAVE, flags=flags, RAPID_PORT=str(unused))
     rapid.port = port
 
     with rapid:
@@ -260,7 +260,7 @@ def test_an_extensions_environment_lacks_what_is_not_for_it(
     }
     rapid = start_function(
         MISBEHAVE,
-        EXTENSIONS_DIR=str(tmp_path / "extensions"),
+        RAPID_EXTENSIONS_DIR=str(tmp_path / "extensions"),
         RECORDER_FILE=str(record),
         MY_OWN="kept",
         **dict.fromkeys(hidden, "1"),
@@ -287,9 +287,9 @@ def test_a_slow_init_is_reported_and_done_again_at_the_first_call(
     rapid = start_rapid(
         MISBEHAVE,
         ready=False,
-        INIT_TIMEOUT="1",
+        RAPID_INIT_TIMEOUT="1",
         MISBEHAVE_INIT="sleep:1.2",
-        PRINT_REPORTS="true",
+        RAPID_PRINT_REPORTS="true",
     )
     line = rapid.wait_for_log("INIT_REPORT")
     wait_until(lambda: not rapid.descendants(), "the end of the environment")
@@ -313,7 +313,7 @@ def test_sigterm_spins_everything_down(
     (tmp_path / "extensions" / "recorder").symlink_to(RECORDER_EXTENSION)
     rapid = start_rapid(
         MISBEHAVE,
-        EXTENSIONS_DIR=str(tmp_path / "extensions"),
+        RAPID_EXTENSIONS_DIR=str(tmp_path / "extensions"),
         RECORDER_FILE=str(record),
         RECORDER_DO=manner,
     )

@@ -26,7 +26,7 @@ def tail_lines(rapid: Rapid, event: bytes = b"{}") -> tuple[list[str], str]:
 
 @conformance(119)
 def test_start_end_and_report_share_the_request_id(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(MISBEHAVE, PRINT_REPORTS="true")
+    rapid = start_rapid(MISBEHAVE, RAPID_PRINT_REPORTS="true")
 
     calls = [tail_lines(rapid) for _ in range(2)]
 
@@ -68,7 +68,7 @@ def test_a_failed_call_says_so_in_its_report(
 
 @conformance(120)
 def test_platform_lines_are_objects_with_log_format_json(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(MISBEHAVE, PRINT_REPORTS="true", AWS_LAMBDA_LOG_FORMAT="JSON")
+    rapid = start_rapid(MISBEHAVE, RAPID_PRINT_REPORTS="true", AWS_LAMBDA_LOG_FORMAT="JSON")
 
     calls = [tail_lines(rapid) for _ in range(2)]
 
@@ -93,7 +93,7 @@ def test_a_failed_init_is_an_object_with_log_format_json(start_rapid: StartRapid
         MISBEHAVE,
         ready=False,
         MISBEHAVE_INIT="exit",
-        PRINT_REPORTS="true",
+        RAPID_PRINT_REPORTS="true",
         AWS_LAMBDA_LOG_FORMAT="JSON",
     )
 
@@ -110,7 +110,7 @@ def test_a_json_log_with_system_level_debug_tells_of_init_and_runtime(
 ) -> None:
     rapid = start_rapid(
         MISBEHAVE,
-        PRINT_REPORTS="true",
+        RAPID_PRINT_REPORTS="true",
         AWS_LAMBDA_LOG_FORMAT="JSON",
         AWS_LAMBDA_SYSTEM_LOG_LEVEL="DEBUG",
     )
@@ -157,8 +157,8 @@ def test_with_reports_extensions_and_their_subscriptions_are_printed(
         MISBEHAVE,
         flags=(),
         ready=True,
-        PRINT_REPORTS="true",
-        EXTENSIONS_DIR=str(directory),
+        RAPID_PRINT_REPORTS="true",
+        RAPID_EXTENSIONS_DIR=str(directory),
         RECORDER_FILE=str(tmp_path / "record"),
         RECORDER_SUBSCRIBE=json.dumps(subscription),
     )

@@ -31,7 +31,7 @@ def test_runtime_and_extensions_can_ask_for_the_availability_zone(
     folder.mkdir()
     (folder / "recorder").symlink_to(RECORDER_EXTENSION)
     record = tmp_path / "record"
-    rapid = start_function(MISBEHAVE, EXTENSIONS_DIR=str(folder), RECORDER_FILE=str(record))
+    rapid = start_function(MISBEHAVE, RAPID_EXTENSIONS_DIR=str(folder), RECORDER_FILE=str(record))
     of_runtime = rapid.do(do="env").json()["environ"]
     of_extension = json.loads(record.read_text().splitlines()[0])["environ"]
 

@@ -16,7 +16,7 @@ conformance = pytest.mark.conformance
 @conformance(123)
 def test_four_nexts_get_four_calls_answered_in_reverse(open_door: OpenDoor, calls: Calls) -> None:
     door = open_door(
-        "sleep", "600", ready=False, AWS_LAMBDA_MAX_CONCURRENCY="4", INIT_TIMEOUT="600"
+        "sleep", "600", ready=False, AWS_LAMBDA_MAX_CONCURRENCY="4", RAPID_INIT_TIMEOUT="600"
     )
     door.function.wait_for_log("exec '")
     with contextlib.ExitStack() as stack:

@@ -318,7 +318,7 @@ def test_a_late_answer_is_not_taken_for_that_of_the_next_attempt(start_puppet: S
     puppet = start_puppet(
         AWS_LAMBDA_MAX_CONCURRENCY="2",
         AWS_LAMBDA_FUNCTION_TIMEOUT="0.5",
-        EVENT_RETRY_DELAYS="0.001",
+        RAPID_EVENT_RETRY_DELAYS="0.001",
     )
     first = puppet.take(X_Amz_Invocation_Type="Event")
     second = Turn(puppet.runtime.get(NEXT), first.caller)  # sent once the first has timed out

@@ -64,7 +64,7 @@ def environ(tmp_path: Path, listener: Listener) -> dict[str, str]:
         "destination": {"protocol": "HTTP", "URI": f"http://sandbox.localdomain:{listener.port}"},
     }
     return {
-        "EXTENSIONS_DIR": str(directory),
+        "RAPID_EXTENSIONS_DIR": str(directory),
         "RECORDER_FILE": str(tmp_path / "record"),
         "RECORDER_SUBSCRIBE": json.dumps(subscription),
     }

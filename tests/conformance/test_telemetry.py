@@ -79,7 +79,7 @@ def start_with_recorder(
         body = a_subscription(listener.port, **(subscription or {}))
         return start_function(
             *command,
-            EXTENSIONS_DIR=str(directory),
+            RAPID_EXTENSIONS_DIR=str(directory),
             RECORDER_FILE=str(tmp_path / "record"),
             RECORDER_SUBSCRIBE=json.dumps(body),
             **environ,
@@ -562,7 +562,7 @@ def test_an_init_that_fails_is_told_and_done_again_in_the_invoke_phase(
         ready=False,
         MISBEHAVE_INIT="once:exit",
         MISBEHAVE_STATE=str(tmp_path / "state"),
-        EXTENSIONS_DIR=str(directory),
+        RAPID_EXTENSIONS_DIR=str(directory),
         RECORDER_FILE=str(tmp_path / "record"),
         RECORDER_SUBSCRIBE=json.dumps(a_subscription(listener.port)),
     ) as rapid:
@@ -831,7 +831,7 @@ def test_what_is_left_is_delivered_before_extensions_hear_of_the_shutdown(
     start_puppet: StartPuppet, directory: Path, listener: Listener
 ) -> None:
     make_extension(directory, "external")
-    puppet = start_puppet(EXTENSIONS_DIR=str(directory))
+    puppet = start_puppet(RAPID_EXTENSIONS_DIR=str(directory))
     extension = puppet.extension("external", ["SHUTDOWN"])
     buffering = {"maxItems": 1000, "maxBytes": 262_144, "timeoutMs": 30_000}
     extension.subscribe(TELEMETRY, a_subscription(listener.port, buffering=buffering))
@@ -891,7 +891,7 @@ def test_without_extensions_there_is_no_log_descriptor(start_function: StartFunc
 def test_each_environment_has_telemetry_and_extensions_of_its_own(
     start_with_recorder: Callable[..., Rapid], tmp_path: Path, calls: Calls, listener: Listener
 ) -> None:
-    rapid = start_with_recorder(MISBEHAVE, MAX_CONCURRENCY="2")
+    rapid = start_with_recorder(MISBEHAVE, RAPID_MAX_CONCURRENCY="2")
 
     started = [calls.start(rapid, b'{"do":"sleep","s":0.5}') for _ in range(2)]
     assert [call.result(LIMIT_S).status for call in started] == [200, 200]
@@ -912,7 +912,7 @@ def test_a_file_switches_extensions_and_telemetry_off(
     directory.mkdir(parents=True)
     make_extension(directory, "one")
     (tmp_path / "opt" / "disable-extensions-jwigqn8j").touch()
-    puppet = start_puppet(EXTENSIONS_DIR=str(directory))
+    puppet = start_puppet(RAPID_EXTENSIONS_DIR=str(directory))
     headers = {"Lambda-Extension-Identifier": UNKNOWN_ID}
 
     statuses = [
@@ -931,7 +931,7 @@ def test_more_than_ten_extensions_are_too_many(
 ) -> None:
     for number in range(11):
         make_extension(directory, f"extension-{number}")
-    with Rapid(MISBEHAVE, ready=False, EXTENSIONS_DIR=str(directory)) as rapid:
+    with Rapid(MISBEHAVE, ready=False, RAPID_EXTENSIONS_DIR=str(directory)) as rapid:
         answer = rapid.invoke()
 
     assert answer.error_type == "Extension.TooManyExtensions"

@@ -25,7 +25,7 @@ def headers_of(tenant: str | None) -> dict[str, str]:
 
 @conformance(125)
 def test_each_tenant_has_an_environment_of_its_own(open_door: OpenDoor) -> None:
-    door = open_door(MISBEHAVE, MAX_CONCURRENCY="3")
+    door = open_door(MISBEHAVE, RAPID_MAX_CONCURRENCY="3")
 
     tenants = ["a", "b", None, "b", "a", None]
     pids = [(tenant, ask(door, tenant, do="pid")) for tenant in tenants]
@@ -36,7 +36,7 @@ def test_each_tenant_has_an_environment_of_its_own(open_door: OpenDoor) -> None:
 
 @conformance(125)
 def test_tenants_take_turns_where_one_environment_is_all_there_is(open_door: OpenDoor) -> None:
-    door = open_door(MISBEHAVE, MAX_CONCURRENCY="1")
+    door = open_door(MISBEHAVE, RAPID_MAX_CONCURRENCY="1")
 
     counts = [ask(door, tenant, do="counter") for tenant in ("a", "a", "b", None, None, "a")]
 
@@ -47,7 +47,7 @@ def test_tenants_take_turns_where_one_environment_is_all_there_is(open_door: Ope
 def test_a_running_call_of_one_tenant_is_not_ended_for_another(
     open_door: OpenDoor, calls: Calls
 ) -> None:
-    door = open_door(MISBEHAVE, MAX_CONCURRENCY="1")
+    door = open_door(MISBEHAVE, RAPID_MAX_CONCURRENCY="1")
 
     running = calls.start(door, '{"do":"sleep","s":0.5}', **headers_of("a"))
     others = [calls.start(door, '{"do":"counter"}', **headers_of(each)) for each in ("b", "c")]

@@ -94,7 +94,7 @@ def shared(images: Images, daemon_image: str, folder: Path) -> Path:
         folder,
         images.root(daemon_image),
         images.settings(daemon_image)["Entrypoint"],
-        {"KUBERNETES_INIT_CONTAINER": "TRUE"},
+        {"KUBERNETES_INIT_CONTAINER": ""},
         mounts={"/tmp": shared},
     )
     with contextlib.closing(container):
@@ -148,9 +148,9 @@ class StartFunction:
             self._function.command,
             {
                 **self._environ,
-                "INVOKE_API_HOST": LOOPBACK,
-                "PORT": str(port),
-                "RUNTIME_API_PORT": str(runtime_api_port),
+                "RAPID_INVOKE_API_HOST": LOOPBACK,
+                "RAPID_PORT": str(port),
+                "RAPID_RUNTIME_API_PORT": str(runtime_api_port),
                 **environ,
             },
             port=port,

@@ -61,7 +61,7 @@ def test_an_init_container_without_a_volume_says_so(
 ) -> None:
     entrypoint = images.settings(daemon_image)["Entrypoint"]
     container = Container(
-        folder, images.root(daemon_image), entrypoint, {"KUBERNETES_INIT_CONTAINER": "TRUE"}
+        folder, images.root(daemon_image), entrypoint, {"KUBERNETES_INIT_CONTAINER": ""}
     )
     with contextlib.closing(container):
         container.start()
@@ -86,7 +86,7 @@ def test_a_function_answers_through_server_and_broker(
     start: StartFunction, server: Container, broker: str
 ) -> None:
     name = unique_name()
-    start(AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name)
+    start(RAPID_AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name)
 
     assert json.loads(invoke(server.port, PAYLOAD, name)) == EVENT
 

@@ -75,7 +75,7 @@ def test_a_client_prints_what_a_rapid_answers(client: str, start_rapid: StartRap
 def test_a_client_prints_what_comes_through_the_broker(
     client: str, start_rapid: StartRapid, start_server: StartServer, broker: str
 ) -> None:
-    rapid, server = start_rapid(ECHO, AMQP_URI=broker), start_server(AMQP_URI=broker)
+    rapid, server = start_rapid(ECHO, RAPID_AMQP_URI=broker), start_server(AMQP_URI=broker)
 
     done = run_client(client, rapid.function_name, '{"a": 1}', server.url)
 
@@ -95,7 +95,7 @@ def test_a_client_tells_that_the_function_failed(client: str, start_rapid: Start
 
 @over_http
 def test_a_client_tells_that_the_function_is_unknown(client: str, start_rapid: StartRapid) -> None:
-    rapid = start_rapid(ECHO, ANY_FUNCTION_NAME="FALSE")
+    rapid = start_rapid(ECHO, RAPID_ANY_FUNCTION_NAME="FALSE")
 
     done = run_client(client, "another", "{}", f"http://{LOOPBACK}:{rapid.port}")
 
@@ -118,7 +118,7 @@ def test_a_client_tells_that_nobody_answers(client: str) -> None:
 
 
 def test_amqp_rpc_prints_the_answer_and_its_headers(start_rapid: StartRapid, broker: str) -> None:
-    rapid = start_rapid(ECHO, AMQP_URI=broker)
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=broker)
 
     done = run_client("amqp_rpc.py", rapid.function_name, '{"a": "ü"}', broker)
 
@@ -127,7 +127,7 @@ def test_amqp_rpc_prints_the_answer_and_its_headers(start_rapid: StartRapid, bro
 
 
 def test_amqp_rpc_finds_the_broker_by_amqp_uri(start_rapid: StartRapid, broker: str) -> None:
-    rapid = start_rapid(ECHO, AMQP_URI=broker)
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=broker)
 
     done = run_client("amqp_rpc.py", rapid.function_name, AMQP_URI=broker)
 
@@ -135,7 +135,7 @@ def test_amqp_rpc_finds_the_broker_by_amqp_uri(start_rapid: StartRapid, broker: 
 
 
 def test_amqp_rpc_tells_that_the_function_failed(start_rapid: StartRapid, broker: str) -> None:
-    rapid = start_rapid(MISBEHAVE, AMQP_URI=broker)
+    rapid = start_rapid(MISBEHAVE, RAPID_AMQP_URI=broker)
 
     done = run_client("amqp_rpc.py", rapid.function_name, FAILS, broker)
 
@@ -176,7 +176,7 @@ def test_amqp_rpc_tells_that_the_function_is_unknown(broker: str) -> None:
 
 
 def test_amqp_rpc_tells_that_nobody_answers_in_time(start_rapid: StartRapid, broker: str) -> None:
-    rapid = start_rapid(MISBEHAVE, AMQP_URI=broker)
+    rapid = start_rapid(MISBEHAVE, RAPID_AMQP_URI=broker)
     event = json.dumps({"do": "sleep", "s": LIMIT_S})
 
     done = run_client("amqp_rpc.py", "--timeout", "0.5", rapid.function_name, event, broker)

@@ -56,11 +56,11 @@ def test_ports_are_open_to_this_machine_only(services: Any) -> None:
 
 def test_all_log_in_to_the_broker_as_the_user_that_it_makes(services: Any) -> None:
     broker = services["rabbitmq"]["environment"]
-    for name in ("lambda-server", *FUNCTIONS):
+    for name, prefix in [("lambda-server", ""), *((name, "RAPID_") for name in FUNCTIONS)]:
         environment = services[name]["environment"]
-        assert environment["AMQP_URI"] == "amqp://rabbitmq"
-        assert environment["AMQP_USERNAME"] == broker["RABBITMQ_DEFAULT_USER"]
-        assert environment["AMQP_PASSWORD"] == broker["RABBITMQ_DEFAULT_PASS"]
+        assert environment[f"{prefix}AMQP_URI"] == "amqp://rabbitmq"
+        assert environment[f"{prefix}AMQP_USERNAME"] == broker["RABBITMQ_DEFAULT_USER"]
+        assert environment[f"{prefix}AMQP_PASSWORD"] == broker["RABBITMQ_DEFAULT_PASS"]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

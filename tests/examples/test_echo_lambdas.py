@@ -105,7 +105,7 @@ def test_bash_echoes_byte_for_byte(start_rapid: StartRapid, payload: bytes) -> N
 
 def test_bash_echoes_what_is_no_text(start_rapid: StartRapid) -> None:
     rapid = start_rapid(
-        BOOTSTRAP, "function.handler", LAMBDA_TASK_ROOT=str(BASH), CHECK_PAYLOAD="FALSE"
+        BOOTSTRAP, "function.handler", LAMBDA_TASK_ROOT=str(BASH), RAPID_CHECK_PAYLOAD="FALSE"
     )
     payload = bytes(range(256))
 

@@ -287,7 +287,7 @@ def test_rapid_is_copied_to_where_it_is_mounted_from(manifest: Path) -> None:
     (source,) = init["volumeMounts"]
     (mount,) = [each for each in function["volumeMounts"] if each["mountPath"] == EMULATOR]
 
-    assert variables_of(init) == {"KUBERNETES_INIT_CONTAINER": "TRUE"}
+    assert variables_of(init) == {"KUBERNETES_INIT_CONTAINER": None}
     assert init["image"] == f"lambda-runtime-api-daemon:{setting('metadata', 'version')}"
     assert source["name"] == mount["name"]
     assert Path(source["mountPath"]) / mount["subPath"] == TARGET
@@ -304,7 +304,7 @@ def test_the_function_can_write_to_tmp_as_on_aws(manifest: Path) -> None:
 @each_manifest
 def test_the_brokers_address_comes_from_a_secret_that_the_readme_makes(manifest: Path) -> None:
     (function,) = pod_of(manifest)["spec"]["containers"]
-    secret = variables_of(function)["AMQP_URI"]["secretKeyRef"]
+    secret = variables_of(function)["RAPID_AMQP_URI"]["secretKeyRef"]
     readme = (manifest.parent / "README.md").read_text()
 
     assert "amqp://" not in manifest.read_text()

@@ -31,9 +31,9 @@ def without_scaling(name: str) -> dict[tuple[str, str], Any]:
             fields.pop("replicas", None)
             for container in fields["template"]["spec"]["containers"]:
                 container["env"] = [
-                    each for each in container["env"] if each["name"] != "MAX_CONCURRENCY"
+                    each for each in container["env"] if each["name"] != "RAPID_MAX_CONCURRENCY"
                 ]
-                # As many runtimes as MAX_CONCURRENCY need as much memory.
+                # As many runtimes as RAPID_MAX_CONCURRENCY need as much memory.
                 del container["resources"]
     return kept
 
@@ -77,7 +77,7 @@ def test_without_an_autoscaler_one_pod_runs_many_at_once() -> None:
         name: [
             variable["value"]
             for variable in each["spec"]["template"]["spec"]["containers"][0]["env"]
-            if variable["name"] == "MAX_CONCURRENCY"
+            if variable["name"] == "RAPID_MAX_CONCURRENCY"
         ]
         for (kind, name), each in objects.items()
         if kind == "Deployment" and each["spec"]["replicas"] == 1

@@ -89,7 +89,8 @@ def test_an_own_cluster_has_its_own_registry_and_broker(folder: str) -> None:
     for pod in there.pods:
         assert pod.spec["imagePullSecrets"] == [{"name": "registry"}]
         assert all(each["image"].startswith("registry.example.com/") for each in pod.all_containers)
-        (uri,) = (each for each in pod.containers[0]["env"] if each["name"] == "AMQP_URI")
+        name = {"server": "AMQP_URI", "functions": "RAPID_AMQP_URI"}[folder]
+        (uri,) = (each for each in pod.containers[0]["env"] if each["name"] == name)
         key = uri["valueFrom"]["configMapKeyRef"]["key"]
         data = there.get("ConfigMap", "broker", "lambda").data["data"]
         assert data[key] == f"{data['AMQP_URI']}?cacertfile=/etc/broker/ca.crt"

@@ -44,9 +44,9 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         node,
         Rapid(
             MISBEHAVE,
-            AMQP_URI=node.uri,
+            RAPID_AMQP_URI=node.uri,
             AWS_LAMBDA_FUNCTION_NAME="echo-lambda",
-            MAX_RETRY_ATTEMPTS="0",
+            RAPID_MAX_RETRY_ATTEMPTS="0",
         ) as rapid,
         Server(AMQP_URI=node.uri) as server,
         Prometheus(

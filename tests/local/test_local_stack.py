@@ -18,7 +18,7 @@ from scripts.ports import LOOPBACK, free_ports
 from tests.local.conftest import left_running
 
 _CHECKOUT = Path(__file__).resolve().parent.parent.parent
-_TAKEN_FROM_ENVIRON = ("AMQP_", "BROKER", "LAMBDA_", "PORT")
+_TAKEN_FROM_ENVIRON = ("AMQP_", "BROKER", "LAMBDA_", "PORT", "RAPID_")
 
 
 class Stack:

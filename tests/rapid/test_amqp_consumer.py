@@ -107,7 +107,7 @@ def caller(broker: str) -> Iterator[Caller]:
 
 
 def start(start_rapid: StartRapid, broker: str, runtime: str = ECHO, **environ: Any) -> Rapid:
-    return start_rapid(runtime, AMQP_URI=broker, **environ)
+    return start_rapid(runtime, RAPID_AMQP_URI=broker, **environ)
 
 
 def do(**event: Any) -> bytes:
@@ -314,7 +314,7 @@ def test_calls_wait_in_the_broker_for_an_instance(
 def test_an_instance_takes_no_more_than_it_can_run(
     start_rapid: StartRapid, broker: str, caller: Caller
 ) -> None:
-    rapid = start(start_rapid, broker, MISBEHAVE, MAX_CONCURRENCY="2")
+    rapid = start(start_rapid, broker, MISBEHAVE, RAPID_MAX_CONCURRENCY="2")
     for _ in range(6):
         caller.send(rapid.function_name, do(do="sleep", s=1))
 
@@ -375,7 +375,7 @@ def test_a_call_whose_instance_died_is_run_again_where_that_is_wanted(
     start_rapid: StartRapid, broker: str, caller: Caller
 ) -> None:
     name = unique_name()
-    settings = {"AWS_LAMBDA_FUNCTION_NAME": name, "SYNC_REDELIVERY": "retry"}
+    settings = {"AWS_LAMBDA_FUNCTION_NAME": name, "RAPID_SYNC_REDELIVERY": "retry"}
     first = start(start_rapid, broker, MISBEHAVE, **settings)
     caller.send(name, do(do="sleep", s=1))
     wait_until(lambda: running(first) == 1, "the call to run")
@@ -396,7 +396,9 @@ def running(rapid: Rapid) -> int:
 # --- the queue
 
 
-@pytest.mark.parametrize("settings", [{}, {"AMQP_QUEUE_TYPE": "quorum"}], ids=["classic", "quorum"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"RAPID_AMQP_QUEUE_TYPE": "quorum"}], ids=["classic", "quorum"]
+)
 def test_the_queue_outlives_its_consumer(
     start_rapid: StartRapid, broker: str, caller: Caller, settings: dict[str, str]
 ) -> None:
@@ -409,7 +411,7 @@ def test_the_queue_outlives_its_consumer(
 def test_the_queue_goes_with_its_consumer_where_that_is_wanted(
     start_rapid: StartRapid, broker: str, caller: Caller
 ) -> None:
-    rapid = start(start_rapid, broker, AMQP_QUEUE_EXPIRES="auto-delete")
+    rapid = start(start_rapid, broker, RAPID_AMQP_QUEUE_EXPIRES="auto-delete")
     rapid.stop()
 
     with pytest.raises(pika.exceptions.ChannelClosedByBroker):
@@ -446,7 +448,7 @@ def test_a_deleted_queue_is_declared_again(
 
 
 def test_without_its_broker_a_rapid_serves_http_and_is_not_ready(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(ECHO, ready=False, AMQP_URI="amqp://127.0.0.1:1")
+    rapid = start_rapid(ECHO, ready=False, RAPID_AMQP_URI="amqp://127.0.0.1:1")
 
     assert rapid.invoke(b"1").body == b"1"
     assert rapid.get("/readyz").status == 503
@@ -454,7 +456,7 @@ def test_without_its_broker_a_rapid_serves_http_and_is_not_ready(start_rapid: St
 
 
 def test_the_brokers_password_is_not_logged(start_rapid: StartRapid, broker: str) -> None:
-    rapid = start(start_rapid, broker, LOG_LEVEL="trace")
+    rapid = start(start_rapid, broker, RAPID_LOG_LEVEL="trace")
     rapid.invoke()
     rapid.stop()
 

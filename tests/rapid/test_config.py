@@ -29,6 +29,9 @@ def config(*argv: str, **variables: Any) -> Config:
         ("--runtime-api-address", ":9005", "runtime_api", ("::", 9005)),
         ("--runtime-api-address", "[::1]:9005", "runtime_api", ("::1", 9005)),
         ("--runtime-interface-emulator-address", "0.0.0.0:80", "invoke_api", ("0.0.0.0", 80)),
+        ("--port", "9000", "invoke_api", ("::", 9000)),
+        ("--timeout", "1.5", "timeout_s", 1.5),
+        ("--memory", "128", "memory_mb", 128),
     ],
 )
 @pytest.mark.parametrize("form", ["=", " "], ids=["equals", "space"])
@@ -68,13 +71,45 @@ def test_the_value_of_log_level_is_not_the_command() -> None:
     assert config("--log-level", "error", "/bin/true").command.argv == ("/bin/true",)
 
 
-def test_an_unknown_flag_starts_the_command() -> None:
-    assert config("--unknown", "x").command.argv == ("--unknown", "x")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--prot", "9000", "x"],
+        ["--prot=9000", "x"],
+        ["-"],
+        ["--", "--prot"],
+        ["--port=1", "--prot"],
+    ],
+    ids=" ".join,
+)
+def test_a_word_that_begins_with_a_dash_is_never_a_command(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match="is no flag of rapid") as caught:
+        config(*words)
+
+    assert "\n" not in str(caught.value)
+    assert words == ["-"] or "the nearest flag is --port," in str(caught.value)
+
+
+def test_two_dashes_end_the_flags() -> None:
+    assert config("--port", "1", "--", "/bin/echo", "-n").command.argv == ("/bin/echo", "-n")
+
+
+@pytest.mark.parametrize("flag", ["--port", "--name", "--timeout", "--memory", "--env-file"])
+@pytest.mark.parametrize("rest", [[], ["--log-level=error"]], ids=["last", "before-a-flag"])
+def test_a_flag_without_its_value_says_so(flag: str, rest: list[str]) -> None:
+    with pytest.raises(ConfigError, match=f"^{flag} needs a value"):
+        config(flag, *rest)
 
 
 def test_a_flag_wins_over_its_variable() -> None:
-    made = config("--log-level", "error", "--runtime-api-address", "h:1", LOG_LEVEL="DEBUG",
-                  RUNTIME_API_HOST="other", RUNTIME_API_PORT="2")  # fmt: skip
+    made = config("--port", "1", "--name", "mine", "--timeout", "2", RAPID_PORT="0", PORT="0",
+                  AWS_LAMBDA_FUNCTION_NAME="other", AWS_LAMBDA_FUNCTION_TIMEOUT="3")  # fmt: skip
+
+    assert (made.invoke_api[1], made.function.name, made.timeout_s) == (1, "mine", 2.0)
+    assert made.environ["AWS_LAMBDA_FUNCTION_NAME"] == "mine"
+
+    made = config("--log-level", "error", "--runtime-api-address", "h:1", RAPID_LOG_LEVEL="DEBUG",
+                  RAPID_RUNTIME_API_HOST="other", RAPID_RUNTIME_API_PORT="2")  # fmt: skip
 
     assert (made.log_level, made.runtime_api) == ("ERROR", ("h", 1))
 
@@ -189,35 +224,35 @@ def test_a_setting_has_its_default(field: str) -> None:
         ("AWS_LAMBDA_FUNCTION_TIMEOUT", "1.5", "timeout_s", 1.5),
         ("AWS_LAMBDA_FUNCTION_TIMEOUT", "7", "drain_timeout_s", 7.0),
         ("AWS_LAMBDA_FUNCTION_IDLETIMEOUT", "60", "idle_timeout_s", 60.0),
-        ("INIT_TIMEOUT", "2", "init_timeout_s", 2.0),
-        ("INVOKE_QUEUE_TIMEOUT", "0", "queue_timeout_s", 0.0),
-        ("DRAIN_TIMEOUT", "5", "drain_timeout_s", 5.0),
-        ("MAX_CONCURRENCY", "64", "max_concurrency", 64),
+        ("RAPID_INIT_TIMEOUT", "2", "init_timeout_s", 2.0),
+        ("RAPID_INVOKE_QUEUE_TIMEOUT", "0", "queue_timeout_s", 0.0),
+        ("RAPID_DRAIN_TIMEOUT", "5", "drain_timeout_s", 5.0),
+        ("RAPID_MAX_CONCURRENCY", "64", "max_concurrency", 64),
         ("AWS_LAMBDA_MAX_CONCURRENCY", "1", "is_multi_concurrency", True),
         ("AWS_LAMBDA_MAX_CONCURRENCY", "8", "runtime_concurrency", 8),
-        ("EAGER_INIT", "false", "has_eager_init", False),
-        ("ANY_FUNCTION_NAME", "FALSE", "accepts_any_name", False),
-        ("CHECK_PAYLOAD", "0", "checks_payload", False),
-        ("PRINT_REPORTS", "TRUE", "prints_reports", True),
+        ("RAPID_EAGER_INIT", "false", "has_eager_init", False),
+        ("RAPID_ANY_FUNCTION_NAME", "FALSE", "accepts_any_name", False),
+        ("RAPID_CHECK_PAYLOAD", "0", "checks_payload", False),
+        ("RAPID_PRINT_REPORTS", "TRUE", "prints_reports", True),
         ("AWS_LAMBDA_LOG_FORMAT", "JSON", "logs_json", True),
         ("AWS_LAMBDA_LOG_LEVEL", "trace", "application_log_level", "TRACE"),
         ("AWS_LAMBDA_SYSTEM_LOG_LEVEL", "WARN", "system_log_level", "WARN"),
-        ("ENABLE_OPENFAAS", "true", "has_openfaas", True),
+        ("RAPID_ENABLE_OPENFAAS", "true", "has_openfaas", True),
         ("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start", "is_snap_start", True),
-        ("INVOKE_API_HOST", "127.0.0.1", "invoke_api", ("127.0.0.1", 8080)),
-        ("PORT", "80", "invoke_api", ("::", 80)),
-        ("INVOKE_API_HOST", "[::1]", "invoke_api", ("::1", 8080)),
-        ("RUNTIME_API_HOST", "::1", "runtime_api", ("::1", 9001)),
-        ("RUNTIME_API_HOST", "0.0.0.0", "runtime_api", ("0.0.0.0", 9001)),
-        ("RUNTIME_API_PORT", "0", "runtime_api", ("127.0.0.1", 0)),
-        ("RUNTIME_API_PORT", "9001", "takes_any_runtime_port", False),
-        ("EXTENSIONS_DIR", "/ext", "extensions_dir", Path("/ext")),
-        ("AMQP_QUEUE_TYPE", "quorum", "queue_type", "quorum"),
-        ("AMQP_QUEUE_EXPIRES", "60", "queue_expires_s", 60.0),
-        ("AMQP_QUEUE_EXPIRES", "auto-delete", "queue_expires_s", None),
-        ("SYNC_REDELIVERY", "retry", "reruns_redelivered", True),
-        ("LOG_LEVEL", "warn", "log_level", "WARN"),
-        ("USE_STRUCTURED_LOGGING", "true", "logs_structured", True),
+        ("RAPID_INVOKE_API_HOST", "127.0.0.1", "invoke_api", ("127.0.0.1", 8080)),
+        ("RAPID_PORT", "80", "invoke_api", ("::", 80)),
+        ("RAPID_INVOKE_API_HOST", "[::1]", "invoke_api", ("::1", 8080)),
+        ("RAPID_RUNTIME_API_HOST", "::1", "runtime_api", ("::1", 9001)),
+        ("RAPID_RUNTIME_API_HOST", "0.0.0.0", "runtime_api", ("0.0.0.0", 9001)),
+        ("RAPID_RUNTIME_API_PORT", "0", "runtime_api", ("127.0.0.1", 0)),
+        ("RAPID_RUNTIME_API_PORT", "9001", "takes_any_runtime_port", False),
+        ("RAPID_EXTENSIONS_DIR", "/ext", "extensions_dir", Path("/ext")),
+        ("RAPID_AMQP_QUEUE_TYPE", "quorum", "queue_type", "quorum"),
+        ("RAPID_AMQP_QUEUE_EXPIRES", "60", "queue_expires_s", 60.0),
+        ("RAPID_AMQP_QUEUE_EXPIRES", "auto-delete", "queue_expires_s", None),
+        ("RAPID_SYNC_REDELIVERY", "retry", "reruns_redelivered", True),
+        ("RAPID_LOG_LEVEL", "warn", "log_level", "WARN"),
+        ("RAPID_USE_STRUCTURED_LOGGING", "true", "logs_structured", True),
     ],
 )
 def test_a_variable_sets_its_setting(
@@ -235,6 +270,10 @@ def test_a_variable_sets_its_setting(
         pytest.param(["--runtime-api-address=h:x"], {}, "--runtime-api-address is", id="no-number"),
         pytest.param(["--runtime-api-address=h:70000"], {}, "--runtime-api-address is", id="70000"),
         pytest.param(["--runtime-api-address=h:²"], {}, "--runtime-api-address is", id="no-ascii"),
+        pytest.param(["--port", "http"], {}, "--port is 'http'", id="--port"),
+        pytest.param(["--name", "a b"], {}, "--name is 'a b'", id="--name"),
+        pytest.param(["--timeout", "3s"], {}, "--timeout is '3s'", id="--timeout"),
+        pytest.param(["--memory", "1GB"], {}, "--memory is '1GB'", id="--memory"),
         *(
             pytest.param([], {name: value}, name, id=f"{name}={value}")
             for name, value in [
@@ -252,27 +291,27 @@ def test_a_variable_sets_its_setting(
                 ("AWS_LAMBDA_FUNCTION_NAME", "f:v1"),
                 ("AWS_LAMBDA_FUNCTION_NAME", "f.events"),
                 ("AWS_LAMBDA_FUNCTION_NAME", "arn:aws:lambda:us-east-1:123456789012:function:f"),
-                ("INIT_TIMEOUT", "never"),
-                ("INVOKE_QUEUE_TIMEOUT", "-1"),
-                ("DRAIN_TIMEOUT", "nan"),
-                ("MAX_CONCURRENCY", "0"),
-                ("MAX_CONCURRENCY", "many"),
-                ("EAGER_INIT", "perhaps"),
-                ("ANY_FUNCTION_NAME", "perhaps"),
-                ("CHECK_PAYLOAD", "perhaps"),
-                ("PRINT_REPORTS", "perhaps"),
-                ("ENABLE_OPENFAAS", "perhaps"),
-                ("DUMMY_CREDENTIALS", "perhaps"),
-                ("USE_STRUCTURED_LOGGING", "perhaps"),
-                ("PORT", "http"),
-                ("PORT", "65536"),
-                ("RUNTIME_API_PORT", "-1"),
-                ("LOG_LEVEL", "loud"),
-                ("AMQP_URI", "http://h"),
-                ("AMQP_QUEUE_TYPE", "stream"),
-                ("AMQP_QUEUE_EXPIRES", "soon"),
-                ("AMQP_QUEUE_EXPIRES", "0"),
-                ("SYNC_REDELIVERY", "perhaps"),
+                ("RAPID_INIT_TIMEOUT", "never"),
+                ("RAPID_INVOKE_QUEUE_TIMEOUT", "-1"),
+                ("RAPID_DRAIN_TIMEOUT", "nan"),
+                ("RAPID_MAX_CONCURRENCY", "0"),
+                ("RAPID_MAX_CONCURRENCY", "many"),
+                ("RAPID_EAGER_INIT", "perhaps"),
+                ("RAPID_ANY_FUNCTION_NAME", "perhaps"),
+                ("RAPID_CHECK_PAYLOAD", "perhaps"),
+                ("RAPID_PRINT_REPORTS", "perhaps"),
+                ("RAPID_ENABLE_OPENFAAS", "perhaps"),
+                ("RAPID_DUMMY_CREDENTIALS", "perhaps"),
+                ("RAPID_USE_STRUCTURED_LOGGING", "perhaps"),
+                ("RAPID_PORT", "http"),
+                ("RAPID_PORT", "65536"),
+                ("RAPID_RUNTIME_API_PORT", "-1"),
+                ("RAPID_LOG_LEVEL", "loud"),
+                ("RAPID_AMQP_URI", "http://h"),
+                ("RAPID_AMQP_QUEUE_TYPE", "stream"),
+                ("RAPID_AMQP_QUEUE_EXPIRES", "soon"),
+                ("RAPID_AMQP_QUEUE_EXPIRES", "0"),
+                ("RAPID_SYNC_REDELIVERY", "perhaps"),
             ]
         ),
     ],
@@ -288,7 +327,7 @@ def test_a_wrong_setting_is_refused_by_its_name(
 
 
 def test_slots_are_runtimes_times_what_each_takes() -> None:
-    assert config(MAX_CONCURRENCY="3", AWS_LAMBDA_MAX_CONCURRENCY="4").slots == 12
+    assert config(RAPID_MAX_CONCURRENCY="3", AWS_LAMBDA_MAX_CONCURRENCY="4").slots == 12
 
 
 # --- the function's name
@@ -336,9 +375,9 @@ def test_the_containers_variables_pass() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "AMQP_URI",
-        "AMQP_USERNAME",
-        "AMQP_PASSWORD",
+        "RAPID_AMQP_URI",
+        "RAPID_AMQP_USERNAME",
+        "RAPID_AMQP_PASSWORD",
         "PWD",
         "OLDPWD",
         "TERM",
@@ -348,7 +387,7 @@ def test_the_containers_variables_pass() -> None:
     ],
 )
 def test_what_describes_us_is_hidden_from_the_function(name: str) -> None:
-    value = "amqp://u:p@h" if name == "AMQP_URI" else "x"
+    value = "amqp://u:p@h" if name == "RAPID_AMQP_URI" else "x"
 
     assert name not in config(**{name: value}).runtime_environ(0, "h:1")
 
@@ -410,8 +449,8 @@ def test_without_a_handler_there_is_no_handler_variable() -> None:
 
 def test_dummy_credentials_are_given_only_when_asked_for() -> None:
     plain = config().environ
-    asked = config(DUMMY_CREDENTIALS="true").environ
-    own = config(DUMMY_CREDENTIALS="true", AWS_ACCESS_KEY_ID="mine").environ
+    asked = config(RAPID_DUMMY_CREDENTIALS="true").environ
+    own = config(RAPID_DUMMY_CREDENTIALS="true", AWS_ACCESS_KEY_ID="mine").environ
 
     assert "AWS_ACCESS_KEY_ID" not in plain
     assert asked["AWS_SECRET_ACCESS_KEY"] == "dummy"
@@ -431,7 +470,7 @@ def test_dummy_credentials_are_given_only_when_asked_for() -> None:
         "_HANDLER",
         "_AWS_XRAY_DAEMON_PORT",
         "_ANYTHING",
-        "AMQP_PASSWORD",
+        "RAPID_AMQP_PASSWORD",
     ],
 )
 def test_what_is_not_for_extensions_is_hidden_from_them(name: str) -> None:
@@ -460,7 +499,7 @@ def test_the_help_names_every_flag() -> None:
 
 
 def test_reading_the_settings_does_not_change_the_environment() -> None:
-    variables = {"AMQP_URI": "amqp://u:p@h", "PATH": sys.prefix}
+    variables = {"RAPID_AMQP_URI": "amqp://u:p@h", "PATH": sys.prefix}
     before = dict(variables)
 
     Config.from_environ(["/bin/true"], variables)

@@ -80,7 +80,7 @@ def test_a_runtime_of_several_at_once_is_one_process(start_rapid: StartRapid) ->
 
 
 def test_several_environments_are_several_processes(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(MISBEHAVE, MAX_CONCURRENCY="3")
+    rapid = start_rapid(MISBEHAVE, RAPID_MAX_CONCURRENCY="3")
     with ThreadPoolExecutor(3) as pool:
         for sleeping in [pool.submit(rapid.do, do="sleep", s=0.3) for _ in range(3)]:
             assert sleeping.result().status == 200
@@ -179,7 +179,7 @@ def test_what_an_orphan_started_dies_with_the_environment(misbehave: Rapid) -> N
 def test_orphans_of_one_environment_are_not_killed_with_another(
     start_rapid: StartRapid, pool: ThreadPoolExecutor
 ) -> None:
-    rapid = start_rapid(MISBEHAVE, MAX_CONCURRENCY="2")
+    rapid = start_rapid(MISBEHAVE, RAPID_MAX_CONCURRENCY="2")
     busy = pool.submit(rapid.do, do="sleep", s=0.5)
     wait_until(lambda: running_now(rapid) == 1, "the call to run")
     orphan = rapid.do(do="spawn_orphan").json()  # in the second environment
@@ -218,7 +218,7 @@ def test_an_init_that_fails_twice_is_the_callers_failure(
         MISBEHAVE,
         ready=False,
         MISBEHAVE_INIT=init,
-        INIT_TIMEOUT=limit_s,
+        RAPID_INIT_TIMEOUT=limit_s,
         AWS_LAMBDA_FUNCTION_TIMEOUT=limit_s,
     )
 
@@ -260,7 +260,7 @@ def test_an_init_over_its_time_is_done_again_under_the_functions(
         MISBEHAVE,
         ready=False,
         MISBEHAVE_INIT="sleep:0.6",
-        INIT_TIMEOUT="0.2",
+        RAPID_INIT_TIMEOUT="0.2",
         AWS_LAMBDA_FUNCTION_TIMEOUT="10",
     )
 
@@ -268,7 +268,7 @@ def test_an_init_over_its_time_is_done_again_under_the_functions(
 
 
 def test_a_slow_init_holds_its_caller_up_and_no_longer(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(ECHO, ready=False, EAGER_INIT="false")
+    rapid = start_rapid(ECHO, ready=False, RAPID_EAGER_INIT="false")
 
     assert rapid.descendants() == []
     assert rapid.invoke(b"1").body == b"1"
@@ -346,7 +346,7 @@ def log_tail(rapid: Rapid, **event: Any) -> bytes:
 
 
 def test_reports_are_printed_when_asked_for(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(ECHO, PRINT_REPORTS="true")
+    rapid = start_rapid(ECHO, RAPID_PRINT_REPORTS="true")
     for _ in range(2):
         rapid.invoke()
     wait_until(lambda: rapid.stdout.count(b"\nREPORT ") == 2, "two reports")
@@ -383,7 +383,7 @@ def install(tmp_path: Path) -> Install:
             (folder / name).write_bytes(RECORDER_EXTENSION.read_bytes())
             (folder / name).chmod(0o755)
         return {
-            "EXTENSIONS_DIR": str(folder),
+            "RAPID_EXTENSIONS_DIR": str(folder),
             "RECORDER_FILE": str(tmp_path / "record"),
             "RECORDER_EVENTS": events,
             "RECORDER_DO": do,
@@ -452,7 +452,7 @@ def test_the_runtime_starts_after_every_extension_has_registered(
     start_rapid: StartRapid, install: Install
 ) -> None:
     settings = install("one", do="no-register")
-    rapid = start_rapid(ECHO, ready=False, INIT_TIMEOUT="1", **settings)
+    rapid = start_rapid(ECHO, ready=False, RAPID_INIT_TIMEOUT="1", **settings)
     record = Record(settings)
     wait_until(record.lines, "the extension's start")
 
@@ -495,7 +495,7 @@ def test_a_file_among_the_extensions_that_is_not_executable_is_a_launch_error(
     start_rapid: StartRapid, install: Install, name: str
 ) -> None:
     settings = install("one")
-    file = Path(settings["EXTENSIONS_DIR"]) / name
+    file = Path(settings["RAPID_EXTENSIONS_DIR"]) / name
     file.write_text("not a program")
     rapid = start_rapid(ECHO, ready=False, **settings)
 
@@ -509,7 +509,7 @@ def test_a_folder_among_the_extensions_is_skipped(
     start_rapid: StartRapid, install: Install
 ) -> None:
     settings = install("one")
-    (Path(settings["EXTENSIONS_DIR"]) / "lib").mkdir()
+    (Path(settings["RAPID_EXTENSIONS_DIR"]) / "lib").mkdir()
     rapid = start_rapid(ECHO, **settings)
 
     assert rapid.invoke(b"1").body == b"1"
@@ -599,7 +599,7 @@ def test_a_stop_lets_a_running_call_end(misbehave: Rapid, pool: ThreadPoolExecut
 def test_a_stop_ends_a_call_that_outlives_the_drain(
     start_rapid: StartRapid, pool: ThreadPoolExecutor
 ) -> None:
-    rapid = start_rapid(MISBEHAVE, DRAIN_TIMEOUT="0.2")
+    rapid = start_rapid(MISBEHAVE, RAPID_DRAIN_TIMEOUT="0.2")
     running = pool.submit(rapid.do, do="sleep", s=60)
     wait_until(lambda: running_now(rapid) == 1, "the call to run")
 

@@ -45,7 +45,7 @@ def test_a_failing_event_is_tried_three_times_with_growing_delays(
 
 
 def test_what_waits_is_done_before_a_stop(start_rapid: StartRapid, chronicle: Chronicle) -> None:
-    settings = {**chronicle.environ, "EVENT_RETRY_DELAYS": "3600"}
+    settings = {**chronicle.environ, "RAPID_EVENT_RETRY_DELAYS": "3600"}
     rapid = start_rapid(CHRONICLE, **settings)
     send(rapid, {"fail_until": 2})
     send(rapid, {"n": 1})
@@ -57,7 +57,7 @@ def test_what_waits_is_done_before_a_stop(start_rapid: StartRapid, chronicle: Ch
 
 
 def test_what_is_not_done_in_time_is_told(start_rapid: StartRapid, chronicle: Chronicle) -> None:
-    rapid = start_rapid(CHRONICLE, DRAIN_TIMEOUT="0.1", **chronicle.environ)
+    rapid = start_rapid(CHRONICLE, RAPID_DRAIN_TIMEOUT="0.1", **chronicle.environ)
     send(rapid, chronicle.held)
     send(rapid, {"n": 1})
     chronicle.wait_for(1)
@@ -86,7 +86,9 @@ def test_a_second_signal_waits_for_no_destination(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
-        rapid = start_rapid(CHRONICLE, ON_FAILURE=url, MAX_RETRY_ATTEMPTS="0", **chronicle.environ)
+        rapid = start_rapid(
+            CHRONICLE, RAPID_ON_FAILURE=url, RAPID_MAX_RETRY_ATTEMPTS="0", **chronicle.environ
+        )
         send(rapid, {"fail": True})
         rapid.wait_for_log("event given up")
         rapid.signal(signal.SIGTERM)
@@ -103,7 +105,7 @@ def test_a_stop_has_one_time_for_calls_and_events(
 ) -> None:
     drain_s = 4.0
     rapid = start_rapid(
-        CHRONICLE, DRAIN_TIMEOUT=str(drain_s), MAX_CONCURRENCY="2", **chronicle.environ
+        CHRONICLE, RAPID_DRAIN_TIMEOUT=str(drain_s), RAPID_MAX_CONCURRENCY="2", **chronicle.environ
     )
     send(rapid, chronicle.held)
     with ThreadPoolExecutor(1) as pool:
@@ -125,23 +127,23 @@ def losses(rapid: Rapid) -> list[str]:
 
 @pytest.mark.parametrize("destination", ["queue:x", "function:x", "exchange:x"])
 def test_a_destination_that_needs_a_broker_is_one_line(destination: str) -> None:
-    done = run_rapid(CHRONICLE, ON_FAILURE=destination)
+    done = run_rapid(CHRONICLE, RAPID_ON_FAILURE=destination)
 
     assert done.returncode == 2
-    assert done.stderr.startswith("rapid: ON_FAILURE needs a broker (AMQP_URI)")
+    assert done.stderr.startswith("rapid: RAPID_ON_FAILURE needs a broker (RAPID_AMQP_URI)")
     assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("MAX_RETRY_ATTEMPTS", "3"),
-        ("MAXIMUM_EVENT_AGE", "59"),
-        ("EVENT_RETRY_DELAYS", "60,x"),
-        ("EVENT_RETRY_DELAYS", "60,,120"),
-        ("EVENT_BACKOFF", "1"),
-        ("EVENT_BACKOFF", "300,1"),
-        ("AMQP_EVENT_QUEUE_TYPE", "stream"),
+        ("RAPID_MAX_RETRY_ATTEMPTS", "3"),
+        ("RAPID_MAXIMUM_EVENT_AGE", "59"),
+        ("RAPID_EVENT_RETRY_DELAYS", "60,x"),
+        ("RAPID_EVENT_RETRY_DELAYS", "60,,120"),
+        ("RAPID_EVENT_BACKOFF", "1"),
+        ("RAPID_EVENT_BACKOFF", "300,1"),
+        ("RAPID_AMQP_EVENT_QUEUE_TYPE", "stream"),
     ],
 )
 def test_a_wrong_setting_is_one_line(name: str, value: str) -> None:

@@ -178,7 +178,7 @@ def test_a_dead_letter_has_the_functions_own_message(outcome: Outcome, message: 
     ],
 )
 def test_a_destination_is_read(text: str, destination: object) -> None:
-    assert parse_destination("ON_SUCCESS", text, OWN) == destination
+    assert parse_destination("RAPID_ON_SUCCESS", text, OWN) == destination
 
 
 @pytest.mark.parametrize(
@@ -197,8 +197,8 @@ def test_a_destination_is_read(text: str, destination: object) -> None:
 )
 def test_a_wrong_destination_is_one_line_without_its_secrets(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_destination("ON_SUCCESS", text, OWN)
+        parse_destination("RAPID_ON_SUCCESS", text, OWN)
 
     assert message in str(caught.value)
-    assert str(caught.value).startswith("ON_SUCCESS")
+    assert str(caught.value).startswith("RAPID_ON_SUCCESS")
     assert "secret" not in str(caught.value)

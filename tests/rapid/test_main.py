@@ -31,16 +31,20 @@ def test_the_version_is_printed() -> None:
     ("argv", "environ", "start"),
     [
         (["--log-level", "loud"], {}, "rapid: --log-level is 'loud'; expected one of "),
-        ([], {"PORT": "http"}, "rapid: PORT is 'http'; expected "),
-        ([], {"AMQP_URI": "http://u:secret@h"}, "rapid: AMQP_URI has scheme 'http'"),
-        ([], {"AMQP_URI": "amqp://h?heartbeat=x"}, "rapid: AMQP_URI has a wrong option"),
+        ([], {"RAPID_PORT": "http"}, "rapid: RAPID_PORT is 'http'; expected "),
+        ([], {"RAPID_AMQP_URI": "http://u:secret@h"}, "rapid: RAPID_AMQP_URI has scheme 'http'"),
+        (
+            [],
+            {"RAPID_AMQP_URI": "amqp://h?heartbeat=x"},
+            "rapid: RAPID_AMQP_URI has a wrong option",
+        ),
     ],
     ids=["flag", "variable", "uri", "uri-option"],
 )
 def test_a_wrong_setting_is_one_line_and_code_2(
     argv: list[str], environ: dict[str, str], start: str
 ) -> None:
-    done = run_rapid(*argv, **{"PORT": "0", "RUNTIME_API_PORT": "0", **environ})
+    done = run_rapid(*argv, **{"RAPID_PORT": "0", "RAPID_RUNTIME_API_PORT": "0", **environ})
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(start)
@@ -48,12 +52,16 @@ def test_a_wrong_setting_is_one_line_and_code_2(
     assert "secret" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["PORT", "RUNTIME_API_PORT"])
+@pytest.mark.parametrize("name", ["RAPID_PORT", "RAPID_RUNTIME_API_PORT"])
 def test_a_taken_port_is_one_line_and_code_1(name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = {"PORT": "0", "RUNTIME_API_PORT": "0", name: str(taken.getsockname()[1])}
+        ports = {
+            "RAPID_PORT": "0",
+            "RAPID_RUNTIME_API_PORT": "0",
+            name: str(taken.getsockname()[1]),
+        }
 
-        done = run_rapid(INVOKE_API_HOST="127.0.0.1", **ports)
+        done = run_rapid(RAPID_INVOKE_API_HOST="127.0.0.1", **ports)
 
     assert done.returncode == 1
     assert done.stderr.startswith("rapid: cannot listen on ")
@@ -62,7 +70,7 @@ def test_a_taken_port_is_one_line_and_code_1(name: str) -> None:
 
 
 def test_log_lines_are_json_when_asked_for(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(ECHO, USE_STRUCTURED_LOGGING="true")
+    rapid = start_rapid(ECHO, RAPID_USE_STRUCTURED_LOGGING="true")
     rapid.wait_for_log("environment ready")
 
     lines = [json.loads(line) for line in rapid.stderr.splitlines()]
@@ -72,7 +80,7 @@ def test_log_lines_are_json_when_asked_for(start_rapid: StartRapid) -> None:
 
 
 def test_a_quiet_level_leaves_standard_error_empty(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(ECHO, LOG_LEVEL="error")
+    rapid = start_rapid(ECHO, RAPID_LOG_LEVEL="error")
     rapid.invoke()
 
     assert rapid.stop() == 0
@@ -80,7 +88,7 @@ def test_a_quiet_level_leaves_standard_error_empty(start_rapid: StartRapid) -> N
 
 
 def test_a_payload_is_not_logged_at_any_level(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(ECHO, LOG_LEVEL="trace")
+    rapid = start_rapid(ECHO, RAPID_LOG_LEVEL="trace")
     rapid.invoke(b'"a secret"', X_Amz_Client_Context="eyJzIjoiYSBzZWNyZXQifQ==")
 
     rapid.stop()

@@ -743,7 +743,7 @@ def test_a_relayed_request_id_is_free_again_after_its_answer(start_rapid: StartR
 
 
 def test_each_environment_has_an_address_of_its_own(start_rapid: StartRapid) -> None:
-    with staged(start_rapid, MAX_CONCURRENCY="2") as stage:
+    with staged(start_rapid, RAPID_MAX_CONCURRENCY="2") as stage:
         parked = stage.next_in_background()
         stage.rapid.wait_ready()
         first = stage.call(b"1")

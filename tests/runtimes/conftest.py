@@ -82,12 +82,12 @@ def _open(
     folder = FUNCTIONS / row.folder if row.recipe is None else built(row.recipe)
     environ = {
         "AWS_LAMBDA_FUNCTION_TIMEOUT": str(TIMEOUT_S),
-        "INIT_TIMEOUT": str(INIT_TIMEOUT_S),
+        "RAPID_INIT_TIMEOUT": str(INIT_TIMEOUT_S),
         "PYTHONPATH": str(ROOT),  # for rapid itself, which runs in the function's folder
         **environ,
     }
     if broker_uri is not None:
-        environ["AMQP_URI"] = broker_uri
+        environ["RAPID_AMQP_URI"] = broker_uri
     command = [word.format(folder=folder) for word in row.command]
     rapid = Rapid(*command, flags=(), ready=ready, **environ)
     rapid.cwd = folder

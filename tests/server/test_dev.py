@@ -69,7 +69,7 @@ def test_functions_are_read(file: Path) -> None:
                 "X": "1",
                 "AWS_LAMBDA_FUNCTION_TIMEOUT": "2.5",
                 "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
-                "MAX_CONCURRENCY": "3",
+                "RAPID_MAX_CONCURRENCY": "3",
                 "AWS_LAMBDA_FUNCTION_HANDLER": "b.handler",
             },
             event='{"name": "ä \'b\'", "list": [1, 2.5, true]}',
@@ -255,7 +255,7 @@ def test_a_rapid_that_is_lost_ends_no_other(file: Path) -> None:
 
 def test_settings_that_no_rapid_takes_end_the_run(file: Path) -> None:
     file.write_text(f"[functions.one]\ncommand=['{ECHO}']")
-    with dev(file, free_ports(1)[0], LOG_LEVEL="loud") as program:
+    with dev(file, free_ports(1)[0], RAPID_LOG_LEVEL="loud") as program:
         assert program.wait_exit() == 1
 
     assert program.log[-1].startswith("Error: one: rapid ended with exit code 2")

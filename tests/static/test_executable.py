@@ -60,9 +60,9 @@ class Started(Program):
         super().__init__("rapid", [str(word) for word in command], {})
         self._environ = {
             "TEST_PROCESS_MARK": self._mark,
-            "INVOKE_API_HOST": LOOPBACK,
-            "PORT": str(self.port),
-            "RUNTIME_API_PORT": str(runtime_api_port),
+            "RAPID_INVOKE_API_HOST": LOOPBACK,
+            "RAPID_PORT": str(self.port),
+            "RAPID_RUNTIME_API_PORT": str(runtime_api_port),
             **environ,
         }
 
@@ -139,7 +139,7 @@ def test_a_broker_that_is_not_there_is_looked_for_from_an_empty_root(empty_root:
     """All of pika is there, and resolving a name without a resolver's file fails in good order."""
     uri = f"amqp://127.0.0.1:{free_ports(1)[0]}"
     command = (*IN_EMPTY_ROOT, empty_root, "/rapid", "/bootstrap")
-    with Started(*command, AMQP_URI=uri, EAGER_INIT="FALSE") as rapid:
+    with Started(*command, RAPID_AMQP_URI=uri, RAPID_EAGER_INIT="FALSE") as rapid:
         line = rapid.wait_for_log("broker")
         with Client(rapid.port) as client:
             assert client.get("/readyz").body != b""
@@ -223,7 +223,9 @@ def test_the_brokers_password_is_hidden_from_its_user(executable: Path) -> None:
         pytest.skip("to run as another user, one has to be root")
     as_nobody = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     uri = f"amqp://user:secret@127.0.0.1:{free_ports(1)[0]}"
-    with Started(*as_nobody, executable, BASH_ECHO, AMQP_URI=uri, PATH=os.environ["PATH"]) as rapid:
+    with Started(
+        *as_nobody, executable, BASH_ECHO, RAPID_AMQP_URI=uri, PATH=os.environ["PATH"]
+    ) as rapid:
         environ = f"/proc/{rapid.pid}/environ"
         as_root = Path(environ).read_bytes()
         seen = subprocess.run([*as_nobody, "cat", environ], capture_output=True, check=False)
@@ -260,9 +262,11 @@ def test_sigterm_is_a_clean_stop(executable: Path) -> None:
 def test_an_exit_while_threads_start_is_no_crash(executable: Path) -> None:
     """The Runtime API's thread has only just been started when the other port is found taken."""
     with socket.create_server((LOOPBACK, 0)) as taken:
-        ports = {"PORT": str(taken.getsockname()[1]), "RUNTIME_API_PORT": "0"}
+        ports = {"RAPID_PORT": str(taken.getsockname()[1]), "RAPID_RUNTIME_API_PORT": "0"}
 
-        codes = {run(executable, INVOKE_API_HOST=LOOPBACK, **ports).returncode for _ in range(20)}
+        codes = {
+            run(executable, RAPID_INVOKE_API_HOST=LOOPBACK, **ports).returncode for _ in range(20)
+        }
 
     assert codes == {1}
 

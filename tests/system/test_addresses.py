@@ -60,6 +60,11 @@ def answers(host: str, port: int) -> bool:
         connection.close()
 
 
+each_program = pytest.mark.parametrize(
+    ("command", "prefix"), [((*RAPID, ECHO), "RAPID_"), (SERVER, "")], ids=["rapid", "server"]
+)
+
+
 @pytest.mark.parametrize(
     ("host", "reached"),
     [
@@ -71,13 +76,13 @@ def answers(host: str, port: int) -> bool:
         pytest.param("[::1]", {IPV6}, id="ipv6-in-brackets"),
     ],
 )
-@pytest.mark.parametrize("command", [(*RAPID, ECHO), SERVER], ids=["rapid", "server"])
+@each_program
 def test_the_lambda_api_is_served_over(
-    command: tuple[str, ...], host: str, reached: set[str]
+    command: tuple[str, ...], prefix: str, host: str, reached: set[str]
 ) -> None:
     port, runtime_api_port = free_ports(2)
-    settings = {"INVOKE_API_HOST": host, "PORT": str(port), "EXTENSIONS_DIR": "/nonexistent"}
-    with running(*command, **settings, RUNTIME_API_PORT=str(runtime_api_port)) as program:
+    settings = {f"{prefix}INVOKE_API_HOST": host, f"{prefix}PORT": str(port)}
+    with running(*command, **settings, RAPID_RUNTIME_API_PORT=str(runtime_api_port)) as program:
         wait_until(
             lambda: program.exit_code is not None or any(answers(host, port) for host in reached),
             "the program to serve",
@@ -86,10 +91,10 @@ def test_the_lambda_api_is_served_over(
         assert {host for host in (IPV4, IPV6) if answers(host, port)} == reached
 
 
-@pytest.mark.parametrize("command", [(*RAPID, ECHO), SERVER], ids=["rapid", "server"])
-def test_a_machine_without_ipv6_is_served_over_ipv4(command: tuple[str, ...]) -> None:
+@each_program
+def test_a_machine_without_ipv6_is_served_over_ipv4(command: tuple[str, ...], prefix: str) -> None:
     port, runtime_api_port = free_ports(2)
-    settings = {"PORT": str(port), "RUNTIME_API_PORT": str(runtime_api_port)}
+    settings = {f"{prefix}PORT": str(port), "RAPID_RUNTIME_API_PORT": str(runtime_api_port)}
     with running(*WITHOUT_IPV6, *command, **settings) as program:
         wait_until(
             lambda: program.exit_code is not None or answers(IPV4, port), "the program to serve"
@@ -108,7 +113,7 @@ def test_a_machine_without_ipv6_is_served_over_ipv4(command: tuple[str, ...]) ->
     ids=["curl", "awslambdaric"],
 )
 def test_a_runtime_reaches_the_runtime_api(command: tuple[str, ...], host: str, told: str) -> None:
-    with Rapid(*command, RUNTIME_API_HOST=host) as rapid:
+    with Rapid(*command, RAPID_RUNTIME_API_HOST=host) as rapid:
         (runtime, *_) = rapid.descendants()
         environ = Path(f"/proc/{runtime}/environ").read_bytes().split(b"\0")
 
@@ -124,11 +129,11 @@ def test_every_client_of_ours_goes_over_ipv6() -> None:
         running(
             *RAPID,
             ECHO,
-            INVOKE_API_HOST=IPV6,
-            PORT=str(rapid_port),
-            RUNTIME_API_PORT="0",
-            EXTENSIONS_DIR="/nonexistent",
-            ON_SUCCESS=f"http://[{IPV6}]:{record_port}/records",
+            RAPID_INVOKE_API_HOST=IPV6,
+            RAPID_PORT=str(rapid_port),
+            RAPID_RUNTIME_API_PORT="0",
+            RAPID_EXTENSIONS_DIR="/nonexistent",
+            RAPID_ON_SUCCESS=f"http://[{IPV6}]:{record_port}/records",
         ),
         running(
             *SERVER,
@@ -173,7 +178,11 @@ ELSEWHERE = Address("127.0.0.9", 9001)
 
 
 def test_a_second_rapid_takes_a_free_port_for_the_runtime_api() -> None:
-    settings = {"PORT": "0", "INVOKE_API_HOST": IPV4, "RUNTIME_API_HOST": ELSEWHERE.host}
+    settings = {
+        "RAPID_PORT": "0",
+        "RAPID_INVOKE_API_HOST": IPV4,
+        "RAPID_RUNTIME_API_HOST": ELSEWHERE.host,
+    }
     with running(*RAPID, ECHO, **settings) as first:
         first.wait_for_log("environment ready")
         with running(*RAPID, ECHO, **settings) as second:
@@ -187,7 +196,7 @@ def test_a_second_rapid_takes_a_free_port_for_the_runtime_api() -> None:
 @pytest.mark.parametrize(
     ("flags", "settings"),
     [
-        ([], {"RUNTIME_API_HOST": ELSEWHERE.host, "RUNTIME_API_PORT": "9001"}),
+        ([], {"RAPID_RUNTIME_API_HOST": ELSEWHERE.host, "RAPID_RUNTIME_API_PORT": "9001"}),
         (["--runtime-api-address", str(ELSEWHERE)], {}),
     ],
     ids=["setting", "flag"],
@@ -198,7 +207,7 @@ def test_a_runtime_api_port_that_was_asked_for_must_be_had(
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # another test has it: it is taken all the same
             stack.enter_context(socket.create_server(ELSEWHERE))
-        program = stack.enter_context(running(*RAPID, *flags, ECHO, PORT="0", **settings))
+        program = stack.enter_context(running(*RAPID, *flags, ECHO, RAPID_PORT="0", **settings))
         assert program.wait_exit() == 1
 
         (line,) = program.log
@@ -206,13 +215,15 @@ def test_a_runtime_api_port_that_was_asked_for_must_be_had(
 
 
 @pytest.mark.parametrize("host", ["[::1]:80", "h:80", "[h]", "http://h"])
-@pytest.mark.parametrize("command", [(*RAPID, ECHO), SERVER], ids=["rapid", "server"])
-def test_a_host_that_is_none_is_one_line_and_code_2(command: tuple[str, ...], host: str) -> None:
-    with running(*command, INVOKE_API_HOST=host) as program:
+@each_program
+def test_a_host_that_is_none_is_one_line_and_code_2(
+    command: tuple[str, ...], prefix: str, host: str
+) -> None:
+    with running(*command, **{f"{prefix}INVOKE_API_HOST": host}) as program:
         assert program.wait_exit() == 2
 
     (line,) = program.log
-    assert f"INVOKE_API_HOST is {host!r}; expected a host" in line
+    assert f"{prefix}INVOKE_API_HOST is {host!r}; expected a host" in line
 
 
 def lambda_server(*words: str) -> str:

@@ -109,7 +109,9 @@ def test_a_call_beyond_what_can_run_is_429(
     ledger: Ledger,
     pool: ThreadPoolExecutor,
 ) -> None:
-    rapid = start_rapid(LEDGER, AMQP_URI=broker, INVOKE_QUEUE_TIMEOUT="0.3", **ledger.environ)
+    rapid = start_rapid(
+        LEDGER, RAPID_AMQP_URI=broker, RAPID_INVOKE_QUEUE_TIMEOUT="0.3", **ledger.environ
+    )
     running = pool.submit(hurried_server.invoke, rapid.function_name, ledger.held)
     ledger.wait_for(1)
 
@@ -145,7 +147,7 @@ def test_a_call_without_an_instance_is_502_after_its_wait(
 def test_a_call_that_runs_longer_than_any_wait_is_answered(
     hurried_server: Server, start_rapid: StartRapid, broker: str
 ) -> None:
-    rapid = start_rapid(MISBEHAVE, AMQP_URI=broker)
+    rapid = start_rapid(MISBEHAVE, RAPID_AMQP_URI=broker)
     event = '{"do": "sleep", "s": 2.8}'  # over the queue timeout and what is added to it
 
     seconds, answer = timed(lambda: hurried_server.invoke(rapid.function_name, event))
@@ -165,7 +167,11 @@ def test_a_call_whose_instance_was_killed_is_500_and_never_run_twice(
     pool: ThreadPoolExecutor,
 ) -> None:
     name = unique_name()
-    setup: dict[str, Any] = {"AMQP_URI": broker, "AWS_LAMBDA_FUNCTION_NAME": name, **ledger.environ}
+    setup: dict[str, Any] = {
+        "RAPID_AMQP_URI": broker,
+        "AWS_LAMBDA_FUNCTION_NAME": name,
+        **ledger.environ,
+    }
     first = start_rapid(LEDGER, **setup)
     call = pool.submit(server.invoke, name, ledger.held)
     ledger.wait_for(1)
@@ -191,9 +197,9 @@ def test_a_redelivered_call_is_run_again_when_that_is_wanted(
 ) -> None:
     name = unique_name()
     setup: dict[str, Any] = {
-        "AMQP_URI": broker,
+        "RAPID_AMQP_URI": broker,
         "AWS_LAMBDA_FUNCTION_NAME": name,
-        "SYNC_REDELIVERY": "retry",
+        "RAPID_SYNC_REDELIVERY": "retry",
         **ledger.environ,
     }
     first = start_rapid(LEDGER, **setup)
@@ -219,8 +225,12 @@ def test_sigterm_hands_unstarted_calls_to_another_instance(
     is_reconnected: bool,
 ) -> None:
     name = unique_name()
-    setup: dict[str, Any] = {"AMQP_URI": broker, "AWS_LAMBDA_FUNCTION_NAME": name, **ledger.environ}
-    first = start_rapid(LEDGER, **{**setup, "AMQP_URI": through(proxy, broker)})
+    setup: dict[str, Any] = {
+        "RAPID_AMQP_URI": broker,
+        "AWS_LAMBDA_FUNCTION_NAME": name,
+        **ledger.environ,
+    }
+    first = start_rapid(LEDGER, **{**setup, "RAPID_AMQP_URI": through(proxy, broker)})
     if is_reconnected:
         proxy.cut()
         first.wait_for_log("consuming", count=2)
@@ -249,10 +259,10 @@ def test_instances_that_come_and_go_under_load_lose_no_call(
 ) -> None:
     name = unique_name()
     setup: dict[str, Any] = {
-        "AMQP_URI": broker,
+        "RAPID_AMQP_URI": broker,
         "AWS_LAMBDA_FUNCTION_NAME": name,
-        "MAX_CONCURRENCY": "2",
-        "AMQP_QUEUE_TYPE": queue_type,
+        "RAPID_MAX_CONCURRENCY": "2",
+        "RAPID_AMQP_QUEUE_TYPE": queue_type,
     }
     instances = [start_rapid(ECHO, **setup)]
     is_over = False
@@ -288,7 +298,7 @@ def test_both_programs_outlive_a_killed_broker(
     ledger: Ledger,
     pool: ThreadPoolExecutor,
 ) -> None:
-    rapid = start_rapid(LEDGER, AMQP_URI=node.uri, **ledger.environ)
+    rapid = start_rapid(LEDGER, RAPID_AMQP_URI=node.uri, **ledger.environ)
     server = start_server(AMQP_URI=node.uri)
     call = pool.submit(server.invoke, rapid.function_name, ledger.held)
     ledger.wait_for(1)
@@ -316,7 +326,7 @@ def test_both_programs_outlive_a_killed_broker(
 def test_a_broker_that_stands_still_holds_no_caller_for_long(
     node: RabbitmqNode, start_rapid: StartRapid, start_server: StartServer, pool: ThreadPoolExecutor
 ) -> None:
-    rapid = start_rapid(ECHO, AMQP_URI=f"{node.uri}/?heartbeat=1")
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=f"{node.uri}/?heartbeat=1")
     server = start_server(
         AMQP_URI=node.uri, INVOKE_QUEUE_TIMEOUT="0.2", CONNECT_TIMEOUT="0.5", WEB_CONCURRENCY="1"
     )
@@ -346,7 +356,7 @@ def test_calls_in_flight_are_answered_when_the_servers_connection_is_cut(
     ledger: Ledger,
     pool: ThreadPoolExecutor,
 ) -> None:
-    rapid = start_rapid(LEDGER, AMQP_URI=broker, MAX_CONCURRENCY="3", **ledger.environ)
+    rapid = start_rapid(LEDGER, RAPID_AMQP_URI=broker, RAPID_MAX_CONCURRENCY="3", **ledger.environ)
     server = start_server(AMQP_URI=through(proxy, broker))
     calls = [pool.submit(server.invoke, rapid.function_name, ledger.held) for _ in range(3)]
     ledger.wait_for(3)
@@ -362,7 +372,7 @@ def test_calls_in_flight_are_answered_when_the_servers_connection_is_cut(
 def test_a_connection_that_was_cut_while_idle_costs_no_call(
     proxy: Proxy, start_server: StartServer, start_rapid: StartRapid, broker: str
 ) -> None:
-    rapid = start_rapid(ECHO, AMQP_URI=broker)
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=broker)
     server = start_server(AMQP_URI=through(proxy, broker))
     with server.client() as client:
         for number in range(5):
@@ -379,7 +389,7 @@ def test_a_call_in_flight_is_answered_when_rapids_connection_is_cut(
     ledger: Ledger,
     pool: ThreadPoolExecutor,
 ) -> None:
-    rapid = start_rapid(LEDGER, AMQP_URI=through(proxy, broker), **ledger.environ)
+    rapid = start_rapid(LEDGER, RAPID_AMQP_URI=through(proxy, broker), **ledger.environ)
     call = pool.submit(server.invoke, rapid.function_name, ledger.held)
     ledger.wait_for(1)
 
@@ -400,7 +410,7 @@ def test_a_network_that_swallows_everything_holds_no_caller_for_long(
     ledger: Ledger,
     pool: ThreadPoolExecutor,
 ) -> None:
-    rapid = start_rapid(LEDGER, AMQP_URI=broker, MAX_CONCURRENCY="2", **ledger.environ)
+    rapid = start_rapid(LEDGER, RAPID_AMQP_URI=broker, RAPID_MAX_CONCURRENCY="2", **ledger.environ)
     server = start_server(
         AMQP_URI=through(proxy, broker, "/?heartbeat=1"),
         INVOKE_QUEUE_TIMEOUT="0.2",
@@ -426,7 +436,7 @@ def test_a_network_that_swallows_everything_holds_no_caller_for_long(
 def test_a_deleted_queue_is_declared_again(
     server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient
 ) -> None:
-    rapid = start_rapid(ECHO, AMQP_URI=broker)
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=broker)
 
     amqp.delete(rapid.function_name)
 
@@ -439,7 +449,7 @@ def test_a_queue_deleted_while_rapid_waits_for_another_answer_is_declared_again(
     proxy: Proxy, server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient
 ) -> None:
     proxy.hold_answers_after(pika.spec.Basic.Qos, 2)  # of the consumers of calls and events
-    rapid = start_rapid(ECHO, ready=False, AMQP_URI=through(proxy, broker))
+    rapid = start_rapid(ECHO, ready=False, RAPID_AMQP_URI=through(proxy, broker))
     rapid.wait_for_log("consuming")
     wait_until(lambda: proxy.count(pika.spec.Basic.Qos) == 2, "events to be asked for")
 
@@ -469,8 +479,8 @@ def test_a_plain_rpc_client_gets_the_payload_and_its_correlation_id(
 def test_a_plain_rpc_client_is_refused_what_is_no_json(
     start_rapid: StartRapid, broker: str, amqp: AmqpClient
 ) -> None:
-    checks = start_rapid(ECHO, AMQP_URI=broker)
-    passes = start_rapid(ECHO, AMQP_URI=broker, CHECK_PAYLOAD="FALSE")
+    checks = start_rapid(ECHO, RAPID_AMQP_URI=broker)
+    passes = start_rapid(ECHO, RAPID_AMQP_URI=broker, RAPID_CHECK_PAYLOAD="FALSE")
 
     refused = amqp.call(checks.function_name, b"no json")
     passed = amqp.call(passes.function_name, b"no json")
@@ -483,7 +493,7 @@ def test_a_plain_rpc_client_is_refused_what_is_no_json(
 def test_a_plain_rpc_client_sees_failures(
     start_rapid: StartRapid, broker: str, amqp: AmqpClient
 ) -> None:
-    rapid = start_rapid(MISBEHAVE, AMQP_URI=broker)
+    rapid = start_rapid(MISBEHAVE, RAPID_AMQP_URI=broker)
 
     raised = amqp.call(rapid.function_name, b'{"do": "raise"}')
     crashed = amqp.call(rapid.function_name, b'{"do": "exit"}')
@@ -500,7 +510,7 @@ def test_a_plain_rpc_client_sees_failures(
 def test_a_plain_rpc_client_gets_one_reply_though_the_call_takes_long(
     start_rapid: StartRapid, broker: str, amqp: AmqpClient
 ) -> None:
-    rapid = start_rapid(MISBEHAVE, AMQP_URI=broker)
+    rapid = start_rapid(MISBEHAVE, RAPID_AMQP_URI=broker)
     event = b'{"do": "sleep", "s": 1.3}'
 
     reply = amqp.call(rapid.function_name, event)
@@ -512,7 +522,7 @@ def test_a_plain_rpc_client_gets_one_reply_though_the_call_takes_long(
 def test_headers_of_a_call_reach_the_function(
     start_rapid: StartRapid, broker: str, amqp: AmqpClient
 ) -> None:
-    rapid = start_rapid(MISBEHAVE, AMQP_URI=broker)
+    rapid = start_rapid(MISBEHAVE, RAPID_AMQP_URI=broker)
     trace_id = "Root=1-6746f0a1-0123456789abcdef01234567;Parent=0123456789abcdef;Sampled=1"
 
     reply = amqp.call(
@@ -546,7 +556,7 @@ def _echoes(broker: str) -> Iterator[list[Rapid]]:
 def echo(_echoes: list[Rapid], broker: str) -> Iterator[Rapid]:
     """Give a rapid, the same for every test until one has upset it."""
     if not _echoes:
-        rapid = Rapid(ECHO, AMQP_URI=broker)
+        rapid = Rapid(ECHO, RAPID_AMQP_URI=broker)
         _echoes.append(rapid.__enter__())
     rapid = _echoes[-1]
     support.started.append(rapid)
@@ -744,7 +754,7 @@ def test_odd_messages_harm_no_call_in_flight(
     ledger: Ledger,
     pool: ThreadPoolExecutor,
 ) -> None:
-    rapid = start_rapid(LEDGER, AMQP_URI=broker, MAX_CONCURRENCY="2", **ledger.environ)
+    rapid = start_rapid(LEDGER, RAPID_AMQP_URI=broker, RAPID_MAX_CONCURRENCY="2", **ledger.environ)
     call = pool.submit(server.invoke, rapid.function_name, ledger.held)
     ledger.wait_for(1)
 
@@ -767,7 +777,7 @@ def test_the_pseudo_queues_own_name_as_reply_address_harms_nobody(
 def test_a_reply_to_the_functions_own_queue_makes_no_loop(
     start_rapid: StartRapid, broker: str, amqp: AmqpClient, ledger: Ledger
 ) -> None:
-    rapid = start_rapid(LEDGER, AMQP_URI=broker, **ledger.environ)
+    rapid = start_rapid(LEDGER, RAPID_AMQP_URI=broker, **ledger.environ)
     name = rapid.function_name
 
     amqp.publish(name, b"[1]", pika.BasicProperties(reply_to=name, correlation_id="loop"))
@@ -802,7 +812,7 @@ def test_payloads_of_every_size_pass_both_ways(echo: Rapid, server: Server, size
 def test_the_largest_response_passes_and_a_larger_one_is_an_error(
     server: Server, start_rapid: StartRapid, broker: str
 ) -> None:
-    rapid = start_rapid(MISBEHAVE, AMQP_URI=broker)
+    rapid = start_rapid(MISBEHAVE, RAPID_AMQP_URI=broker)
     limit = 6 * MIB + 100
 
     largest = server.invoke(rapid.function_name, json.dumps({"do": "size", "n": limit}))
@@ -832,7 +842,7 @@ def test_calls_go_over_tls_with_a_ca_of_ones_own(
     node: RabbitmqNode, tls: TlsFiles, start_rapid: StartRapid, start_server: StartServer
 ) -> None:
     uri = f"{node.tls_uri}/?cacertfile={tls.ca}"
-    rapid = start_rapid(ECHO, AMQP_URI=uri, MAX_CONCURRENCY="4")
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=uri, RAPID_MAX_CONCURRENCY="4")
     server = start_server(AMQP_URI=uri)
     payload = b'"' + b"x" * (2 * MIB) + b'"'
 
@@ -849,7 +859,7 @@ def test_many_calls_at_once_over_tls(
     pool: ThreadPoolExecutor,
 ) -> None:
     uri = f"{node.tls_uri}/?cacertfile={tls.ca}"
-    rapid = start_rapid(ECHO, AMQP_URI=uri, MAX_CONCURRENCY="4")
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=uri, RAPID_MAX_CONCURRENCY="4")
     server = start_server(AMQP_URI=uri)
 
     def call_many(caller: int) -> bool:
@@ -868,7 +878,7 @@ def test_a_broker_signed_by_another_ca_is_one_clear_line_and_not_ready(
 ) -> None:
     uri = f"{node.tls_uri}/?cacertfile={make_tls('another-ca').ca}"
 
-    rapid = start_rapid(ECHO, AMQP_URI=uri, ready=False)
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=uri, ready=False)
     server = start_server(AMQP_URI=uri, ready=False)
     line = rapid.wait_for_log("broker not reached")
     answer = server.invoke(rapid.function_name)
@@ -929,7 +939,7 @@ def test_a_broker_that_is_not_there_yet_is_waited_for(
 ) -> None:
     with Proxy(node.port) as relay:
         relay.hold()
-        rapid = start_rapid(ECHO, AMQP_URI=through(relay, node.uri), ready=False)
+        rapid = start_rapid(ECHO, RAPID_AMQP_URI=through(relay, node.uri), ready=False)
         server = start_server(AMQP_URI=through(relay, node.uri), ready=False, CONNECT_TIMEOUT="0.3")
         assert not is_ready(rapid)
         assert not is_ready(server)
@@ -944,7 +954,7 @@ def test_a_broker_that_is_not_there_yet_is_waited_for(
 def test_an_address_nobody_listens_at_is_a_line_and_not_ready(start_rapid: StartRapid) -> None:
     port = free_ports(1)[0]
 
-    rapid = start_rapid(ECHO, ready=False, AMQP_URI=f"amqp://{LOOPBACK}:{port}")
+    rapid = start_rapid(ECHO, ready=False, RAPID_AMQP_URI=f"amqp://{LOOPBACK}:{port}")
 
     line = rapid.wait_for_log("broker not reached")
     assert f"{LOOPBACK}:{port}" in line
@@ -960,7 +970,9 @@ def test_a_queue_with_other_properties_is_a_clear_line_until_it_is_gone(
 ) -> None:
     amqp.channel.queue_declare(function_name, durable=True)
 
-    rapid = start_rapid(ECHO, AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=function_name, ready=False)
+    rapid = start_rapid(
+        ECHO, RAPID_AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=function_name, ready=False
+    )
     line = rapid.wait_for_log("RabbitMQ refuses what rapid wants")
     assert function_name in line
     assert "delete the queue" in line
@@ -977,7 +989,7 @@ def test_a_queue_with_other_properties_is_a_clear_line_until_it_is_gone(
 def test_the_queue_goes_away_when_it_has_been_unused_for_long_enough(
     server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient
 ) -> None:
-    rapid = start_rapid(ECHO, AMQP_URI=broker, AMQP_QUEUE_EXPIRES="0.3")
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=broker, RAPID_AMQP_QUEUE_EXPIRES="0.3")
     name = rapid.function_name
     assert server.invoke(name, "[1]").body == b"[1]"
 
@@ -1000,7 +1012,7 @@ def _is_gone(client: AmqpClient, queue: str) -> bool:
 def test_an_auto_delete_queue_ends_with_its_last_consumer(
     server: Server, start_rapid: StartRapid, broker: str
 ) -> None:
-    rapid = start_rapid(ECHO, AMQP_URI=broker, AMQP_QUEUE_EXPIRES="auto-delete")
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=broker, RAPID_AMQP_QUEUE_EXPIRES="auto-delete")
     assert server.invoke(rapid.function_name, "[1]").body == b"[1]"
 
     rapid.stop()
@@ -1022,7 +1034,7 @@ def silenced(broker: str) -> Iterator[tuple[Proxy, Rapid]]:
     """Give a rapid whose broker fell silent when this module began: pika needs 12 s to tell."""
     with (
         Proxy(port_of(broker)) as relay,
-        Rapid(ECHO, AMQP_URI=through(relay, broker, "/?heartbeat=1")) as rapid,
+        Rapid(ECHO, RAPID_AMQP_URI=through(relay, broker, "/?heartbeat=1")) as rapid,
     ):
         relay.hold()
         yield relay, rapid
@@ -1051,7 +1063,7 @@ def test_a_classic_queue_is_back_when_its_node_is(
     a, b, c = cluster
     name = unique_name("classic")
     _declare_on(a, name, QUEUE_ARGUMENTS)
-    rapid = start_rapid(ECHO, AMQP_URI=b.uri, AWS_LAMBDA_FUNCTION_NAME=name)
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=b.uri, AWS_LAMBDA_FUNCTION_NAME=name)
     server = start_server(AMQP_URI=c.uri, INVOKE_QUEUE_TIMEOUT="0.5")
     assert server.invoke(name, "[1]").body == b"[1]"
 
@@ -1083,10 +1095,10 @@ def test_calls_go_on_when_the_node_of_a_quorum_queue_and_of_a_caller_dies(
     _declare_on(a, name, {**QUEUE_ARGUMENTS, "x-queue-type": "quorum"})
     start_rapid(
         LEDGER,
-        AMQP_URI=b.uri,
+        RAPID_AMQP_URI=b.uri,
         AWS_LAMBDA_FUNCTION_NAME=name,
-        AMQP_QUEUE_TYPE="quorum",
-        MAX_CONCURRENCY="3",
+        RAPID_AMQP_QUEUE_TYPE="quorum",
+        RAPID_MAX_CONCURRENCY="3",
         **ledger.environ,
     )
     server = start_server(AMQP_URI=c.uri, INVOKE_QUEUE_TIMEOUT="1")

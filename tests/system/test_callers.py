@@ -79,7 +79,7 @@ def test_calls_of_callers_that_hung_up_are_dropped_unless_started(
     hang_up: Callable[[RawConnection], None],
     worker: str | None,
 ) -> None:
-    rapid = start_rapid(LEDGER, MAX_CONCURRENCY=str(SLOTS), **ledger.environ)
+    rapid = start_rapid(LEDGER, RAPID_MAX_CONCURRENCY=str(SLOTS), **ledger.environ)
     program: Rapid | Server = rapid
     if worker is not None:
         endpoints = f"{rapid.function_name}=http://{LOOPBACK}:{rapid.port}"

@@ -30,7 +30,7 @@ def name() -> str:
 
 
 def start(start_rapid: StartRapid, broker: str, chronicle: Chronicle, **environ: str) -> Rapid:
-    return start_rapid(CHRONICLE, AMQP_URI=broker, **{**chronicle.environ, **environ})
+    return start_rapid(CHRONICLE, RAPID_AMQP_URI=broker, **{**chronicle.environ, **environ})
 
 
 def send(server: Server | Rapid, name: str, event: Any, **headers: str) -> Answer:
@@ -80,7 +80,7 @@ def test_an_event_by_rapids_own_door_goes_through_the_broker(
 def test_a_server_that_cannot_reach_the_broker_accepts_nothing(
     start_server: StartServer, start_rapid: StartRapid, broker: str, proxy: Proxy
 ) -> None:
-    rapid = start_rapid(ECHO, AMQP_URI=broker)
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=broker)
     server = start_server(AMQP_URI=through(proxy, broker), CONNECT_TIMEOUT="1")
     proxy.close()
 
@@ -92,7 +92,7 @@ def test_a_server_that_cannot_reach_the_broker_accepts_nothing(
 def test_a_rapid_that_has_lost_the_broker_accepts_nothing(
     start_rapid: StartRapid, broker: str, proxy: Proxy
 ) -> None:
-    rapid = start_rapid(ECHO, AMQP_URI=through(proxy, broker))
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=through(proxy, broker))
     proxy.close()
     rapid.wait_for_log("broker not reached")
 
@@ -132,7 +132,7 @@ def test_calls_go_to_another_instance_while_an_event_runs_for_long(
 def test_an_event_waits_in_the_broker_while_calls_have_every_slot(
     server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient, chronicle: Chronicle
 ) -> None:
-    rapid = start(start_rapid, broker, chronicle, MAX_CONCURRENCY="2")
+    rapid = start(start_rapid, broker, chronicle, RAPID_MAX_CONCURRENCY="2")
     name = rapid.function_name
     with ThreadPoolExecutor(2) as pool:
         calls = [pool.submit(server.invoke, name, json.dumps(chronicle.held)) for _ in range(2)]
@@ -153,7 +153,7 @@ def test_an_event_waits_in_the_broker_while_calls_have_every_slot(
 def test_an_instance_holds_no_more_events_than_it_has_slots(
     server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient, chronicle: Chronicle
 ) -> None:
-    rapid = start(start_rapid, broker, chronicle, MAX_CONCURRENCY="2")
+    rapid = start(start_rapid, broker, chronicle, RAPID_MAX_CONCURRENCY="2")
     name = rapid.function_name
 
     for _ in range(5):
@@ -201,7 +201,7 @@ def test_a_stopping_instance_finishes_what_runs_and_hands_back_what_does_not(
 def test_the_queue_by_which_a_function_is_found_is_declared_last(
     start_rapid: StartRapid, broker: str, proxy: Proxy, name: str
 ) -> None:
-    start_rapid(ECHO, AMQP_URI=through(proxy, broker), AWS_LAMBDA_FUNCTION_NAME=name)
+    start_rapid(ECHO, RAPID_AMQP_URI=through(proxy, broker), AWS_LAMBDA_FUNCTION_NAME=name)
 
     declared = [m.queue for m in proxy.methods if isinstance(m, pika.spec.Queue.Declare)]
     assert declared == [f"{name}.dead", f"{name}.events", name]
@@ -211,7 +211,7 @@ def test_the_queue_by_which_a_function_is_found_is_declared_last(
 def test_a_function_without_its_call_queue_is_not_found(
     server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient, name: str, kind: str
 ) -> None:
-    start_rapid(ECHO, AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name).stop()
+    start_rapid(ECHO, RAPID_AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name).stop()
     amqp.delete(name)
 
     answer = server.invoke(name, X_Amz_Invocation_Type=kind)
@@ -236,7 +236,7 @@ def test_calls_go_on_when_the_event_queue_cannot_be_had(
     server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient, name: str
 ) -> None:
     amqp.channel.queue_declare(f"{name}.events")  # of another kind
-    rapid = start_rapid(ECHO, AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name)
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name)
     rapid.wait_for_log("no events are taken or accepted")
     assert server.invoke(name, "[1]").body == b"[1]"
     assert rapid.invoke(X_Amz_Invocation_Type="Event").status == 500
@@ -275,7 +275,7 @@ def test_an_event_that_succeeds_at_last_is_done(
 ) -> None:
     queue = unique_name()
     amqp.channel.queue_declare(queue)
-    rapid = start(start_rapid, broker, chronicle, ON_SUCCESS=f"queue:{queue}")
+    rapid = start(start_rapid, broker, chronicle, RAPID_ON_SUCCESS=f"queue:{queue}")
 
     send(server, rapid.function_name, {"fail_until": 2})
 
@@ -288,7 +288,7 @@ def test_an_event_that_succeeds_at_last_is_done(
 def test_with_no_retry_attempts_an_event_runs_once(
     server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient, chronicle: Chronicle
 ) -> None:
-    rapid = start(start_rapid, broker, chronicle, MAX_RETRY_ATTEMPTS="0")
+    rapid = start(start_rapid, broker, chronicle, RAPID_MAX_RETRY_ATTEMPTS="0")
 
     send(server, rapid.function_name, {"fail": True})
 
@@ -305,9 +305,9 @@ def test_a_retry_that_would_come_too_late_is_not_waited_for(
         start_rapid,
         broker,
         chronicle,
-        MAXIMUM_EVENT_AGE="60",
-        EVENT_RETRY_DELAYS="61",
-        ON_FAILURE=f"queue:{queue}",
+        RAPID_MAXIMUM_EVENT_AGE="60",
+        RAPID_EVENT_RETRY_DELAYS="61",
+        RAPID_ON_FAILURE=f"queue:{queue}",
     )
 
     send(server, rapid.function_name, {"fail": True})
@@ -319,7 +319,9 @@ def test_a_retry_that_would_come_too_late_is_not_waited_for(
 def test_an_event_that_is_too_old_is_never_run(
     start_rapid: StartRapid, broker: str, amqp: AmqpClient, chronicle: Chronicle, recorder: Recorder
 ) -> None:
-    rapid = start(start_rapid, broker, chronicle, MAXIMUM_EVENT_AGE="60", ON_FAILURE=recorder.url)
+    rapid = start(
+        start_rapid, broker, chronicle, RAPID_MAXIMUM_EVENT_AGE="60", RAPID_ON_FAILURE=recorder.url
+    )
     headers = {"X-Lambda-First-Queued-Ms": int((time.time() - 61) * 1000)}
 
     amqp.publish(f"{rapid.function_name}.events", b"{}", pika.BasicProperties(headers=headers))
@@ -341,7 +343,7 @@ def test_a_poison_event_ends_in_the_dead_letters(
 
     for _ in range(2):
         doomed = Rapid(
-            CHRONICLE, AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name, **chronicle.environ
+            CHRONICLE, RAPID_AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name, **chronicle.environ
         )
         with contextlib.closing(doomed):
             doomed.start()  # and perhaps killed before it is seen to be ready
@@ -371,7 +373,7 @@ def test_a_message_that_is_no_invocation_goes_to_the_dead_letters(
 def test_an_event_is_kept_when_the_broker_does_not_take_what_follows_it(
     server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient, chronicle: Chronicle
 ) -> None:
-    rapid = start(start_rapid, broker, chronicle, MAX_RETRY_ATTEMPTS="0")
+    rapid = start(start_rapid, broker, chronicle, RAPID_MAX_RETRY_ATTEMPTS="0")
     dead = f"{rapid.function_name}.dead"
     send(server, rapid.function_name, {**chronicle.held, "fail": True})
     chronicle.wait_for(1)
@@ -402,7 +404,9 @@ def test_the_record_of_a_failure_is_aws_s(
     server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient, chronicle: Chronicle,
     exchange: str,
 ) -> None:  # fmt: skip
-    rapid = start(start_rapid, broker, chronicle, ON_FAILURE=f"exchange:{exchange}/failed.event")
+    rapid = start(
+        start_rapid, broker, chronicle, RAPID_ON_FAILURE=f"exchange:{exchange}/failed.event"
+    )
 
     answer = send(server, rapid.function_name, {"fail": True})
 
@@ -432,7 +436,11 @@ def test_another_function_is_invoked_with_the_record(
     server: Server, start_rapid: StartRapid, broker: str, chronicle: Chronicle, name: str
 ) -> None:
     rapid = start(
-        start_rapid, broker, chronicle, MAX_RETRY_ATTEMPTS="0", ON_FAILURE=f"function:{name}"
+        start_rapid,
+        broker,
+        chronicle,
+        RAPID_MAX_RETRY_ATTEMPTS="0",
+        RAPID_ON_FAILURE=f"function:{name}",
     )
     start(start_rapid, broker, chronicle, AWS_LAMBDA_FUNCTION_NAME=name)
 
@@ -446,7 +454,7 @@ def test_another_function_is_invoked_with_the_record(
 def test_a_record_is_posted_to_an_http_destination(
     server: Server, start_rapid: StartRapid, broker: str, chronicle: Chronicle, recorder: Recorder
 ) -> None:
-    rapid = start(start_rapid, broker, chronicle, ON_SUCCESS=recorder.url)
+    rapid = start(start_rapid, broker, chronicle, RAPID_ON_SUCCESS=recorder.url)
 
     send(server, rapid.function_name, {"n": 1})
 
@@ -470,7 +478,9 @@ def test_a_failure_whose_destination_is_not_there_is_a_dead_letter(
 ) -> None:
     recorder.status = 500
     where = recorder.url if destination == "http" else destination
-    rapid = start(start_rapid, broker, chronicle, MAX_RETRY_ATTEMPTS="0", ON_FAILURE=where)
+    rapid = start(
+        start_rapid, broker, chronicle, RAPID_MAX_RETRY_ATTEMPTS="0", RAPID_ON_FAILURE=where
+    )
 
     send(server, rapid.function_name, {"fail": True})
 
@@ -481,7 +491,9 @@ def test_a_failure_whose_destination_is_not_there_is_a_dead_letter(
 
 
 def test_a_destination_is_kept_from_the_function(start_rapid: StartRapid, broker: str) -> None:
-    rapid = start_rapid("/usr/bin/env", AMQP_URI=broker, ON_FAILURE="queue:secret", ready=False)
+    rapid = start_rapid(
+        "/usr/bin/env", RAPID_AMQP_URI=broker, RAPID_ON_FAILURE="queue:secret", ready=False
+    )
 
     rapid.wait_for_log("init failed")
 
@@ -495,7 +507,7 @@ def test_a_destination_is_kept_from_the_function(start_rapid: StartRapid, broker
 def test_events_are_counted(
     server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient, chronicle: Chronicle
 ) -> None:
-    rapid = start(start_rapid, broker, chronicle, MAX_RETRY_ATTEMPTS="1")
+    rapid = start(start_rapid, broker, chronicle, RAPID_MAX_RETRY_ATTEMPTS="1")
     name = rapid.function_name
 
     send(server, name, {"fail": True})
@@ -533,7 +545,7 @@ def test_instances_that_come_and_go_under_load_cost_no_event_an_attempt(
     server: Server, start_rapid: StartRapid, broker: str, chronicle: Chronicle
 ) -> None:
     name = unique_name()
-    setup = {"AWS_LAMBDA_FUNCTION_NAME": name, "MAX_CONCURRENCY": "2"}
+    setup = {"AWS_LAMBDA_FUNCTION_NAME": name, "RAPID_MAX_CONCURRENCY": "2"}
     instances = [start(start_rapid, broker, chronicle, **setup)]
     count = 0
     for _ in range(6):
@@ -586,7 +598,11 @@ def test_no_accepted_event_is_lost_with_instances_and_the_broker(
 
     def start_instance() -> Rapid:
         return start(
-            start_rapid, node.uri, chronicle, AWS_LAMBDA_FUNCTION_NAME=name, MAX_CONCURRENCY="4"
+            start_rapid,
+            node.uri,
+            chronicle,
+            AWS_LAMBDA_FUNCTION_NAME=name,
+            RAPID_MAX_CONCURRENCY="4",
         )
 
     server = start_server(AMQP_URI=node.uri)
@@ -622,8 +638,8 @@ def test_no_accepted_event_is_lost_with_a_node_of_the_cluster(
         stay[0].uri,
         chronicle,
         AWS_LAMBDA_FUNCTION_NAME=name,
-        MAX_CONCURRENCY="4",
-        AMQP_QUEUE_TYPE="quorum",
+        RAPID_MAX_CONCURRENCY="4",
+        RAPID_AMQP_QUEUE_TYPE="quorum",
     )
     server = start_server(AMQP_URI=stay[1].uri)
     try:

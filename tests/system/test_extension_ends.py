@@ -33,7 +33,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
     directory = tmp_path / "extensions"
     directory.mkdir()
     (directory / "recorder").symlink_to(RECORDER_EXTENSION)
-    return {"EXTENSIONS_DIR": str(directory), "RECORDER_FILE": str(tmp_path / "record")}
+    return {"RAPID_EXTENSIONS_DIR": str(directory), "RECORDER_FILE": str(tmp_path / "record")}
 
 
 def recorded(tmp_path: Path) -> list[Any]:
@@ -101,9 +101,9 @@ def test_an_extension_that_does_not_register_lets_init_time_out(
         MISBEHAVE,
         ready=False,
         RECORDER_DO="no-register",
-        INIT_TIMEOUT="0.5",
+        RAPID_INIT_TIMEOUT="0.5",
         AWS_LAMBDA_FUNCTION_TIMEOUT="0.5",
-        PRINT_REPORTS="TRUE",
+        RAPID_PRINT_REPORTS="TRUE",
         **environ,
     ) as rapid:
         line = rapid.wait_for_log("INIT_REPORT")

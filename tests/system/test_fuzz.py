@@ -443,7 +443,7 @@ def test_the_server_outlives_2000_fuzzed_requests(
         server = start_server(LAMBDA_ENDPOINTS=endpoint)
     else:
         uri = request.getfixturevalue("broker")
-        rapid = start_rapid(ECHO, AMQP_URI=uri)
+        rapid = start_rapid(ECHO, RAPID_AMQP_URI=uri)
         server = start_server(AMQP_URI=uri)
     workers = server.descendants()
 

@@ -43,7 +43,7 @@ def runtimes(rapid: Rapid) -> list[int]:
 
 
 def test_calls_one_after_another_need_one_environment(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(MISBEHAVE, MAX_CONCURRENCY="4")
+    rapid = start_rapid(MISBEHAVE, RAPID_MAX_CONCURRENCY="4")
 
     pids = {rapid.do(do="pid").json() for _ in range(20)}
 
@@ -54,7 +54,7 @@ def test_calls_one_after_another_need_one_environment(start_rapid: StartRapid) -
 def test_an_environment_is_started_only_for_a_call_that_would_wait(
     start_rapid: StartRapid, ledger: Ledger, pool: ThreadPoolExecutor
 ) -> None:
-    rapid = start_rapid(LEDGER, MAX_CONCURRENCY="4", **ledger.environ)
+    rapid = start_rapid(LEDGER, RAPID_MAX_CONCURRENCY="4", **ledger.environ)
 
     counts = []
     calls = []
@@ -73,7 +73,7 @@ def test_an_environment_is_started_only_for_a_call_that_would_wait(
 def test_more_callers_than_environments_are_all_served(
     start_rapid: StartRapid, ledger: Ledger, pool: ThreadPoolExecutor
 ) -> None:
-    rapid = start_rapid(LEDGER, MAX_CONCURRENCY="8", **ledger.environ)
+    rapid = start_rapid(LEDGER, RAPID_MAX_CONCURRENCY="8", **ledger.environ)
     event = json.loads(ledger.held)
     payloads = [json.dumps({**event, "n": number}) for number in range(64)]
 
@@ -94,7 +94,7 @@ def test_more_callers_than_environments_are_all_served(
 def test_a_call_that_waits_too_long_is_429(
     start_rapid: StartRapid, ledger: Ledger, pool: ThreadPoolExecutor
 ) -> None:
-    rapid = start_rapid(LEDGER, INVOKE_QUEUE_TIMEOUT="0.2", **ledger.environ)
+    rapid = start_rapid(LEDGER, RAPID_INVOKE_QUEUE_TIMEOUT="0.2", **ledger.environ)
     running = pool.submit(rapid.invoke, ledger.held)
     ledger.wait_for(1)
 
@@ -110,7 +110,7 @@ def test_a_call_that_waits_too_long_is_429(
 def test_each_environment_is_told_its_number(
     start_rapid: StartRapid, pool: ThreadPoolExecutor
 ) -> None:
-    rapid = start_rapid(MISBEHAVE, MAX_CONCURRENCY="3")
+    rapid = start_rapid(MISBEHAVE, RAPID_MAX_CONCURRENCY="3")
     seen: dict[int, dict[str, Any]] = {}
 
     def look() -> None:
@@ -160,7 +160,7 @@ def test_a_busy_environment_does_not_idle_out(start_rapid: StartRapid) -> None:
 
 
 def test_without_eager_init_the_first_call_starts_the_function(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(MISBEHAVE, EAGER_INIT="FALSE")
+    rapid = start_rapid(MISBEHAVE, RAPID_EAGER_INIT="FALSE")
     before = runtimes(rapid)
 
     answer = rapid.do(do="echo")
@@ -201,7 +201,7 @@ def test_a_next_whose_peer_is_gone_swallows_no_event(start_rapid: StartRapid) ->
 
 
 def test_reports_are_printed_when_they_are_wanted(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(MISBEHAVE, PRINT_REPORTS="TRUE")
+    rapid = start_rapid(MISBEHAVE, RAPID_PRINT_REPORTS="TRUE")
 
     first = rapid.do(do="print", text="in between\n").headers["x-amzn-RequestId"]
     second = rapid.do(do="echo").headers["x-amzn-RequestId"]
@@ -236,7 +236,7 @@ def test_no_reports_are_printed_otherwise(start_rapid: StartRapid) -> None:
 def test_a_stop_ends_with_0_and_leaves_no_process(
     start_rapid: StartRapid, number: signal.Signals
 ) -> None:
-    rapid = start_rapid(MISBEHAVE, MAX_CONCURRENCY="2")
+    rapid = start_rapid(MISBEHAVE, RAPID_MAX_CONCURRENCY="2")
     rapid.do(do="spawn_child")
     orphan = rapid.do(do="spawn_orphan").json()
     assert is_alive(orphan)
@@ -282,7 +282,7 @@ def test_a_stop_waits_for_the_call_in_hand_and_refuses_new_ones(
 def test_a_stop_waits_no_longer_than_it_may(
     start_rapid: StartRapid, ledger: Ledger, pool: ThreadPoolExecutor
 ) -> None:
-    rapid = start_rapid(LEDGER, DRAIN_TIMEOUT="0.2", **ledger.environ)
+    rapid = start_rapid(LEDGER, RAPID_DRAIN_TIMEOUT="0.2", **ledger.environ)
     call = pool.submit(rapid.invoke, ledger.held)
     ledger.wait_for(1)
 
@@ -328,10 +328,10 @@ def container() -> Iterator[tuple[Program, int]]:
         "rapid as PID 1",
         [*_NEW_NAMESPACE, *RAPID, MISBEHAVE],
         {
-            "INVOKE_API_HOST": LOOPBACK,
-            "PORT": str(port),
-            "RUNTIME_API_PORT": str(runtime_api_port),
-            "EXTENSIONS_DIR": "/nonexistent",
+            "RAPID_INVOKE_API_HOST": LOOPBACK,
+            "RAPID_PORT": str(port),
+            "RAPID_RUNTIME_API_PORT": str(runtime_api_port),
+            "RAPID_EXTENSIONS_DIR": "/nonexistent",
         },
     )
     with contextlib.closing(program):

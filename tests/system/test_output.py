@@ -21,7 +21,7 @@ TERMINAL = (sys.executable, "-c", "import pty, sys; sys.exit(pty.spawn(sys.argv[
 def test_halves_of_lines_of_two_calls_are_not_torn_into_each_other(
     start_rapid: StartRapid, tmp_path: Path, pool: ThreadPoolExecutor
 ) -> None:
-    rapid = start_rapid(MISBEHAVE, MAX_CONCURRENCY="2")
+    rapid = start_rapid(MISBEHAVE, RAPID_MAX_CONCURRENCY="2")
     gate = tmp_path / "gate"
     wrote = [tmp_path / "a", tmp_path / "b"]
 
@@ -49,7 +49,7 @@ def test_prints_of_side_by_side_python_functions_are_whole_lines(
     start_rapid: StartRapid, pool: ThreadPoolExecutor
 ) -> None:
     """``print`` of awslambdaric is two writes."""
-    rapid = start_rapid(*AWSLAMBDARIC, "handlers.print_json", MAX_CONCURRENCY="4")
+    rapid = start_rapid(*AWSLAMBDARIC, "handlers.print_json", RAPID_MAX_CONCURRENCY="4")
     payloads = [json.dumps({"call": call, "lines": 50}) for call in range(40)]
 
     for answer in pool.map(rapid.invoke, payloads):
@@ -77,7 +77,7 @@ def test_output_without_a_line_end_comes_with_its_invocation_and_apart_from_rapi
 
 
 def test_a_half_line_of_a_process_that_ends_comes_out(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(MISBEHAVE, program=ONE_FILE, PRINT_REPORTS="TRUE")
+    rapid = start_rapid(MISBEHAVE, program=ONE_FILE, RAPID_PRINT_REPORTS="TRUE")
 
     rapid.do(do="print_halves", first="last", rest=" words", wrote="/dev/null", until="/dev/null")
     rapid.do(do="signal", name="KILL")

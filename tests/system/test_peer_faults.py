@@ -52,14 +52,14 @@ def invoke(
 ) -> Callable[..., Answer]:
     """Give a way to call ``misbehave``, through each door: broker, direct mode, rapid's own."""
     if request.param == "broker":
-        rapid = start_rapid(MISBEHAVE, AMQP_URI=request.getfixturevalue("broker"))
+        rapid = start_rapid(MISBEHAVE, RAPID_AMQP_URI=request.getfixturevalue("broker"))
         server = request.getfixturevalue("server")
     elif request.param == "direct":
         rapid = start_rapid(MISBEHAVE)
         endpoint = f"{rapid.function_name}=http://{LOOPBACK}:{rapid.port}"
         server = start_server(LAMBDA_ENDPOINTS=endpoint)
     else:
-        rapid = start_rapid(MISBEHAVE, ANY_FUNCTION_NAME="FALSE")
+        rapid = start_rapid(MISBEHAVE, RAPID_ANY_FUNCTION_NAME="FALSE")
         server = rapid
 
     def call(
@@ -104,7 +104,7 @@ def test_answers_carry_the_aws_headers(invoke: Callable[..., Answer]) -> None:
 def test_reply_faster_than_the_publisher_is_never_lost(
     server: Server, start_rapid: StartRapid, broker: str, pool: ThreadPoolExecutor
 ) -> None:
-    rapid = start_rapid(ECHO, AMQP_URI=broker, MAX_CONCURRENCY="4")
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=broker, RAPID_MAX_CONCURRENCY="4")
 
     def call_many(caller: int) -> list[tuple[bytes, bytes]]:
         wrong = []
@@ -131,7 +131,7 @@ def test_retries_with_the_same_sdk_invocation_id_are_two_calls(
     ledger: Ledger,
     pool: ThreadPoolExecutor,
 ) -> None:
-    rapid = start_rapid(LEDGER, AMQP_URI=broker, MAX_CONCURRENCY="2", **ledger.environ)
+    rapid = start_rapid(LEDGER, RAPID_AMQP_URI=broker, RAPID_MAX_CONCURRENCY="2", **ledger.environ)
     event = json.loads(ledger.held)
     payloads = [json.dumps({**event, "number": number}) for number in (1, 2)]
 
@@ -155,7 +155,7 @@ def test_retries_with_the_same_sdk_invocation_id_are_two_calls(
 def test_timeout_kills_the_handler_and_frees_its_slot(
     server: Server, start_rapid: StartRapid, broker: str
 ) -> None:
-    rapid = start_rapid(MISBEHAVE, AMQP_URI=broker, AWS_LAMBDA_FUNCTION_TIMEOUT="0.3")
+    rapid = start_rapid(MISBEHAVE, RAPID_AMQP_URI=broker, AWS_LAMBDA_FUNCTION_TIMEOUT="0.3")
     pid = server.invoke(rapid.function_name, '{"do": "pid"}').json()
 
     answer = server.invoke(rapid.function_name, '{"do": "sleep", "s": 60}')
@@ -212,7 +212,7 @@ def test_no_call_waits_behind_a_slow_one_while_another_instance_idles(
 ) -> None:
     name = unique_name()
     for _ in range(2):
-        start_rapid(LEDGER, AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name, **ledger.environ)
+        start_rapid(LEDGER, RAPID_AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name, **ledger.environ)
     # A fast function, as far as both can tell: they may read ahead.
     list(pool.map(lambda number: server.invoke(name, str(number)), range(400)))
     slow = pool.submit(server.invoke, name, ledger.held)
@@ -253,27 +253,27 @@ def test_event_and_dryrun_are_honoured(invoke: Callable[..., Answer], tmp_path: 
 # --- 8: the broker password reaches the function's environment
 
 
+@pytest.mark.parametrize("prefix", ["RAPID_", ""])
 def test_broker_password_never_reaches_the_function(
-    start_rapid: StartRapid, tmp_path: Path
+    start_rapid: StartRapid, tmp_path: Path, prefix: str
 ) -> None:
     extensions = tmp_path / "extensions"
     extensions.mkdir()
     (extensions / "recorder").symlink_to(RECORDER_EXTENSION)
     record = tmp_path / "record"
-    rapid = start_rapid(
-        MISBEHAVE,
-        ready=False,
-        AMQP_URI=f"amqp://user:in-the-uri@{LOOPBACK}:{free_ports(1)[0]}",
-        AMQP_USERNAME="the-user",
-        AMQP_PASSWORD="in-a-secret",
-        EXTENSIONS_DIR=str(extensions),
-        RECORDER_FILE=str(record),
-    )
+    settings: dict[str, Any] = {
+        f"{prefix}AMQP_URI": f"amqp://user:in-the-uri@{LOOPBACK}:{free_ports(1)[0]}",
+        f"{prefix}AMQP_USERNAME": "the-user",
+        f"{prefix}AMQP_PASSWORD": "in-a-secret",
+        "RAPID_EXTENSIONS_DIR": str(extensions),
+        "RECORDER_FILE": str(record),
+    }
+    rapid = start_rapid(MISBEHAVE, ready=False, **settings)
 
     environ = rapid.do(do="env").json()["environ"]
     rapid.wait_for_log("broker not reached")
 
-    assert not [name for name in environ if name.startswith("AMQP")]
+    assert not [name for name in environ if name.startswith(("AMQP", "RAPID"))]
     for secret in ("in-the-uri", "in-a-secret"):
         assert secret not in json.dumps(environ)
         assert secret not in record.read_text()
@@ -291,13 +291,13 @@ def test_queue_outlives_its_instances_and_a_call_waits_for_one(
     pool: ThreadPoolExecutor,
 ) -> None:
     name = unique_name()
-    start_rapid(ECHO, AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name).stop()
+    start_rapid(ECHO, RAPID_AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name).stop()
 
     call = pool.submit(server.invoke, name, "[1]")
     wait_until(lambda: amqp.waiting(name) == 1, "the call to be in the queue")
     assert amqp.consumers(name) == 0
     assert not call.done()
-    start_rapid(ECHO, AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name)
+    start_rapid(ECHO, RAPID_AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name)
 
     assert call.result().body == b"[1]"
 
@@ -306,11 +306,11 @@ def test_an_event_waits_for_an_instance(
     server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient, ledger: Ledger
 ) -> None:
     name = unique_name()
-    start_rapid(ECHO, AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name).stop()
+    start_rapid(ECHO, RAPID_AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name).stop()
 
     accepted = server.invoke(name, "[1]", X_Amz_Invocation_Type="Event")
     assert amqp.waiting(f"{name}.events") == 1
-    start_rapid(LEDGER, AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name, **ledger.environ)
+    start_rapid(LEDGER, RAPID_AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name, **ledger.environ)
 
     assert accepted.status == 202
     ledger.wait_for(1)
@@ -320,7 +320,7 @@ def test_declared_queues_are_what_rabbitmq_4_3_takes(
     start_rapid: StartRapid, start_server: StartServer, broker: str, proxy: Proxy
 ) -> None:
     uri = through(proxy, broker)
-    rapid = start_rapid(ECHO, AMQP_URI=uri)
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=uri)
     server = start_server(AMQP_URI=uri)
     assert server.invoke(rapid.function_name).status == 200
     assert server.invoke(rapid.function_name, X_Amz_Invocation_Type="Event").status == 202
@@ -368,7 +368,9 @@ def test_unknown_log_level_is_one_clear_line() -> None:
 
 
 def test_memory_in_report_is_measured(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(MISBEHAVE, PRINT_REPORTS="TRUE", AWS_LAMBDA_FUNCTION_MEMORY_SIZE="512")
+    rapid = start_rapid(
+        MISBEHAVE, RAPID_PRINT_REPORTS="TRUE", AWS_LAMBDA_FUNCTION_MEMORY_SIZE="512"
+    )
     pid = rapid.do(do="pid").json()
     before_mb = _reported_mb(rapid, 1)
 
@@ -398,7 +400,7 @@ def _peak_kb(pid: int) -> int:
 
 
 def test_both_programs_have_metrics(server: Server, start_rapid: StartRapid, broker: str) -> None:
-    rapid = start_rapid(MISBEHAVE, AMQP_URI=broker)
+    rapid = start_rapid(MISBEHAVE, RAPID_AMQP_URI=broker)
     name = rapid.function_name
     server.invoke(name)
     server.invoke(name, '{"do": "exit"}')
@@ -425,7 +427,7 @@ def test_both_programs_have_metrics(server: Server, start_rapid: StartRapid, bro
 def test_concurrent_calls_beyond_the_limit_wait_for_their_turn(
     start_rapid: StartRapid, pool: ThreadPoolExecutor
 ) -> None:
-    rapid = start_rapid(ECHO, MAX_CONCURRENCY="2")
+    rapid = start_rapid(ECHO, RAPID_MAX_CONCURRENCY="2")
     payloads = [b"%d" % number for number in range(60)]
 
     answers = list(pool.map(rapid.invoke, payloads))
@@ -469,7 +471,7 @@ def test_a_function_is_called_by_its_own_name_from_an_sdk(
 
 @pytest.fixture(scope="module")
 def echo_on_broker(broker: str) -> Iterator[Rapid]:
-    with Rapid(ECHO, AMQP_URI=broker) as rapid:
+    with Rapid(ECHO, RAPID_AMQP_URI=broker) as rapid:
         yield rapid
 
 
@@ -500,10 +502,10 @@ def test_neither_privileges_nor_accounts_nor_sockets_of_others_are_needed() -> N
         "rapid as nobody",
         [*unprivileged, *RAPID, MISBEHAVE],
         {
-            "INVOKE_API_HOST": LOOPBACK,
-            "PORT": str(port),
-            "RUNTIME_API_PORT": str(runtime_api_port),
-            "EXTENSIONS_DIR": "/nonexistent",
+            "RAPID_INVOKE_API_HOST": LOOPBACK,
+            "RAPID_PORT": str(port),
+            "RAPID_RUNTIME_API_PORT": str(runtime_api_port),
+            "RAPID_EXTENSIONS_DIR": "/nonexistent",
         },
     )
     with contextlib.closing(program):
@@ -536,7 +538,7 @@ def test_a_busy_instance_shows_it_and_is_not_cut_off_by_sigterm(
     ledger: Ledger,
     pool: ThreadPoolExecutor,
 ) -> None:
-    rapid = start_rapid(LEDGER, AMQP_URI=broker, **ledger.environ)
+    rapid = start_rapid(LEDGER, RAPID_AMQP_URI=broker, **ledger.environ)
     call = pool.submit(server.invoke, rapid.function_name, ledger.held)
     ledger.wait_for(1)
 

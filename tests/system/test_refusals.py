@@ -171,7 +171,7 @@ def test_rapid_tells_what_the_broker_refuses_and_what_to_do(
     break_it(tenant)
 
     rapid = start_rapid(
-        ECHO, AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name, ready=False
+        ECHO, RAPID_AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name, ready=False
     )
 
     line = rapid.wait_for_log("RabbitMQ refuses what rapid wants")
@@ -212,7 +212,10 @@ def test_a_queue_that_another_connection_has_for_itself_is_told(
         other.channel.queue_declare(tenant.function_name, exclusive=True)
 
         rapid = start_rapid(
-            ECHO, AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name, ready=False
+            ECHO,
+            RAPID_AMQP_URI=tenant.uri,
+            AWS_LAMBDA_FUNCTION_NAME=tenant.function_name,
+            ready=False,
         )
 
         line = rapid.wait_for_log("RabbitMQ refuses what rapid wants")
@@ -229,7 +232,10 @@ def test_a_consumer_that_has_the_queue_for_itself_is_told(
         other.channel.basic_consume(tenant.function_name, lambda *_: None, exclusive=True)
 
         rapid = start_rapid(
-            ECHO, AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name, ready=False
+            ECHO,
+            RAPID_AMQP_URI=tenant.uri,
+            AWS_LAMBDA_FUNCTION_NAME=tenant.function_name,
+            ready=False,
         )
 
         line = rapid.wait_for_log("RabbitMQ refuses what rapid wants")
@@ -241,7 +247,9 @@ def test_a_consumer_that_has_the_queue_for_itself_is_told(
 def test_a_virtual_host_that_is_deleted_is_told_and_comes_again(
     tenant: Tenant, start_rapid: StartRapid, start_server: StartServer
 ) -> None:
-    rapid = start_rapid(ECHO, AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name)
+    rapid = start_rapid(
+        ECHO, RAPID_AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name
+    )
     server = start_server(AMQP_URI=tenant.uri)
 
     delete_vhost(tenant)
@@ -277,7 +285,9 @@ def test_calls_need_no_more_than_the_readme_says(
 ) -> None:
     tenant.grant(**least(tenant, "rapid, for calls"))
 
-    rapid = start_rapid(ECHO, AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name)
+    rapid = start_rapid(
+        ECHO, RAPID_AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name
+    )
     server = start_server(AMQP_URI=tenant.guest_uri)
 
     assert server.invoke(tenant.function_name, b"1").body == b"1"
@@ -297,9 +307,9 @@ def test_events_need_no_more_than_the_readme_says(
         guest.channel.queue_bind("kept", "records")
         rapid = start_rapid(
             CHRONICLE,
-            AMQP_URI=tenant.uri,
+            RAPID_AMQP_URI=tenant.uri,
             AWS_LAMBDA_FUNCTION_NAME=name,
-            ON_SUCCESS="exchange:records/x",
+            RAPID_ON_SUCCESS="exchange:records/x",
             **chronicle.environ,
         )
         server = start_server(AMQP_URI=tenant.guest_uri)
@@ -318,7 +328,7 @@ def test_the_server_needs_no_more_than_the_readme_says(
     tenant: Tenant, start_rapid: StartRapid, start_server: StartServer
 ) -> None:
     rapid = start_rapid(
-        ECHO, AMQP_URI=tenant.guest_uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name
+        ECHO, RAPID_AMQP_URI=tenant.guest_uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name
     )
     tenant.grant(**least(tenant, "Lambda Server"))
 
@@ -345,7 +355,7 @@ def test_the_dead_letters_need_no_more_than_the_readme_says(
     tenant: Tenant, start_rapid: StartRapid
 ) -> None:
     name = tenant.function_name
-    start_rapid(ECHO, AMQP_URI=tenant.guest_uri, AWS_LAMBDA_FUNCTION_NAME=name).stop()
+    start_rapid(ECHO, RAPID_AMQP_URI=tenant.guest_uri, AWS_LAMBDA_FUNCTION_NAME=name).stop()
     tenant.grant(**least(tenant, "`lambda-server dead`"))
     with AmqpClient(tenant.guest_uri) as guest:
         for _ in range(3):
@@ -376,11 +386,11 @@ def test_a_destination_that_may_not_be_written_to_costs_no_call(
         guest.channel.exchange_declare("records", "fanout")
         rapid = start_rapid(
             CHRONICLE,
-            AMQP_URI=tenant.uri,
+            RAPID_AMQP_URI=tenant.uri,
             AWS_LAMBDA_FUNCTION_NAME=name,
-            ON_FAILURE="exchange:records/x",
-            MAX_RETRY_ATTEMPTS="0",
-            MAX_CONCURRENCY="2",
+            RAPID_ON_FAILURE="exchange:records/x",
+            RAPID_MAX_RETRY_ATTEMPTS="0",
+            RAPID_MAX_CONCURRENCY="2",
             **chronicle.environ,
         )
         server = start_server(AMQP_URI=tenant.guest_uri)

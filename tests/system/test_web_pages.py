@@ -44,7 +44,10 @@ class Door(NamedTuple):
 @contextlib.contextmanager
 def opened(kind: str, ledger: Ledger, origins: str = ALLOWED) -> Iterator[Door]:
     """Start a rapid, and with kind ``server`` a Lambda Server before it."""
-    settings: dict[str, Any] = {"RAPID_CORS_ALLOW_ORIGINS": origins, "ENABLE_OPENFAAS": "TRUE"}
+    settings: dict[str, Any] = {
+        "RAPID_CORS_ALLOW_ORIGINS": origins,
+        "RAPID_ENABLE_OPENFAAS": "TRUE",
+    }
     with Rapid(LEDGER, **settings, **ledger.environ) as rapid:
         if kind == "rapid":
             yield Door(rapid, rapid.path)

@@ -105,7 +105,7 @@ def _wakes(figures: Figures, rounds: int, _calls: int) -> None:
 
 def _bursts(figures: Figures, rounds: int, calls: int) -> None:
     """How soon there are 10 pods, and none again; whether every call is answered."""
-    variants = (  # MAX_CONCURRENCY, from one pod or none, the HPA's period
+    variants = (  # RAPID_MAX_CONCURRENCY, from one pod or none, the HPA's period
         (1, True, 15),
         (1, False, 15),
         (4, True, 15),
@@ -114,7 +114,7 @@ def _bursts(figures: Figures, rounds: int, calls: int) -> None:
     )
     for concurrency, from_one, sync_s in variants:
         pods = "1 pod" if from_one else "0 pods"
-        name = f"from {pods}, MAX_CONCURRENCY {concurrency}, HPA each {sync_s} s"
+        name = f"from {pods}, RAPID_MAX_CONCURRENCY {concurrency}, HPA each {sync_s} s"
         settings = Settings(max_concurrency=concurrency)
         with _running(figures, settings, hpa_sync_s=sync_s) as running:
             for _ in range(rounds):

@@ -74,7 +74,7 @@ def function_documents(
 def _set_environ(pod: Object, settings: Settings) -> None:
     (container,) = pod["containers"]
     wanted = {
-        "MAX_CONCURRENCY": settings.max_concurrency,
+        "RAPID_MAX_CONCURRENCY": settings.max_concurrency,
         "AWS_LAMBDA_FUNCTION_TIMEOUT": settings.timeout_s,
     }
     for entry in container["env"]:

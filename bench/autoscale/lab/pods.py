@@ -149,9 +149,9 @@ class Pod:
         environ = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environ |= self._environ(container)
         environ |= {
-            "INVOKE_API_HOST": LOOPBACK,
-            "PORT": str(self._port),
-            "RUNTIME_API_PORT": str(self._runtime_port),
+            "RAPID_INVOKE_API_HOST": LOOPBACK,
+            "RAPID_PORT": str(self._port),
+            "RAPID_RUNTIME_API_PORT": str(self._runtime_port),
         }
         with self._output.open("ab") as output:
             return subprocess.Popen(

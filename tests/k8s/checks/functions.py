@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from rapid.self_copy import TARGET
+from rapid.settings import INIT_CONTAINER, PREFIX
 from tests.k8s.checks.images import name_of
 from tests.k8s.manifests import Cluster, Resource, at, everything_at
 
@@ -18,9 +19,9 @@ _CLOSED: Final = {
     "capabilities": {"drop": ["ALL"]},
 }
 _BROKER: Final = {
-    "AMQP_URI": {"configMapKeyRef": {"name": "broker", "key": "AMQP_URI"}},
-    "AMQP_USERNAME": {"secretKeyRef": {"name": "broker", "key": "username"}},
-    "AMQP_PASSWORD": {"secretKeyRef": {"name": "broker", "key": "password"}},
+    "RAPID_AMQP_URI": {"configMapKeyRef": {"name": "broker", "key": "AMQP_URI"}},
+    "RAPID_AMQP_USERNAME": {"secretKeyRef": {"name": "broker", "key": "username"}},
+    "RAPID_AMQP_PASSWORD": {"secretKeyRef": {"name": "broker", "key": "password"}},
 }
 
 
@@ -49,10 +50,12 @@ def a_pod_has_longer_to_stop_than_a_call_may_take(cluster: Cluster) -> Iterator[
 
 
 def the_broker_is_known_by_reference(cluster: Cluster) -> Iterator[str]:
-    for each in (*cluster.functions, cluster.get("Deployment", "lambda-server", "lambda")):
+    server = cluster.get("Deployment", "lambda-server", "lambda")
+    for each in (*cluster.functions, server):
         container = each.pod.containers[0] if each.pod else {}
         variables = {one["name"]: one.get("valueFrom") for one in container.get("env", [])}
-        for name, expected in _BROKER.items():
+        for setting, expected in _BROKER.items():
+            name = setting.removeprefix(PREFIX) if each is server else setting
             if variables.get(name) != expected:
                 yield f"{each}: {name} comes from {variables.get(name)}"
 
@@ -60,8 +63,8 @@ def the_broker_is_known_by_reference(cluster: Cluster) -> Iterator[str]:
 def a_queue_outlives_scaling_to_zero(cluster: Cluster) -> Iterator[str]:
     """Queues expire without a consumer; the longest that rapid allows is 2,000,000 s."""
     for each in cluster.functions:
-        if int(variable(each, "AMQP_QUEUE_EXPIRES") or 0) < 1_000_000:
-            yield f"{each}: its queue expires after {variable(each, 'AMQP_QUEUE_EXPIRES')} s"
+        if int(variable(each, "RAPID_AMQP_QUEUE_EXPIRES") or 0) < 1_000_000:
+            yield f"{each}: its queue expires after {variable(each, 'RAPID_AMQP_QUEUE_EXPIRES')} s"
 
 
 def rapid_comes_by_an_init_container(cluster: Cluster) -> Iterator[str]:
@@ -77,7 +80,7 @@ def rapid_comes_by_an_init_container(cluster: Cluster) -> Iterator[str]:
         init, function = inits[0], function_container(each)
         if name_of(init["image"]).rpartition("/")[2] != _RAPID:
             yield f"{each}: the init container is {init['image']}"
-        if init.get("env") != [{"name": "KUBERNETES_INIT_CONTAINER", "value": "TRUE"}]:
+        if init.get("env") != [{"name": INIT_CONTAINER}]:
             yield f"{each}: rapid is not told that it is an init container"
         if init.get("securityContext") != _CLOSED:
             yield f"{each}: the init container may {init.get('securityContext')}"
@@ -130,7 +133,8 @@ def a_function_may_write_to_tmp_only(cluster: Cluster) -> Iterator[str]:
 def probes_ask_what_rapid_answers(cluster: Cluster) -> Iterator[str]:
     """Ready with the broker, alive without: a broker that restarts must not restart everything."""
     wanted = {"startupProbe": "/healthz", "readinessProbe": "/readyz", "livenessProbe": "/healthz"}
-    for each in (*cluster.functions, cluster.get("Deployment", "lambda-server", "lambda")):
+    server = cluster.get("Deployment", "lambda-server", "lambda")
+    for each in (*cluster.functions, server):
         for name, path in wanted.items():
             probe = at(function_container(each), f"{name}.httpGet", {})
             if (probe.get("path"), probe.get("port")) != (path, "invoke"):
@@ -138,7 +142,8 @@ def probes_ask_what_rapid_answers(cluster: Cluster) -> Iterator[str]:
 
 
 def pods_are_spread_over_nodes(cluster: Cluster) -> Iterator[str]:
-    for each in (*cluster.functions, cluster.get("Deployment", "lambda-server", "lambda")):
+    server = cluster.get("Deployment", "lambda-server", "lambda")
+    for each in (*cluster.functions, server):
         spread = each.pod.spec.get("topologySpreadConstraints", []) if each.pod else []
         keys = [(one["topologyKey"], one["whenUnsatisfiable"]) for one in spread]
         # Rather all on one node than none at all.

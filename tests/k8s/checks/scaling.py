@@ -60,7 +60,7 @@ def scalers_watch_both_queues_of_their_function(cluster: Cluster) -> Iterator[st
 
 def a_pod_is_wanted_for_as_much_as_it_runs_at_once(cluster: Cluster) -> Iterator[str]:
     for scaler, function in _pairs(cluster):
-        concurrency = variable(function, "MAX_CONCURRENCY")
+        concurrency = variable(function, "RAPID_MAX_CONCURRENCY")
         for watch in watches(scaler):
             if watch.per_pod != concurrency:
                 yield f"{scaler}: a pod for {watch.per_pod}, it runs {concurrency} at once"

@@ -49,7 +49,7 @@ def address_of_the_broker_in_the_manifest(cluster: Cluster) -> None:
 
 @fault(functions.a_queue_outlives_scaling_to_zero)
 def queue_that_expires_over_night(cluster: Cluster) -> None:
-    drop_variable(echo_container(cluster), "AMQP_QUEUE_EXPIRES")
+    drop_variable(echo_container(cluster), "RAPID_AMQP_QUEUE_EXPIRES")
 
 
 @fault(functions.rapid_comes_by_an_init_container)
@@ -141,7 +141,7 @@ def wrong_query(cluster: Cluster) -> None:
 
 @fault(scaling.a_pod_is_wanted_for_as_much_as_it_runs_at_once)
 def value_that_is_not_the_concurrency(cluster: Cluster) -> None:
-    set_variable(echo_container(cluster), "MAX_CONCURRENCY", "8")
+    set_variable(echo_container(cluster), "RAPID_MAX_CONCURRENCY", "8")
 
 
 @fault(scaling.scaling_goes_from_nothing_to_fifty_pods, "hpa")

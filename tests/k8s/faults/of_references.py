@@ -85,7 +85,7 @@ def nodes_without_names(cluster: Cluster) -> None:
 @fault(references.configuration_is_there)
 def wrong_secret_key(cluster: Cluster) -> None:
     for each in echo_container(cluster)["env"]:
-        if each["name"] == "AMQP_PASSWORD":
+        if each["name"] == "RAPID_AMQP_PASSWORD":
             each["valueFrom"]["secretKeyRef"]["key"] = "pass"
 
 

@@ -190,7 +190,7 @@ def writable_root_file_system(cluster: Cluster) -> None:
 
 @fault(security.no_secret_is_written_down)
 def password_in_a_manifest(cluster: Cluster) -> None:
-    set_variable(echo_container(cluster), "AMQP_PASSWORD", "guest")
+    set_variable(echo_container(cluster), "RAPID_AMQP_PASSWORD", "guest")
 
 
 @fault(security.no_secret_is_written_down)

@@ -60,7 +60,7 @@ def test_a_fork_bomb_is_killed_and_answered_and_the_next_call_works(
 def test_a_call_that_needs_an_environment_meanwhile_is_answered(
     start_limited: StartLimited, pool: ThreadPoolExecutor
 ) -> None:
-    rapid = start_limited(MAX_CONCURRENCY="2", DRAIN_TIMEOUT="0.1")
+    rapid = start_limited(RAPID_MAX_CONCURRENCY="2", RAPID_DRAIN_TIMEOUT="0.1")
     with rapid.client() as connected:
         assert connected.get("/healthz").status == 200
         pool.submit(rapid.do, do="fork_bomb")
@@ -76,7 +76,7 @@ def test_a_call_that_needs_an_environment_meanwhile_is_answered(
 def test_a_stop_under_a_fork_bomb_is_orderly(
     start_limited: StartLimited, pool: ThreadPoolExecutor
 ) -> None:
-    rapid = start_limited(DRAIN_TIMEOUT="0.1")
+    rapid = start_limited(RAPID_DRAIN_TIMEOUT="0.1")
     call = pool.submit(rapid.do, do="fork_bomb")
     wait_until(lambda: is_used_up(rapid), "the limit to be used up")
 

@@ -1,4 +1,4 @@
-"""Reading HTTP/1.1 requests from a socket: lean, strict about framing, generous in size.
+"""Reading HTTP/1.1 requests from a socket, and heads of responses: lean, strict, generous in size.
 
 Both programs serve HTTP with one blocking thread a connection; this is the half they share. It
 takes what Lambda's clients send and general servers refuse: 1 MiB headers, chunked bodies with
@@ -13,7 +13,7 @@ import functools
 import re
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 #: Request line and headers together, bytes: AWS takes 1 MB, X-Ray causes come near it.
@@ -102,6 +102,19 @@ class Request:
     def is_http_1_1(self) -> bool:
         """Whether the peer speaks HTTP/1.1, not HTTP/1.0."""
         return self.version == "HTTP/1.1"
+
+
+def encode_head(lines: Sequence[str]) -> bytes:
+    """Return the head of a response whose status and header lines are ``lines``.
+
+    Raises ``ValueError`` for a line that would be more than one, or none, at the peer's.
+    Source: RFC 9112, 11.1 (response splitting).
+    """
+    head = "\r\n".join((*lines, "", ""))
+    line_ends = len(lines) + 1
+    if not head.count("\r") == head.count("\n") == line_ends or "\0" in head:
+        raise ValueError("a header of the response holds a line end or a null")
+    return head.encode("latin-1")  # UnicodeEncodeError is a ValueError
 
 
 def limit_stalls(sock: socket.socket, limit_s: int) -> None:

@@ -11,7 +11,7 @@ import binascii
 import json
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 from urllib.parse import parse_qsl, quote
 
 from lambda_protocol.errors import (
@@ -184,7 +184,10 @@ def decode_client_context(encoded: str) -> dict[str, Any]:
     try:
         if len(encoded) > CLIENT_CONTEXT_BYTES:
             raise ValueError(encoded)
-        context = json.loads(base64.b64decode(encoded, validate=True))
+        text = base64.b64decode(encoded, validate=True)
+        if text.count(b"[") + text.count(b"{") > _CONTEXT_BRACKETS:
+            raise ValueError("nested too deeply")
+        context = json.loads(text)
         if isinstance(context, dict):
             return context
     except (ValueError, RecursionError, binascii.Error):
@@ -192,6 +195,10 @@ def decode_client_context(encoded: str) -> dict[str, Any]:
     raise InvalidRequestContentException(
         "Client context must be a valid Base64-encoded JSON object."
     )
+
+
+#: A context is written again for the runtime, which could fail at the depth that is just readable.
+_CONTEXT_BRACKETS: Final = 500
 
 
 def require_json(body: bytes) -> None:

@@ -33,7 +33,13 @@ from urllib.parse import unquote_to_bytes
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from lambda_protocol.errors import BadRequestException, ServiceException
-from lambda_protocol.http1 import BadRequestError, Request, RequestReader, limit_stalls
+from lambda_protocol.http1 import (
+    BadRequestError,
+    Request,
+    RequestReader,
+    encode_head,
+    limit_stalls,
+)
 from lambda_protocol.invocation import new_request_id
 from lambda_protocol.invoke_http import HttpResponse, encode_error
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
@@ -283,7 +289,11 @@ class _Response:
         elif not self._has("content-length") and self.status[:3] != "204":
             lines.append(f"Content-Length: {length}")
         lines.append("Connection: close" if self._request.is_last else "Connection: keep-alive")
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        try:
+            return encode_head(lines)
+        except ValueError as error:
+            logger.error("response not sendable", extra={"error": error})
+            raise BadRequestError(502, "the response has a header that cannot be sent") from error
 
     @staticmethod
     def _refuse_write(_data: bytes) -> None:

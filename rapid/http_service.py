@@ -21,7 +21,7 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Final
 
 from lambda_protocol.address import Address
-from lambda_protocol.http1 import BadRequestError, Request, RequestReader, limit_stalls
+from lambda_protocol.http1 import BadRequestError, Request, RequestReader, encode_head, limit_stalls
 from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer
 from rapid.rest_sender import RestSender
 
@@ -84,17 +84,25 @@ class Exchange:
                 return False
             self._answered = True
         self.on_disconnect = None
-        head = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n"]
-        head += [f"{name}: {value}\r\n" for name, value in (*headers, *self.extra_headers)]
+        try:
+            data = self._encode(status, headers, body)
+        except ValueError as error:
+            service = self._connection.server
+            logger.error("response not sendable", extra={"service": service.name, "error": error})
+            headers, body = service.render_error(502, "Bad Gateway")
+            data = self._encode(502, headers, body)
+        return self._connection.send_answer(data, self.request.is_last)
+
+    def _encode(self, status: int, headers: Headers, body: bytes) -> bytes:
+        head = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}"]
+        head += [f"{name}: {value}" for name, value in (*headers, *self.extra_headers)]
         if status != HTTPStatus.NO_CONTENT:
-            head.append(f"Content-Length: {len(body)}\r\n")
+            head.append(f"Content-Length: {len(body)}")
+        if self.request.is_last:
+            head.append("Connection: close")
         if self.request.method == "HEAD":  # a body would be taken for the next answer
             body = b""
-        is_last = self.request.is_last
-        head.append("Connection: close\r\n\r\n" if is_last else "\r\n")
-        return self._connection.send_answer(
-            "".join(head).encode("latin-1", "replace") + body, is_last
-        )
+        return encode_head(head) + body
 
     def send_interim(self) -> None:
         """Send an interim response, unless the answer is sent or on its way; raises ``OSError``."""

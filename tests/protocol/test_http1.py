@@ -11,6 +11,7 @@ from lambda_protocol.http1 import (
     BadRequestError,
     Request,
     RequestReader,
+    encode_head,
     limit_stalls,
 )
 
@@ -197,3 +198,9 @@ def test_a_head_without_an_end_is_refused_at_its_limit(wire: Wire) -> None:
             status = error.status if error.status != 408 else 0
 
     assert (status, sent > MAX_HEAD_BYTES) == (431, True)
+
+
+@pytest.mark.parametrize("value", ["a\r\nb: c", "a\nb", "a\rb", "a\0b", "\u2603"], ids=ascii)
+def test_a_response_has_no_header_that_is_two_or_none(value: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the head of a response has one way to be wrong
+        encode_head(["HTTP/1.1 200 OK", f"X: {value}"])

@@ -377,6 +377,18 @@ def test_a_handler_that_fails_is_a_500_and_the_connection_is_kept(serve: Serve) 
         assert client.get("/").status == 200
 
 
+def test_an_answer_whose_headers_cannot_be_sent_is_502_and_nothing_of_it_is(serve: Serve) -> None:
+    def answer(exchange: Exchange) -> None:
+        exchange.answer(200, (("X-Amz-Executed-Version", "1\r\nX-Split: y"),), b"secret")
+
+    with Client(serve(answer).port) as client:
+        response = client.get("/")
+
+        assert (response.status, b"secret" in response.body) == (502, False)
+        assert "X-Split" not in response.headers
+        assert client.get("/").status == 502  # on the same connection
+
+
 # --- answers
 
 

@@ -139,3 +139,4 @@ def test_a_wrong_uri_is_refused_without_its_password(uri: str) -> None:
 @pytest.mark.parametrize("show", [repr, str, "{}".format], ids=["repr", "str", "format"])
 def test_an_address_is_shown_without_its_credentials(show: Callable[[object], str]) -> None:
     assert show(BrokerAddress(uri="amqp://user:secret@h/v")) == "amqp://h:5672/v"
+    assert show(BrokerAddress(uri="amqps://user:secret@[::1]/v")) == "amqps://[::1]:5671/v"

@@ -125,7 +125,7 @@ def test_every_client_of_ours_goes_over_ipv6() -> None:
     """From `lambda-server invoke` to the server, from there to rapid, from there the record."""
     server_port, rapid_port = free_ports(2)
     with (
-        recorder() as (record_port, records),
+        recorder() as (record_port, hosts),
         running(
             *RAPID,
             ECHO,
@@ -148,7 +148,8 @@ def test_every_client_of_ours_goes_over_ipv6() -> None:
 
         assert lambda_server("invoke", "echo", "-p", '"hi"', "--endpoint-url", url) == '"hi"\n'
         lambda_server("invoke", "echo", "-p", '"later"', "--event", "--endpoint-url", url)
-        wait_until(lambda: records, "the record of the event")
+        wait_until(lambda: hosts, "the record of the event")
+        assert hosts == [f"[{IPV6}]:{record_port}"]
 
 
 def test_dev_serves_on_ipv6(tmp_path: Path) -> None:
@@ -242,13 +243,14 @@ def lambda_server(*words: str) -> str:
 
 
 @contextlib.contextmanager
-def recorder() -> Iterator[tuple[int, list[bytes]]]:
-    """Serve an HTTP destination over IPv6; give its port and what came."""
-    records: list[bytes] = []
+def recorder() -> Iterator[tuple[int, list[str]]]:
+    """Serve an HTTP destination over IPv6; give its port and the Host of each record."""
+    hosts: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            records.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.rfile.read(int(self.headers["Content-Length"]))
+            hosts.append(self.headers["Host"])
             self.send_response(204)
             self.end_headers()
 
@@ -262,7 +264,7 @@ def recorder() -> Iterator[tuple[int, list[bytes]]]:
         thread = threading.Thread(target=httpd.serve_forever, daemon=True)
         thread.start()
         try:
-            yield httpd.server_port, records
+            yield httpd.server_port, hosts
         finally:
             httpd.shutdown()
             thread.join()

@@ -67,6 +67,7 @@ class Daemon:
         self._signals = _catch_signals()  # before a port is open: whoever sees it may stop us
         self._config = config
         self._outputs = outputs
+        self._has_terminal = _has_terminal()
         self._reaper = Reaper()
         self._reporter = Reporter(as_json=config.logs_json, level=config.system_log_level)
         metrics = self._metrics = Metrics(config.function.name)
@@ -103,7 +104,10 @@ class Daemon:
         self._stopper = threading.Thread(target=self._stop_parts, name="stop", daemon=True)
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; return the exit code."""
+        """Serve until SIGTERM or SIGINT, or a closed terminal; return the exit code.
+
+        SIGHUP has environments replaced, for there is new code.
+        """
         adopt_orphans()
         if self._config.broker is not None:
             hide_environment()
@@ -142,6 +146,12 @@ class Daemon:
             limit_s = None if self._reap() else _LOOK_S
             if numbers & _STOP_SIGNALS:
                 return
+            if signal.SIGHUP in numbers:
+                if self._has_terminal and not _has_terminal():
+                    logger.info("the terminal was closed")
+                    return
+                logger.info("new code: the next invocations start fresh environments")
+                self._scheduler.renew()
 
     def _reap(self) -> bool:
         try:
@@ -356,7 +366,18 @@ def _catch_signals() -> int:
     signal.set_wakeup_fd(writer)
     for number in (*_STOP_SIGNALS, signal.SIGCHLD):
         signal.signal(number, _wake_only)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, _wake_only)
     return reader
+
+
+def _has_terminal() -> bool:
+    """Whether we have a controlling terminal; its end is told by SIGHUP too."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _wake_only(_number: int, _frame: object) -> None:

@@ -159,7 +159,7 @@ class ExecutionEnvironment:
 
         It is in its init, between two calls, or being replaced.
         """
-        if self.phase is Phase.INIT or self._is_replaced:
+        if self.phase is Phase.INIT or (self._is_replaced and not self._running):
             return self._config.runtime_concurrency
         if self.phase is Phase.INVOKE and not self._running:
             return 1 if now - self._answered_at < patience_s else 0
@@ -202,6 +202,8 @@ class ExecutionEnvironment:
     def _act_due_locked(self, now: float) -> Callable[[], None] | None:
         if self._has_no_thread:
             return self._end
+        if self._is_replaced and self.phase in (Phase.INIT, Phase.IDLE):
+            return self.retire
         if self.phase is Phase.INIT and now >= self._init_deadline:
             return self._on_init_timeout
         if self.phase is Phase.INVOKE:
@@ -217,7 +219,7 @@ class ExecutionEnvironment:
 
     def next_deadline_locked(self) -> float:
         """Return when :meth:`due_locked` may next have something, monotonic seconds."""
-        if self._has_no_thread:
+        if self._has_no_thread or (self._is_replaced and self.phase in (Phase.INIT, Phase.IDLE)):
             return 0.0
         if self.phase is Phase.INIT:
             return self._init_deadline
@@ -240,6 +242,12 @@ class ExecutionEnvironment:
         self._is_replaced = True
         self.tenant = None  # its place is for anyone
         return True
+
+    def outdate_locked(self) -> None:
+        """Take no more calls; the clock retires it when none runs."""
+        self._is_replaced = True
+        self.tenant = None
+        self._owner.note_deadline_locked(self.next_deadline_locked())
 
     def retire(self) -> None:
         """Shut down an environment that is no longer wanted; ends what still runs."""
@@ -445,6 +453,8 @@ class ExecutionEnvironment:
                 self._move_locked(Phase.IDLE)
                 self._idle_since = now
                 self._invoke_deadline = None
+                if self._is_replaced:
+                    self._owner.note_deadline_locked(now)
         if self.can_take_locked:
             self._owner.on_available_locked(self)
 

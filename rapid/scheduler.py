@@ -93,6 +93,8 @@ class Scheduler:
         self._has_initialised = False
         self._running = 0
         self._request_ids: set[str] = set()  # of all calls in hand
+        self._is_eager = False
+        self._is_init_due = False  # one environment is to start without a call
         self._is_stopping = False
         self._wake_at = float("inf")
         self._thread = threading.Thread(target=self._run_clock, name="clock", daemon=True)
@@ -107,10 +109,20 @@ class Scheduler:
         """Start the clock and, when ``eager``, the first environment."""
         self._thread.start()
         with self.lock:
-            if not eager or self._environments:
-                return
-            environment = self._start_locked()
-        environment.start()
+            self._is_eager = self._is_init_due = eager
+        self.settle()
+
+    def renew(self) -> None:
+        """Replace every environment, for there is new code: those at work when they are done.
+
+        The next call starts a fresh one. Only if no init has succeeded yet, one starts at once.
+        """
+        with self.lock:
+            self._failed_inits = 0
+            self._is_init_due = self._is_eager and not self._has_initialised
+            for environment in self._environments.values():
+                environment.outdate_locked()
+        self.settle()
 
     def drain(self, limit_s: float) -> bool:
         """Take no more; True if all that is in hand has ended within ``limit_s``. Idempotent."""
@@ -273,11 +285,14 @@ class Scheduler:
         _answer(call, outcome)
 
     def settle(self) -> None:
-        """Hand out what waits to whoever is free."""
+        """Hand out what waits to whoever is free, and start what is due."""
         with self.lock:
-            if not self._waiting:
+            if not (self._waiting or self._is_init_due):
                 return
             actions = self._match_locked(self._clock())
+            if self._is_init_due and not self._environments and not self._is_stopping:
+                actions.start.append(self._start_locked())
+            self._is_init_due = self._is_init_due and not actions.start
         self._act(actions)
 
     # --- inside

@@ -36,6 +36,7 @@ class FakeEnvironment:
         self.init_limit_s = limit_s
         self.is_started = False
         self.is_retired = False
+        self.is_outdated = False
         self.tenant: str | None = None
         self.taken: list[Call] = []  # every call ever delivered
         self._world = world
@@ -134,6 +135,9 @@ class FakeEnvironment:
             return False
         self._state, self.tenant = "replaced", None
         return True
+
+    def outdate_locked(self) -> None:
+        self.is_outdated = True
 
     def retire(self) -> None:
         self.is_retired = True

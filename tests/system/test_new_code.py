@@ -56,7 +56,7 @@ def test_the_next_call_runs_the_new_code(start_rapid: StartRapid, tmp_path: Path
 def test_idle_environments_go_at_once_and_working_ones_when_they_are_done(
     start_rapid: StartRapid, ledger: Ledger, pool: ThreadPoolExecutor
 ) -> None:
-    rapid = start_rapid(LEDGER, MAX_CONCURRENCY="2", **ledger.environ)
+    rapid = start_rapid(LEDGER, RAPID_MAX_CONCURRENCY="2", **ledger.environ)
     running = pool.submit(rapid.invoke, ledger.held)
     ledger.wait_for(1)
     assert rapid.invoke(b"1").status == 200  # by the second environment
@@ -115,7 +115,7 @@ def test_extensions_are_told_of_a_spindown_and_start_again(
     (folder / "one").chmod(0o755)
     rapid = start_rapid(
         MISBEHAVE,
-        EXTENSIONS_DIR=str(folder),
+        RAPID_EXTENSIONS_DIR=str(folder),
         RECORDER_FILE=str(record),
         RECORDER_EVENTS="INVOKE,SHUTDOWN",
     )
@@ -154,7 +154,7 @@ def test_an_init_of_the_old_code_is_done_again(
 
 
 def test_several_signals_are_as_one(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(MISBEHAVE, MAX_CONCURRENCY="2")
+    rapid = start_rapid(MISBEHAVE, RAPID_MAX_CONCURRENCY="2")
     for _ in range(20):
         rapid.signal(signal.SIGHUP)
         assert rapid.do(do="echo").status == 200

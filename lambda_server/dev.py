@@ -69,7 +69,8 @@ def run(functions: list[Function], *, address: Address, say: Say) -> int:
         say(f"serving on {server.url}; stop with Ctrl-C. Try:")
         for function in functions:
             path = f"/2015-03-31/functions/{function.name}/invocations"
-            say(f"  curl -XPOST {server.url}{path} -d {shlex.quote(function.event)}")
+            url = shlex.quote(server.url + path)  # zsh takes the brackets of IPv6 for a pattern
+            say(f"  curl -XPOST {url} -d {shlex.quote(function.event)}")
         while not stop.is_requested:
             _require_running(server)
             for slot in slots:

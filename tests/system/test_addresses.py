@@ -161,13 +161,14 @@ def test_dev_serves_on_ipv6(tmp_path: Path) -> None:
         program.wait_for_log(f"serving on http://[{IPV6}]:{port}; ")
 
         url = f"http://[{IPV6}]:{port}"
+        assert f"curl -XPOST '{url}/2015-03-31/" in program.wait_for_log("curl")
         assert lambda_server("invoke", "one", "-p", '"hi"', "--endpoint-url", url) == '"hi"\n'
 
 
-def test_an_access_log_shows_ipv4_callers_as_ipv4() -> None:
-    with Server(
-        "-k", "gthread", "--access-logfile", "-", ready=False, INVOKE_API_HOST="::"
-    ) as server:
+@pytest.mark.parametrize("worker", [(), ("-k", "gthread")], ids=["ours", "gthread"])
+def test_an_access_log_shows_ipv4_callers_as_ipv4(worker: tuple[str, ...]) -> None:
+    options = (*worker, "--access-logfile", "-")
+    with Server(*options, ready=False, INVOKE_API_HOST="::") as server:
         server.get("/healthz")
 
         line = server.wait_for_log("GET /healthz")

@@ -34,7 +34,7 @@ ALIASES: Final = frozenset(
         "USE_STRUCTURED_LOGGING",
     }
 )
-#: Plain names that set rapid 0.1. They are the function's.
+#: Plain names that once set rapid. They are the function's.
 FORMER: Final = frozenset(
     {
         "AMQP_EVENT_QUEUE_TYPE",

@@ -5,12 +5,14 @@ import re
 import signal
 import socket
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rapid.command_line import USAGE
 from tests.conftest import StartRapid
-from tests.support import ECHO, Rapid, run_rapid
+from tests.support import ECHO, MISBEHAVE, Rapid, run_rapid
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -31,6 +33,8 @@ def test_the_version_is_printed() -> None:
     ("argv", "environ", "start"),
     [
         (["--log-level", "loud"], {}, "rapid: --log-level is 'loud'; expected one of "),
+        (["--prot", "9000", ECHO], {}, "rapid: '--prot' is no flag of rapid, "),
+        (["--env-file", "/none", ECHO], {}, "rapid: --env-file /none cannot be read: "),
         ([], {"RAPID_PORT": "http"}, "rapid: RAPID_PORT is 'http'; expected "),
         ([], {"RAPID_AMQP_URI": "http://u:secret@h"}, "rapid: RAPID_AMQP_URI has scheme 'http'"),
         (
@@ -39,7 +43,7 @@ def test_the_version_is_printed() -> None:
             "rapid: RAPID_AMQP_URI has a wrong option",
         ),
     ],
-    ids=["flag", "variable", "uri", "uri-option"],
+    ids=["flag", "no-flag", "no-file", "variable", "uri", "uri-option"],
 )
 def test_a_wrong_setting_is_one_line_and_code_2(
     argv: list[str], environ: dict[str, str], start: str
@@ -50,6 +54,52 @@ def test_a_wrong_setting_is_one_line_and_code_2(
     assert done.stderr.startswith(start)
     assert done.stderr.count("\n") == 1
     assert "secret" not in done.stderr
+
+
+def test_the_functions_variables_set_nothing_of_rapid(start_rapid: StartRapid) -> None:
+    former: dict[str, Any] = {
+        "PORT": "3000",
+        "ON_FAILURE": "abort",
+        "DRAIN_TIMEOUT": "5s",
+        "INIT_TIMEOUT": "none",
+    }
+    others: dict[str, Any] = {
+        "MAX_CONCURRENCY": "unlimited",
+        "INSTANCE": "prod-7",
+        "AMQP_URI": "amqp://own/vhost",
+    }
+
+    rapid = start_rapid(
+        MISBEHAVE, RAPID_AMQP_URI="none", RAPID_MAX_CONCURRENCY="", **former, **others
+    )
+    environ = rapid.do(do="env").json()["environ"]
+    assert rapid.stop() == 0
+
+    assert (former | others).items() <= environ.items()
+    assert not [name for name in environ if name.startswith("RAPID")]
+    said = [line for line in rapid.log if "left to the function" in line]
+    for name in former.keys() - {"PORT"}:
+        (line,) = [line for line in said if f" {name} is left" in line]
+        assert line.endswith(
+            f"[INFO] (rapid) {name} is left to the function; rapid reads RAPID_{name}"
+        )
+    (warning,) = [line for line in said if "[WARNING]" in line]
+    assert " MAX_CONCURRENCY is left" in warning
+    assert len(said) == len(former)  # RAPID_PORT is set, MAX_CONCURRENCY instead
+    assert not [line for line in said if "abort" in line or "unlimited" in line]
+
+
+def test_flags_set_rapid_and_the_function(start_rapid: StartRapid, tmp_path: Path) -> None:
+    file = tmp_path / "variables"
+    file.write_text("GREETING='hello world'\nRAPID_PRINT_REPORTS=TRUE\nLOG_LEVEL=loud\n")
+    flags = ("--timeout", "7", "--memory", "256", "--name=mine", "--env-file", str(file))
+
+    rapid = start_rapid(MISBEHAVE, flags=flags)
+    environ = rapid.do(do="env").json()["environ"]
+
+    assert {"GREETING": "hello world", "LOG_LEVEL": "loud", "AWS_LAMBDA_FUNCTION_NAME": "mine",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256"}.items() <= environ.items()  # fmt: skip
+    assert "Memory Size: 256 MB" in rapid.wait_for_log("REPORT RequestId")
 
 
 @pytest.mark.parametrize("name", ["RAPID_PORT", "RAPID_RUNTIME_API_PORT"])

@@ -112,6 +112,9 @@ class Failure:
     message: str = ""  #: what follows ``Error:`` in AWS's message
     payload: bytes | None = None  #: the runtime's own words, which go out as they came
     is_logged: bool = False  #: whether the log tells of it already
+    #: What ended the environment or the invocation, in the log's words; empty: the runtime says.
+    cause: str = ""
+    memory_limit_bytes: int | None = None  #: what it was out of
 
     def outcome(self, request_id: str, version: str) -> Outcome:
         """Return what the caller of ``request_id`` gets: HTTP 200, Unhandled."""
@@ -125,4 +128,5 @@ class Failure:
 
 def timed_out(timeout_s: float) -> Failure:
     """Return the failure of an invocation that ran longer than ``timeout_s``."""
-    return Failure(ErrorType.TIMED_OUT, f"Task timed out after {timeout_s:.2f} seconds")
+    message = f"Task timed out after {timeout_s:.2f} seconds"
+    return Failure(ErrorType.TIMED_OUT, message, cause="timeout")

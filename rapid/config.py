@@ -45,6 +45,7 @@ class Config:
     function: FunctionRef  #: unqualified
     version: str
     memory_mb: int
+    enforces_memory: bool
     timeout_s: float
     idle_timeout_s: float
     init_timeout_s: float
@@ -112,6 +113,7 @@ class Config:
             function=function,
             version=version,
             memory_mb=memory_mb,
+            enforces_memory=env.flag("RAPID_ENFORCE_MEMORY"),
             timeout_s=timeout_s,
             idle_timeout_s=env.seconds("AWS_LAMBDA_FUNCTION_IDLETIMEOUT", 1800.0, least=0.01),
             init_timeout_s=env.seconds("RAPID_INIT_TIMEOUT", INIT_TIMEOUT_S, least=0.01),

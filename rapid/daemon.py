@@ -29,6 +29,7 @@ from rapid.environment import ExecutionEnvironment
 from rapid.event_queue import EventQueue
 from rapid.invoke_api import InvokeApi
 from rapid.line_output import Outputs
+from rapid.memory_limits import MemoryLimits
 from rapid.metrics import Metrics
 from rapid.processes import Reaper, adopt_orphans, hide_environment
 from rapid.report import Reporter
@@ -68,6 +69,7 @@ class Daemon:
         self._config = config
         self._outputs = outputs
         self._has_terminal = _has_terminal()
+        self._memory = MemoryLimits(config.memory_mb)
         self._reaper = Reaper()
         self._reporter = Reporter(as_json=config.logs_json, level=config.system_log_level)
         metrics = self._metrics = Metrics(config.function.name)
@@ -111,6 +113,8 @@ class Daemon:
         adopt_orphans()
         if self._config.broker is not None:
             hide_environment()
+        if self._config.enforces_memory:
+            self._memory.enforce()
         if self._config.command.note:
             logger.info(self._config.command.note)
         try:
@@ -232,6 +236,7 @@ class Daemon:
             listen=lambda environment: self._listener(index).attach(environment),
             reporter=self._reporter,
             outputs=self._outputs,
+            open_memory=lambda: self._memory.of_environment(index),
             init_limit_s=self._config.init_timeout_s if init_limit_s is None else init_limit_s,
             init_phase="init" if init_limit_s is None else "invoke",
         )

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -19,6 +20,7 @@ from rapid.config import Config
 from rapid.diagnosis import failed_init
 from rapid.environment_owner import EnvironmentOwner
 from rapid.extensions import Extensions, answer_event, discover, invoke_event
+from rapid.failure_log import log_failed_calls, log_failed_environment, memory_facts
 from rapid.http_service import Exchange
 from rapid.invocation_log import InvocationLog
 from rapid.journal import Journal
@@ -26,6 +28,7 @@ from rapid.launch import Launch, LaunchError
 from rapid.line_output import Outputs
 from rapid.log_capture import WRITE_LIMIT_S
 from rapid.log_level import passes
+from rapid.memory_limits import EnvironmentMemory
 from rapid.phases import (
     FAILED_STATES,
     MOVES,
@@ -38,7 +41,7 @@ from rapid.phases import (
 from rapid.platform_events import Ending
 from rapid.processes import ExitStatus, Reaper
 from rapid.report import Reporter
-from rapid.sandbox import Sandbox
+from rapid.sandbox import RUNTIME, Sandbox
 from rapid.shutdown import shut_down
 from rapid.subscription import Subscription
 from rapid.telemetry import Telemetry
@@ -80,6 +83,7 @@ class ExecutionEnvironment:
         listen: Callable[[ExecutionEnvironment], Address],
         reporter: Reporter,
         outputs: Outputs,
+        open_memory: Callable[[], EnvironmentMemory],
         init_limit_s: float,
         init_phase: str,
         clock: Callable[[], float] = time.monotonic,
@@ -97,6 +101,7 @@ class ExecutionEnvironment:
         self._listen = listen
         self._reporter = reporter
         self._outputs = outputs
+        self._open_memory = open_memory
         self._init_limit_s = init_limit_s
         self._init_phase = init_phase
         self._clock = clock
@@ -308,6 +313,8 @@ class ExecutionEnvironment:
         call = self._take_answered(posted, to, began_at, len(failure.payload or b""), ending)
         outcome = failure.outcome(posted.request_id, self._config.version)
         self._complete(call, outcome, "error", failure.error_type)
+        if failure.cause:
+            self._log_failed_calls([call], failure)
 
     def fail_init(self, failure: Failure) -> None:
         """Take the runtime's own report that its init failed; raises ``RuntimeApiError``."""
@@ -389,6 +396,7 @@ class ExecutionEnvironment:
             f"env-{self.index}",
             self._reaper,
             self._outputs,
+            self._open_memory(),
             extensions=[path.name for path in paths],
             keeps=functools.partial(passes, config=self._config),
             on_error=self.fail_unexpectedly,
@@ -508,19 +516,29 @@ class ExecutionEnvironment:
 
     def _on_runtime_exit(self, status: ExitStatus) -> None:
         with self._ends_on_error():
-            self._fail(_runtime_exit(status), "FAILURE")
+            self._fail(self._with_cause(_runtime_exit(status), status), "FAILURE")
 
     def _on_extension_exit(self, name: str, status: ExitStatus) -> None:
         message = "exit code 0" if status.code == 0 else str(status)
         with self._ends_on_error():
             with self._lock:
                 self.extensions.on_exit(name)
-            self._fail(Failure(ErrorType.EXTENSION_CRASH, message), "FAILURE")
+            failure = self._with_cause(Failure(ErrorType.EXTENSION_CRASH, message), status)
+            self._fail(replace(failure, cause=f"extension {name}: {failure.cause}"), "FAILURE")
+
+    def _with_cause(self, failure: Failure, status: ExitStatus) -> Failure:
+        assert self._sandbox is not None
+        watch = self._sandbox.memory.watch
+        if not watch.is_out_of_memory(status):
+            return replace(failure, cause=str(status))
+        return replace(failure, cause="out of memory", memory_limit_bytes=watch.limit_bytes)
 
     def _on_init_timeout(self) -> None:
         if self._init_phase == "init":
             failure = Failure(
-                ErrorType.EXIT_ERROR, f"Init timed out after {self._init_limit_s:g} s"
+                ErrorType.EXIT_ERROR,
+                f"Init timed out after {self._init_limit_s:g} s",
+                cause="timeout",
             )
         else:
             failure = timed_out(self._init_limit_s)
@@ -542,7 +560,9 @@ class ExecutionEnvironment:
                 del self._running[request_id]
                 self._runtime.on_timeout(request_id)
             self._settle_phase_locked()
-        self._fail_calls(late, timed_out(self._config.timeout_s))
+        failure = timed_out(self._config.timeout_s)
+        self._fail_calls(late, failure)
+        self._log_failed_calls(late, failure)
         self._owner.settle()
 
     def _fail(
@@ -581,6 +601,8 @@ class ExecutionEnvironment:
                     self._report_failed_init(failure, init_s, init_status)
             self._fail_calls(victims, failure)
             with self._logs_errors():
+                self._log_failure(victims, failure, was_init=was_init, is_failure=is_failure)
+            with self._logs_errors():
                 self._tell_failure(
                     victims,
                     failure,
@@ -607,6 +629,35 @@ class ExecutionEnvironment:
         if init_s is not None and is_failure:
             journal.fail_init(self.extensions, failure, init_s=init_s, status=init_status)
         journal.fail(victims, failure, _status_of(failure), is_failure=is_failure)
+
+    def _log_failure(
+        self, victims: list[Call], failure: Failure, *, was_init: bool, is_failure: bool
+    ) -> None:
+        if failure.is_logged:
+            return
+        if victims:
+            self._log_failed_calls(victims, failure, is_init=was_init)
+        elif is_failure and not was_init:
+            log_failed_environment(
+                failure,
+                function=self._config.function.name,
+                peak_memory_bytes=self._peak_memory_bytes(),
+            )
+
+    def _log_failed_calls(
+        self, calls: list[Call], failure: Failure, *, is_init: bool = False
+    ) -> None:
+        log_failed_calls(
+            calls,
+            failure,
+            function=self._config.function.name,
+            now=self._clock(),
+            peak_memory_bytes=self._peak_memory_bytes(),
+            is_init=is_init,
+        )
+
+    def _peak_memory_bytes(self) -> int:
+        return 0 if self._sandbox is None else self._sandbox.peak_memory_bytes(RUNTIME)
 
     def _fail_calls(self, calls: list[Call], failure: Failure) -> None:
         for call in calls:
@@ -637,7 +688,15 @@ class ExecutionEnvironment:
             output = self._sandbox.capture.tail_since(0)
         if not failure.is_logged:
             said = failed_init(failure, self._config.command, self._config.handler, output)
-            logger.error("init failed", extra={"env": self.index, **said})
+            about = {
+                "env": self.index,
+                "function": self._config.function.name,
+                "after_ms": round(init_s * 1000, 1),
+                **memory_facts(failure, self._peak_memory_bytes()),
+            }
+            if failure.cause:
+                about["cause"] = failure.cause
+            logger.error("init failed", extra={**about, **said})
         if self._log is not None:
             self._log.init_failed(failure, init_s=init_s, phase=self._init_phase, status=status)
 
@@ -730,7 +789,9 @@ class ExecutionEnvironment:
 
 
 _SUCCESS: Final = Ending()
-_RETIRED: Final = Failure(ErrorType.EXIT_ERROR, "The function's instance was shut down")
+_RETIRED: Final = Failure(
+    ErrorType.EXIT_ERROR, "The function's instance was shut down", cause="shut down"
+)
 
 
 def _status_of(failure: Failure) -> str:

@@ -164,9 +164,14 @@ class ProcessGroup:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
+    def pids(self) -> Iterator[int]:
+        """Yield the process and its descendants, each before its own children are looked for."""
+        yield self.pid
+        yield from _descendants(self.pid)
+
     def peak_memory_bytes(self) -> int:
         """Return the peak resident memory of the process and its descendants, summed."""
-        return sum(_peak_memory_bytes(pid) for pid in (self.pid, *_descendants(self.pid)))
+        return sum(map(_peak_memory_bytes, self.pids()))
 
 
 def adopt_orphans() -> None:

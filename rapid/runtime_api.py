@@ -252,6 +252,13 @@ _RESPONSE_TOO_LARGE: Final = Failure(
         },
         separators=(",", ":"),
     ).encode(),
+    cause="response too large",
 )
-_TRUNCATED: Final = Failure(ErrorType.TRUNCATED_RESPONSE, "HTTP request detected as truncated")
-_INVALID_MODE: Final = Failure(ErrorType.INVALID_RESPONSE_MODE, "Invalid function response mode")
+_TRUNCATED: Final = Failure(
+    ErrorType.TRUNCATED_RESPONSE, "HTTP request detected as truncated", cause="truncated response"
+)
+_INVALID_MODE: Final = Failure(
+    ErrorType.INVALID_RESPONSE_MODE,
+    "Invalid function response mode",
+    cause="invalid response mode",
+)

@@ -14,6 +14,7 @@ from typing import Final
 from rapid.line_output import Outputs
 from rapid.log_capture import LogCapture, OnError
 from rapid.log_lines import LogMessage
+from rapid.memory_limits import EnvironmentMemory
 from rapid.processes import ExitStatus, ProcessGroup, Reaper, environ_of
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Sandbox:
         name: str,
         reaper: Reaper,
         outputs: Outputs,
+        memory: EnvironmentMemory,
         *,
         extensions: Sequence[str] = (),
         keeps: Callable[[LogMessage], bool] = lambda message: True,
@@ -42,6 +44,7 @@ class Sandbox:
         self.capture = LogCapture(
             name, outputs, extensions=extensions, keeps=keeps, on_error=on_error
         )
+        self.memory = memory
         self._reaper = reaper
         self._lock = threading.Lock()
         self._exited = threading.Condition(self._lock)
@@ -94,6 +97,7 @@ class Sandbox:
             raise
         with self._lock:
             self._groups[name] = group
+        self.memory.add(group)
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to the group called ``name``, if it was ever started."""
@@ -147,3 +151,4 @@ class Sandbox:
     def close(self) -> None:
         """Pass on what is left in the pipes and close them."""
         self.capture.close()
+        self.memory.close()

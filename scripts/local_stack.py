@@ -139,6 +139,13 @@ class LocalStack:
         any_runs = self._node.is_running() or any(part.is_running() for part in stack.parts)
         return _SOME_RUN if any_runs else _NOTHING_RUNS
 
+    def broker(self) -> None:
+        """Print the address of the broker in use, with its credentials. Raises StackError."""
+        stack = Stack.load(self._file)
+        if stack is None or stack.broker.address is None:
+            raise StackError("No broker is in use here; make up BROKER=rabbitmq starts one.")
+        print(stack.broker.address.uri)
+
     def down(self) -> None:
         """Stop all of it."""
         if not self._stop():
@@ -315,7 +322,7 @@ The Lambda Server is on {server}. Call it:
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run one command; return the exit status."""
     parser = argparse.ArgumentParser(prog="scripts/local", description=__doc__)
-    parser.add_argument("command", choices=["up", "status", "down"])
+    parser.add_argument("command", choices=["up", "status", "broker", "down"])
     parser.add_argument(
         "--folder", type=Path, default=_CHECKOUT / ".local", help="where state, logs and data are"
     )
@@ -324,6 +331,9 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         if options.command == "status":
             return stack.status()
+        if options.command == "broker":
+            stack.broker()
+            return 0
         with stack.lock():
             stack.up() if options.command == "up" else stack.down()
     except (BrokerUnusable, ConfigError, StackError, StateUnreadable) as error:

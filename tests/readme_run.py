@@ -32,11 +32,19 @@ EXEMPT: Final = {
     r"git clone ": "the test runs in a checkout",
     r"make (rapid|docker)": "minutes of compiling; tests of their own build these",
     r"docker ": "needs docker",
+    r"kubectl ": "needs a cluster",
     r"scripts/cluster ": "needs docker and kind",
     r"rabbitmqctl ": "is for a RabbitMQ of the system",
 }
-#: Where a document's commands start.
-FOLDERS: Final = {"README.md": ROOT}
+#: Where a document's commands start. Go's and Node's examples ask their registries first, and
+#: image-greyscale's the stack to be down; both run in tests/examples.
+FOLDERS: Final = {
+    "README.md": ROOT,
+    "examples/clients/README.md": ROOT,
+    "examples/echo-lambda/README.md": ROOT / "examples" / "echo-lambda",
+    "examples/echo-lambda-bash/README.md": ROOT / "examples" / "echo-lambda-bash",
+    "examples/extensions/README.md": ROOT,
+}
 #: Stands before a block for a second terminal, while the command before it runs on.
 IN_ANOTHER_TERMINAL: Final = "in another terminal:\n\n"
 #: In an answer: the function failed, or the call did.

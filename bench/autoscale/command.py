@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import click
@@ -92,10 +94,14 @@ def autoscale(
         scale_up_pods=scale_up_pods,
         window_s=window_s,
     )
+    # Only developers have matplotlib; its lack is told before the work.
+    if plots is not None and importlib.util.find_spec("matplotlib") is None:
+        raise click.ClickException(
+            f"--plots needs matplotlib: {sys.executable} -m pip install matplotlib"
+        )
     results = run_bursts(options, bursts)
     reactions = render_reactions(options)
     if plots is not None:
-        # Only developers have matplotlib.
         from bench.autoscale.plot import plot_burst
 
         for burst in bursts:

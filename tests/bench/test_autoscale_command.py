@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,18 @@ def test_what_makes_no_sense_is_refused(arguments: tuple[str, str]) -> None:
 
     assert done.exit_code == 2
     assert "Invalid value" in done.output
+
+
+def test_without_matplotlib_pictures_are_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    done = autoscale("--plots", str(tmp_path))
+
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: --plots needs matplotlib: ")
+    assert done.output.endswith(" -m pip install matplotlib\n")
 
 
 def test_the_same_burst_gives_the_same_bytes(tmp_path: Path) -> None:

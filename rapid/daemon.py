@@ -18,7 +18,7 @@ from lambda_protocol.address import Address
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.invocation import Invocation
 from rapid.config import Config
-from rapid.deadline import StopDeadlines
+from rapid.deadline import Deadline, StopDeadlines
 from rapid.destinations import (
     AmqpDestination,
     FunctionDestination,
@@ -185,32 +185,27 @@ class Daemon:
 
     def _stop_parts(self) -> None:
         deadlines = self._stops.get()
-        for part in (self._drain, self._end):
-            try:
-                part(deadlines)
-            except Exception:
-                logger.exception("stop failed")
-
-    def _drain(self, deadlines: StopDeadlines) -> None:
-        """Take nothing more, and let what is in hand end."""
-        drain = deadlines.drain
-        if self._consumer is not None:
-            drain.wait(self._consumer.drain, at_most_s=CONSUMER_STOP_S)
-        if self._event_queue is not None:
-            drain.wait(self._event_queue.drain)
-            self._event_queue.stop_retries()
-        drain.wait(self._scheduler.drain)
+        self._drain(deadlines.drain)
         deadlines.end_drain()
+        self._end(deadlines.end)
 
-    def _end(self, deadlines: StopDeadlines) -> None:
-        """End the environments, send what is left to send, and count what is lost."""
-        end = deadlines.end
-        end.wait(self._scheduler.stop)
-        end.wait(self._invoke_api.stop)
-        if self._sender is not None:
-            end.wait(self._sender.stop)
+    def _drain(self, drain: Deadline) -> None:
+        """Take nothing more, and let what is in hand end."""
         if self._consumer is not None:
-            end.wait(self._consumer.stop, at_most_s=CONSUMER_STOP_S)
+            _try(drain, self._consumer.drain, at_most_s=CONSUMER_STOP_S)
+        if self._event_queue is not None:
+            _try(drain, self._event_queue.drain)
+            self._event_queue.stop_retries()
+        _try(drain, self._scheduler.drain)
+
+    def _end(self, end: Deadline) -> None:
+        """End the environments, send what is left to send, and count what is lost."""
+        _try(end, self._scheduler.stop)
+        _try(end, self._invoke_api.stop)
+        if self._sender is not None:
+            _try(end, self._sender.stop)
+        if self._consumer is not None:
+            _try(end, self._consumer.stop, at_most_s=CONSUMER_STOP_S)
         if self._event_queue is not None:
             self._event_queue.tell_losses()
 
@@ -363,6 +358,16 @@ def _make_sender(config: Config) -> HttpSender | None:
     from rapid.http_sender import HttpSender  # brings TLS
 
     return HttpSender()
+
+
+def _try(
+    deadline: Deadline, step: Callable[[float], bool], *, at_most_s: float = float("inf")
+) -> None:
+    """Wait for one part of a stop; the others come after it, whatever happens."""
+    try:
+        deadline.wait(step, at_most_s=at_most_s)
+    except Exception:
+        logger.exception("stop failed")
 
 
 def _catch_signals() -> int:

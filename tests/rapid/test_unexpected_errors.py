@@ -102,6 +102,20 @@ def test_an_answer_that_cannot_be_written_is_a_500(start_faulty: StartFaulty) ->
     assert logged(rapid) == 1
 
 
+@pytest.mark.parametrize(
+    "fault",
+    ["scheduler:Scheduler.drain", "scheduler:Scheduler.stop", "event_queue:EventQueue.drain"],
+)
+def test_a_stop_goes_on_with_its_other_parts(start_faulty: StartFaulty, fault: str) -> None:
+    rapid = start_faulty(f"rapid.{fault}", calls=50)
+    assert rapid.do(do="spawn_child").status == 200
+
+    assert rapid.stop() == 0
+
+    assert logged(rapid) == 1
+    wait_until(lambda: not rapid.descendants(), "the end of its processes")
+
+
 def logged(rapid: Rapid) -> int:
     return sum(ERROR in line for line in rapid.log)
 

@@ -207,7 +207,7 @@ class ExecutionEnvironment:
     def _act_due_locked(self, now: float) -> Callable[[], None] | None:
         if self._has_no_thread:
             return self._end
-        if self._is_replaced and self.phase in (Phase.INIT, Phase.IDLE):
+        if self._is_due_to_go_locked:
             return self.retire
         if self.phase is Phase.INIT and now >= self._init_deadline:
             return self._on_init_timeout
@@ -224,7 +224,7 @@ class ExecutionEnvironment:
 
     def next_deadline_locked(self) -> float:
         """Return when :meth:`due_locked` may next have something, monotonic seconds."""
-        if self._has_no_thread or (self._is_replaced and self.phase in (Phase.INIT, Phase.IDLE)):
+        if self._has_no_thread or self._is_due_to_go_locked:
             return 0.0
         if self.phase is Phase.INIT:
             return self._init_deadline
@@ -247,6 +247,13 @@ class ExecutionEnvironment:
         self._is_replaced = True
         self.tenant = None  # its place is for anyone
         return True
+
+    @property
+    def _is_due_to_go_locked(self) -> bool:
+        """Whether it is being replaced, and no invocation or its aftermath is under way."""
+        if self.phase is Phase.INVOKE:
+            return self._is_replaced and self._config.is_multi_concurrency and not self._running
+        return self._is_replaced and self.phase in (Phase.INIT, Phase.IDLE)
 
     def outdate_locked(self) -> None:
         """Take no more calls; the clock retires it when none runs."""
@@ -461,8 +468,8 @@ class ExecutionEnvironment:
                 self._move_locked(Phase.IDLE)
                 self._idle_since = now
                 self._invoke_deadline = None
-                if self._is_replaced:
-                    self._owner.note_deadline_locked(now)
+        if self._is_due_to_go_locked:
+            self._owner.note_deadline_locked(0.0)
         if self.can_take_locked:
             self._owner.on_available_locked(self)
 

@@ -106,6 +106,15 @@ def test_a_runtime_of_several_at_once_ends_with_the_last_of_them(
     wait_until(lambda: not is_alive(old), "the end of the old runtime")
 
 
+def test_a_runtime_of_several_at_once_need_not_come_back(start_rapid: StartRapid) -> None:
+    rapid = start_rapid(MISBEHAVE, AWS_LAMBDA_MAX_CONCURRENCY="1")
+    assert rapid.do(do="slow_next", s=600).status == 200
+
+    renew(rapid)
+
+    assert rapid.do(do="counter").json() == 1
+
+
 def test_extensions_are_told_of_a_spindown_and_start_again(
     start_rapid: StartRapid, tmp_path: Path
 ) -> None:

@@ -237,13 +237,24 @@ class AmqpConnection(pika.connection.Connection):
             raise closed[0]
         return answers[0]
 
-    def consume(self, channel: pika.channel.Channel, queue: str, *, auto_ack: bool = False) -> str:
+    def consume(
+        self,
+        channel: pika.channel.Channel,
+        queue: str,
+        *,
+        auto_ack: bool = False,
+        arguments: dict[str, Any] | None = None,
+    ) -> str:
         """Start a consumer on ``queue`` and return its tag; messages go to ``on_delivery``."""
         started: list[Any] = []
         closed: list[Exception] = []
         channel.add_on_close_callback(lambda _channel, reason: closed.append(reason))
         tag = channel.basic_consume(
-            queue, _never_called, auto_ack=auto_ack, callback=started.append
+            queue,
+            _never_called,
+            auto_ack=auto_ack,
+            arguments=arguments,
+            callback=started.append,
         )
         self._wait(lambda: bool(started or closed), self._step_timeout_s)
         if closed:

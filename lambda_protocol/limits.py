@@ -24,8 +24,9 @@ QUEUE_NAME_BYTES: Final = 255
 #: Longest qualifier, characters. Source: API_Invoke, Qualifier.
 QUALIFIER_CHARS: Final = 128
 
-#: Function timeout, seconds: the range AWS allows.
+#: Function timeout, seconds: the most that AWS allows, and the most that rapid does (our choice).
 FUNCTION_TIMEOUT_MAX_S: Final = 900
+FUNCTION_TIMEOUT_LIMIT_S: Final = 86_400
 #: Init phase of an on-demand function, seconds.
 #: Source: Lambda developer guide, "Lambda execution environment lifecycle".
 INIT_TIMEOUT_S: Final = 10.0
@@ -39,6 +40,6 @@ INVOKE_QUEUE_TIMEOUT_S: Final = 30.0
 #: A call not answered this long after its arrival is announced to the caller's server, seconds.
 STARTED_FRAME_AFTER_S: Final = 1.0
 #: The longest time until its answer that such an announcement may name, seconds (our choice).
-ANNOUNCED_MAX_S: Final = 86_400
+ANNOUNCED_MAX_S: Final = FUNCTION_TIMEOUT_LIMIT_S
 #: What a waiting server adds to a deadline it was told, for the way back, seconds.
 REPLY_GRACE_S: Final = 2.0

@@ -21,7 +21,7 @@ from lambda_protocol.address import Address, parse_host
 from lambda_protocol.environ import ConfigError, Environ
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import parse_function_name
-from lambda_protocol.limits import FUNCTION_TIMEOUT_MAX_S
+from lambda_protocol.limits import FUNCTION_TIMEOUT_LIMIT_S
 from lambda_server import __version__
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def _connect(endpoint_url: str) -> HTTPConnection:
             f"--endpoint-url is {endpoint_url!r}; expected http://HOST:PORT"
         ) from None
     kind = HTTPSConnection if urlsplit(endpoint_url).scheme == "https" else HTTPConnection
-    return kind(*address, timeout=FUNCTION_TIMEOUT_MAX_S + 60)
+    return kind(*address, timeout=FUNCTION_TIMEOUT_LIMIT_S + 60)
 
 
 def _read_payload(text: str) -> bytes:

@@ -47,8 +47,8 @@ worker_class = "lambda_server.worker.ConnectionWorker"
 threads = 64  # what -k gthread would use
 worker_connections = 1000
 keepalive = 75
-# A call may run for 15 minutes; a worker that is told to stop lets it end.
-graceful_timeout = 930
+# A call may run for 15 minutes, or as long as is set; a worker told to stop lets it end.
+graceful_timeout = int(_config.invoke_timeout_s) + 30
 # AWS takes a megabyte of request line and headers.
 limit_request_line = 0
 limit_request_fields = 512

@@ -67,12 +67,17 @@ class AmqpConsumer:
         load: Load,
         make_events: MakeEvents,
         needs: Permissions,
+        longest_s: float,
         queue_arguments: dict[str, Any],
         is_auto_delete: bool,
         reruns_redelivered: bool,
         checks_payload: bool,
     ) -> None:
-        """``make_events`` makes the consumer of events; raises ``ConfigError`` for a wrong URI."""
+        """``make_events`` makes the consumer of events; ``longest_s`` is how long a call may take.
+
+        Raises ``ConfigError`` for a wrong URI.
+        """
+        self._longest_s = longest_s
         self._parameters = connection_parameters(broker, name=f"rapid {function.name}")
         self._broker = broker
         self._refusals = Refusals(address=broker, needs=needs)
@@ -196,7 +201,13 @@ class AmqpConsumer:
     def _open(self, connection: AmqpConnection) -> AmqpLink:
         channel = connection.open_channel()
         queue_type = self._queue_arguments["x-queue-type"]
-        window = Window(connection, channel, self._function.queue_name, queue_type=queue_type)
+        window = Window(
+            connection,
+            channel,
+            self._function.queue_name,
+            queue_type=queue_type,
+            longest_s=self._longest_s,
+        )
         explain = self._refusals.explain
         link = AmqpLink(self._parameters, connection, channel, window, self._defer, explain)
         channel.add_on_cancel_callback(lambda _frame: link.lose("the queue was deleted"))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Final
+from typing import Any, Final
 
 from lambda_protocol.amqp_connection import AmqpConnection, Channel
 from lambda_protocol.amqp_frames import Delivery, encode_ack
@@ -27,18 +27,43 @@ NARROW_S: Final = (1.0, 10.0)
 #: What a queue takes back in spite of that comes again within this, seconds.
 RETURN_S: Final = 1.0
 
+#: Work that may take longer than this needs more than RabbitMQ's 30 minutes, seconds.
+_LONG_S: Final = 1500.0
+#: What comes on top of the longest work before a message is acknowledged, seconds.
+_MARGIN_S: Final = 300.0
+
+
+def consumer_arguments(longest_s: float) -> dict[str, Any]:
+    """Return the arguments of a consumer whose messages may take so long to be done with.
+
+    If a message is not acknowledged for 30 minutes, RabbitMQ up to 4.2 closes the channel, and 4.3
+    cancels the consumer: all that is in hand is lost with it. A consumer may ask for another time,
+    since 3.12; before, only ``consumer_timeout`` of rabbitmq.conf changes it.
+    Source: RabbitMQ documentation, "Delivery Acknowledgement Timeout".
+    """
+    if longest_s <= _LONG_S:
+        return {}
+    return {"x-consumer-timeout": int((longest_s + _MARGIN_S) * 1000)}
+
 
 class Window:
     """The consumer of one queue. One thread, amqp-consumer, but for what says otherwise."""
 
     def __init__(
-        self, connection: AmqpConnection, channel: Channel, queue: str, *, queue_type: str
+        self,
+        connection: AmqpConnection,
+        channel: Channel,
+        queue: str,
+        *,
+        queue_type: str,
+        longest_s: float,
     ) -> None:
-        """Consume nothing yet."""
+        """Consume nothing yet; ``longest_s`` is how long a message may take to be done with."""
         self._connection = connection
         self._channel = channel
         self._queue = queue
         self._takes_back = queue_type == "quorum"
+        self._arguments = consumer_arguments(longest_s)
         self._tag: str | None = None
         self._prefetch = 0
         self._withhold_s = CLOSE_S
@@ -106,7 +131,9 @@ class Window:
                 self._unacknowledged = 0
             self._prefetch = prefetch
             self._connection.call(self._channel, "basic_qos", prefetch_count=prefetch)
-            self._tag = self._connection.consume(self._channel, self._queue)
+            self._tag = self._connection.consume(
+                self._channel, self._queue, arguments=self._arguments
+            )
 
     def _may_cancel(self, *, is_wider: bool) -> bool:
         """Return whether nothing is on its way; brings that about for a narrower window."""

@@ -18,6 +18,7 @@ from lambda_protocol.function_name import FunctionRef, parse_function_name
 from lambda_protocol.limits import (
     EVENT_AGE_MAX_S,
     EVENT_AGE_MIN_S,
+    FUNCTION_TIMEOUT_LIMIT_S,
     FUNCTION_TIMEOUT_MAX_S,
     INIT_TIMEOUT_S,
     INVOKE_QUEUE_TIMEOUT_S,
@@ -98,8 +99,12 @@ class Config:
         region = env.text("AWS_REGION") or env.text("AWS_DEFAULT_REGION", "us-east-1")
         function = _function(env, handler, region)
         timeout_s = env.seconds(
-            "AWS_LAMBDA_FUNCTION_TIMEOUT", 300.0, least=0.01, most=FUNCTION_TIMEOUT_MAX_S
+            "AWS_LAMBDA_FUNCTION_TIMEOUT", 300.0, least=0.01, most=FUNCTION_TIMEOUT_LIMIT_S
         )
+        if timeout_s > FUNCTION_TIMEOUT_MAX_S:
+            env.warn(
+                f"the function's timeout is {timeout_s:g} s; AWS allows {FUNCTION_TIMEOUT_MAX_S} s"
+            )
         multi = env.integer("AWS_LAMBDA_MAX_CONCURRENCY", 0, least=1, most=1600)
         expires = env.text("RAPID_AMQP_QUEUE_EXPIRES")
         logs_json = env.choice("AWS_LAMBDA_LOG_FORMAT", "Text", ("Text", "JSON")) == "JSON"

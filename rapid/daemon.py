@@ -307,6 +307,7 @@ class Daemon:
             return EventConsumer(
                 function=config.function,
                 queue_type=config.event_queue_type,
+                longest_s=config.timeout_s,
                 checks_payload=config.checks_payload,
                 policy=config.retry_policy,
                 on_success=config.on_success,
@@ -325,6 +326,7 @@ class Daemon:
             load=load,
             make_events=make_events,
             needs=_broker_permissions(config),
+            longest_s=config.timeout_s,
             queue_arguments=arguments,
             is_auto_delete=config.queue_expires_s is None,
             reruns_redelivered=config.reruns_redelivered,

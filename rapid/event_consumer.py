@@ -65,6 +65,7 @@ class EventConsumer:
         *,
         function: FunctionRef,
         queue_type: str,
+        longest_s: float,
         checks_payload: bool,
         policy: RetryPolicy,
         on_success: Destination | None,
@@ -75,7 +76,11 @@ class EventConsumer:
         send_by_http: SendByHttp,
         defer: Callable[[Callable[[], None]], None],
     ) -> None:
-        """``defer`` runs something soon in the consumer's thread, one after the other."""
+        """``longest_s`` is how long an attempt may take.
+
+        ``defer`` runs something soon in the consumer's thread, one after the other.
+        """
+        self._longest_s = longest_s
         self._function = function
         self._queue = event_queue(function)
         self._dead = dead_letter_queue(function)
@@ -124,7 +129,9 @@ class EventConsumer:
             link.declare(channel, queue, arguments, settings="RAPID_AMQP_EVENT_QUEUE_TYPE")
         channel.add_on_cancel_callback(lambda _frame: link.lose("the event queue was deleted"))
         channel.add_on_close_callback(lambda _channel, reason: link.lose(reason))
-        opened = EventLink(link, channel, self._queue, queue_type=self._queue_type)
+        opened = EventLink(
+            link, channel, self._queue, queue_type=self._queue_type, longest_s=self._longest_s
+        )
         # The first delay is declared at once: a missing permission shows before an event needs it.
         opened.retry_exchange(self._policy.backoff_s[0], self._queue_type)
         self._link = opened

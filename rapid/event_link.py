@@ -17,12 +17,16 @@ logger = logging.getLogger(__name__)
 class EventLink:
     """A channel for events. One thread, amqp-consumer, but for what says otherwise."""
 
-    def __init__(self, link: AmqpLink, channel: Channel, queue: str, *, queue_type: str) -> None:
-        """Publish on ``channel``, which is fresh, and consume ``queue`` there."""
+    def __init__(
+        self, link: AmqpLink, channel: Channel, queue: str, *, queue_type: str, longest_s: float
+    ) -> None:
+        """Publish on ``channel``, which is fresh, and consume ``queue`` there; see ``Window``."""
         self.lose = link.lose
         self._explain = link.explain
         self.publisher = ConfirmedPublisher(link.connection, channel)
-        self.window = Window(link.connection, channel, queue, queue_type=queue_type)
+        self.window = Window(
+            link.connection, channel, queue, queue_type=queue_type, longest_s=longest_s
+        )
         self._connection = link.connection
         self._channel = channel
         self._retry_exchanges: set[str] = set()  # that are there

@@ -245,7 +245,12 @@ class RabbitmqNode:
         (self.folder / "rabbitmq.conf").write_text("\n".join(self._settings()) + "\n")
 
     def _settings(self) -> list[str]:
-        settings = [f"listeners.tcp.1 = {LOOPBACK}:{self._ports.amqp}"]
+        settings = [
+            f"listeners.tcp.1 = {LOOPBACK}:{self._ports.amqp}",
+            # RabbitMQ before 3.12 closes the channel of a call that takes over half an hour, and
+            # knows no consumer's own time: longer than any call may take, milliseconds.
+            "consumer_timeout = 90000000",
+        ]
         if self._tls is not None:
             settings += [
                 f"listeners.ssl.1 = {LOOPBACK}:{self._ports.amqps}",

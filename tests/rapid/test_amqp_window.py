@@ -31,7 +31,9 @@ class Consumer:
             durable=True,
             arguments={"x-queue-type": queue_type, "x-expires": 600_000},
         )
-        self.window = Window(self.connection, self.channel, self.queue, queue_type=queue_type)
+        self.window = Window(
+            self.connection, self.channel, self.queue, queue_type=queue_type, longest_s=300
+        )
 
     def _on_delivery(self, delivery: Delivery) -> None:
         self.window.on_delivery(delivery)

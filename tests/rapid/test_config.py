@@ -222,6 +222,7 @@ def test_a_setting_has_its_default(field: str) -> None:
         ("AWS_LAMBDA_FUNCTION_VERSION", "7", "version", "7"),
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128", "memory_mb", 128),
         ("AWS_LAMBDA_FUNCTION_TIMEOUT", "1.5", "timeout_s", 1.5),
+        ("AWS_LAMBDA_FUNCTION_TIMEOUT", "86400", "timeout_s", 86_400.0),
         ("AWS_LAMBDA_FUNCTION_TIMEOUT", "7", "drain_timeout_s", 7.0),
         ("AWS_LAMBDA_FUNCTION_IDLETIMEOUT", "60", "idle_timeout_s", 60.0),
         ("RAPID_INIT_TIMEOUT", "2", "init_timeout_s", 2.0),
@@ -278,7 +279,7 @@ def test_a_variable_sets_its_setting(
             pytest.param([], {name: value}, name, id=f"{name}={value}")
             for name, value in [
                 ("AWS_LAMBDA_FUNCTION_TIMEOUT", "0"),
-                ("AWS_LAMBDA_FUNCTION_TIMEOUT", "901"),
+                ("AWS_LAMBDA_FUNCTION_TIMEOUT", "86401"),
                 ("AWS_LAMBDA_FUNCTION_TIMEOUT", "3s"),
                 ("AWS_LAMBDA_FUNCTION_IDLETIMEOUT", "0"),
                 ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1GB"),

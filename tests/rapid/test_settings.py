@@ -276,3 +276,11 @@ def test_a_wrong_file_is_one_line_without_what_is_in_it(file: Path, data: bytes,
 def test_a_file_that_cannot_be_read_is_named(name: str) -> None:
     with pytest.raises(ConfigError, match=r"^--env-file .* cannot be read: "):
         config("--env-file", name)
+
+
+@pytest.mark.parametrize(("timeout", "warnings"), [("900", 0), ("901", 1), ("86400", 1)])
+def test_a_timeout_longer_than_awss_is_one_warning(timeout: str, warnings: int) -> None:
+    made = config(AWS_LAMBDA_FUNCTION_TIMEOUT=timeout)
+
+    assert made.timeout_s == float(timeout)
+    assert len(said(made, logging.WARNING)) == warnings

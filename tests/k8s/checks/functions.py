@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from lambda_protocol.limits import FUNCTION_TIMEOUT_MAX_S
 from rapid.self_copy import TARGET
 from rapid.settings import INIT_CONTAINER, PREFIX
 from tests.k8s.checks.images import name_of
@@ -47,6 +48,20 @@ def a_pod_has_longer_to_stop_than_a_call_may_take(cluster: Cluster) -> Iterator[
         grace_s = each.pod.spec.get("terminationGracePeriodSeconds", 30) if each.pod else 0
         if not 0 < timeout_s < grace_s:
             yield f"{each} has {grace_s} s to stop and calls of {timeout_s} s"
+
+
+def the_server_has_longer_to_stop_than_a_call_may_take(cluster: Cluster) -> Iterator[str]:
+    """gunicorn waits 30 s longer than its own setting says, and Kubernetes longer than gunicorn."""
+    server = cluster.get("Deployment", "lambda-server", "lambda")
+    assert server.pod is not None
+    told = variable(server, "AWS_LAMBDA_FUNCTION_TIMEOUT") or FUNCTION_TIMEOUT_MAX_S
+    timeout_s, grace_s = int(told), server.pod.spec["terminationGracePeriodSeconds"]
+    if grace_s <= timeout_s + 30:
+        yield f"{server} has {grace_s} s to stop and calls of {timeout_s} s"
+    for each in cluster.functions:
+        longest_s = int(variable(each, "AWS_LAMBDA_FUNCTION_TIMEOUT") or 0)
+        if longest_s > timeout_s:
+            yield f"{each} has calls of {longest_s} s; the server waits for {timeout_s} s"
 
 
 def the_broker_is_known_by_reference(cluster: Cluster) -> Iterator[str]:
@@ -183,6 +198,7 @@ CHECKS: Final = (
     both_examples_are_there,
     a_function_has_one_name,
     a_pod_has_longer_to_stop_than_a_call_may_take,
+    the_server_has_longer_to_stop_than_a_call_may_take,
     the_broker_is_known_by_reference,
     a_queue_outlives_scaling_to_zero,
     rapid_comes_by_an_init_container,

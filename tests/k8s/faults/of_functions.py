@@ -42,6 +42,19 @@ def calls_longer_than_the_grace_period(cluster: Cluster) -> None:
     set_variable(echo_container(cluster), "AWS_LAMBDA_FUNCTION_TIMEOUT", "60")
 
 
+@fault(functions.the_server_has_longer_to_stop_than_a_call_may_take)
+def server_that_is_ended_before_its_calls(cluster: Cluster) -> None:
+    spec(cluster, "Deployment", "lambda-server")["template"]["spec"][
+        "terminationGracePeriodSeconds"
+    ] = 930
+
+
+@fault(functions.the_server_has_longer_to_stop_than_a_call_may_take)
+def calls_longer_than_the_server_lets_them_end(cluster: Cluster) -> None:
+    set_variable(echo_container(cluster), "AWS_LAMBDA_FUNCTION_TIMEOUT", "3600")
+    echo_pod(cluster)["terminationGracePeriodSeconds"] = 3700
+
+
 @fault(functions.the_broker_is_known_by_reference)
 def address_of_the_broker_in_the_manifest(cluster: Cluster) -> None:
     set_variable(server_pod(cluster)["containers"][0], "AMQP_URI", "amqp://rabbitmq.messaging")

@@ -11,6 +11,7 @@ import base64
 import functools
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,6 +50,13 @@ _FRAMES = "X-Lambda-Frames"
 #: In a reply: which frame this is; absent from the last one.
 _FRAME = "X-Lambda-Frame"
 _STARTED = "started"
+#: The frame by which rapid asks whether a call is still waited for, and the answer to it.
+_WANTED = "wanted"
+#: In the answer: 1 or 0.
+_IS_WANTED = "X-Lambda-Wanted"
+#: In a call, and in an answer: when it was sent, on a clock that only its sender reads. A caller
+#: that says it answers the frame ``wanted``.
+_SENT_MS = "X-Lambda-Sent-Ms"
 _WITHIN_MS = "X-Lambda-Answered-Within-Ms"
 _STATUS = "X-Lambda-Status"
 _ERROR_TYPE = "X-Lambda-Error-Type"
@@ -65,6 +73,7 @@ class IncomingCall:
     reply_to: str | None  #: None: nobody waits for a reply
     correlation_id: str | None  #: the caller's, given back as it came
     understands_frames: bool
+    sent_s: float | None  #: when, on the caller's clock, of a caller that answers ``wanted``
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +83,19 @@ class Started:
     within_s: float  #: from now: a duration, because the two clocks may differ
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The answer to the question whether a call is still waited for."""
+
+    is_wanted: bool
+    sent_s: float  #: when, on the clock that the call's own ``sent_s`` is of
+
+
 def encode_call(invocation: Invocation, *, queue_timeout_s: float) -> Properties:
     """Return the properties of a call; ``queue_timeout_s`` is how long it may wait unstarted."""
     return Properties(
         content_type="application/json",
-        headers=call_headers(invocation),
+        headers={**call_headers(invocation), _SENT_MS: _now_ms()},
         correlation_id=invocation.request_id,
         reply_to=DIRECT_REPLY_TO,
         expiration=str(int(queue_timeout_s * 1000)),
@@ -155,6 +172,7 @@ def decode_call(
         reply_to=properties.reply_to,
         correlation_id=properties.correlation_id,
         understands_frames=understands_frames,
+        sent_s=_sent_s(headers) if understands_frames else None,
     )
 
 
@@ -176,6 +194,38 @@ def encode_error(correlation_id: str | None, error: LambdaApiError) -> Propertie
 def encode_started(correlation_id: str | None, within_s: float) -> Properties:
     """Return the properties of the empty frame that says when the answer is due at the latest."""
     return _reply(correlation_id, {_FRAME: _STARTED, _WITHIN_MS: int(within_s * 1000)})
+
+
+def encode_question(correlation_id: str | None) -> Properties:
+    """Return the properties of the empty frame that asks whether a call is still waited for."""
+    return Properties(
+        headers={_FRAME: _WANTED}, correlation_id=correlation_id, reply_to=DIRECT_REPLY_TO
+    )
+
+
+def is_question(delivery: Delivery) -> bool:
+    """Whether a frame asks if a call is still waited for."""
+    headers = delivery.properties.headers
+    return headers.get(_FRAME) == _WANTED and _IS_WANTED not in headers
+
+
+def encode_wanted(correlation_id: str | None, *, is_wanted: bool) -> Properties:
+    """Return the properties of the empty answer to a question."""
+    headers: dict[str, HeaderValue] = {
+        _FRAME: _WANTED,
+        _IS_WANTED: int(is_wanted),
+        _SENT_MS: _now_ms(),
+    }
+    return Properties(headers=headers, correlation_id=correlation_id)
+
+
+def decode_wanted(delivery: Delivery) -> Wanted | None:
+    """Return what an answer to a question says; None when it is none."""
+    headers = delivery.properties.headers
+    is_wanted, sent_s = headers.get(_IS_WANTED), _sent_s(headers)
+    if is_wanted not in (0, 1) or sent_s is None:
+        return None
+    return Wanted(is_wanted == 1, sent_s)
 
 
 def decode_reply(delivery: Delivery) -> Outcome | Started:
@@ -250,3 +300,12 @@ def _reply(correlation_id: str | None, headers: dict[str, HeaderValue]) -> Prope
 
 def _text(value: str | int | None) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _now_ms() -> int:
+    return int(time.monotonic() * 1000)
+
+
+def _sent_s(headers: Mapping[str, HeaderValue]) -> float | None:
+    sent_ms = headers.get(_SENT_MS)
+    return sent_ms / 1000 if isinstance(sent_ms, int) else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lambda_protocol.amqp_connection import NotSentError
 from lambda_protocol.errors import ServiceException
-from lambda_protocol.function_name import function_not_found
 from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, InvocationType, Outcome
 from lambda_server.broker import Broker
@@ -20,11 +19,11 @@ class AmqpInvoker:
     def invoke(self, invocation: Invocation, caller: HttpPeer | None = None) -> Outcome:
         """Run, accept or check ``invocation``; see ``Invoker``."""
         try:
-            return self._invoke(invocation)
+            return self._invoke(invocation, caller)
         except NotSentError:
             pass  # the connection had been lost since its last use: once more, on a new one
         try:
-            return self._invoke(invocation)
+            return self._invoke(invocation, caller)
         except NotSentError as error:
             raise ServiceException("The connection to the broker was lost.") from error
 
@@ -40,12 +39,12 @@ class AmqpInvoker:
         """Return no function: a function without instances is no fault of the broker's."""
         return ()
 
-    def _invoke(self, invocation: Invocation) -> Outcome:
+    def _invoke(self, invocation: Invocation, caller: HttpPeer | None) -> Outcome:
         with self._broker.client() as client:
             if invocation.type is InvocationType.REQUEST_RESPONSE:
-                return client.call(invocation)
+                return client.call(invocation, caller)
             if invocation.type is InvocationType.EVENT:
                 client.publish_event(invocation)
-            elif client.consumer_count(invocation.function.queue_name) is None:
-                raise function_not_found(invocation.function)
+            else:
+                client.require_function(invocation.function)
             return Outcome()

@@ -18,6 +18,7 @@ from lambda_protocol.amqp_connection import (
 from lambda_protocol.amqp_refusals import Permissions, Refusals, exactly
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import ServiceException
+from lambda_server.queue_state import QueueStates
 from lambda_server.rpc_client import RpcClient
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Broker:
         self._parameters = connection_parameters(address, name="lambda-server")
         self._parameters.socket_timeout = connect_timeout_s
         self._queue_timeout_s = queue_timeout_s
+        self._queue_states = QueueStates()
         self._local = threading.local()
         self._lock = threading.Lock()
         self._slots: list[_Slot] = []  # guarded by _lock
@@ -111,7 +113,11 @@ class Broker:
             except BrokerLost:
                 slot.drop()
         try:
-            slot.client = RpcClient(self._parameters, queue_timeout_s=self._queue_timeout_s)
+            slot.client = RpcClient(
+                self._parameters,
+                queue_timeout_s=self._queue_timeout_s,
+                queue_states=self._queue_states,
+            )
         except BrokerLost as error:
             told = self._refusals.explain(error)
             if not isinstance(error, ClosedByBroker):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 from lambda_protocol.amqp_connection import (
     AmqpConnection,
@@ -19,17 +21,42 @@ from lambda_protocol.amqp_frames import Delivery, encode_publish
 from lambda_protocol.errors import (
     LambdaApiError,
     ResourceNotReadyException,
-    ServiceException,
     ServiceUnavailable,
     TooManyRequestsException,
 )
 from lambda_protocol.event_amqp import encode_event, event_queue
-from lambda_protocol.function_name import function_not_found
+from lambda_protocol.function_name import FunctionRef, function_not_found
+from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Event, Invocation, Outcome
-from lambda_protocol.invoke_amqp import DIRECT_REPLY_TO, Started, decode_reply, encode_call
+from lambda_protocol.invoke_amqp import (
+    DIRECT_REPLY_TO,
+    decode_reply,
+    encode_call,
+    encode_wanted,
+    is_question,
+    parse_reply_to,
+)
 from lambda_protocol.limits import REPLY_GRACE_S
+from lambda_server.caller import CallerGoneError
+from lambda_server.queue_state import UNKNOWN, QueueState, QueueStates, ask_queue_state
 
 logger = logging.getLogger(__name__)
+
+#: A call that has waited for so long looks after its caller and its queue as often, seconds.
+LOOK_AROUND_S: Final = 1.0
+
+_Error = TypeVar("_Error", bound=Exception)
+
+
+@dataclass(slots=True, kw_only=True)
+class _WaitingCall:
+    """The call that is waited for."""
+
+    invocation: Invocation
+    caller: HttpPeer | None
+    sent_at: float  #: monotonic seconds, as is the deadline
+    deadline: float
+    is_started: bool = False
 
 
 class RpcClient:
@@ -38,10 +65,17 @@ class RpcClient:
     After that it is of no further use.
     """
 
-    def __init__(self, parameters: Parameters, *, queue_timeout_s: float) -> None:
-        """Connect and be ready for replies."""
+    def __init__(
+        self,
+        parameters: Parameters,
+        *,
+        queue_timeout_s: float,
+        queue_states: QueueStates | None = None,
+    ) -> None:
+        """Connect and be ready for replies; clients of one broker share ``queue_states``."""
         self._queue_timeout_s = queue_timeout_s
-        self._waiting_for: str | None = None
+        self._queue_states = QueueStates() if queue_states is None else queue_states
+        self._waiting: _WaitingCall | None = None
         self._replies: deque[Delivery] = deque()  # of the current call: frames, then the outcome
         self._is_returned = False
         self._closed_by: Exception | None = None  # why the reply channel was
@@ -56,13 +90,15 @@ class RpcClient:
             self._connection.abort()
             raise
 
-    def call(self, invocation: Invocation) -> Outcome:
+    def call(self, invocation: Invocation, caller: HttpPeer | None = None) -> Outcome:
         """Run ``invocation`` and return its outcome; raises ``LambdaApiError``.
 
-        404 at once when no queue has the function's name; 429 or 502 when nobody took the call
-        in time. The waiter is recorded before the call is sent, so no reply can overtake it.
+        404 at once when no queue has the function's name, 503 when there is one that cannot be
+        reached; 429 or 502 when no instance took the call in time. Raises ``CallerGoneError`` when
+        ``caller`` left. The waiter is recorded before the call is sent, so no reply overtakes it.
         """
-        request_id = invocation.request_id
+        if not self._channel.is_open:
+            self._channel = self._open_channel()
         properties = encode_call(invocation, queue_timeout_s=self._queue_timeout_s)
         frames = encode_publish(
             self._channel.channel_number,
@@ -72,25 +108,30 @@ class RpcClient:
             frame_max=self._connection.frame_max,
             mandatory=True,
         )
-        self._waiting_for, self._is_returned = request_id, False
+        now = time.monotonic()
+        call = self._waiting = _WaitingCall(
+            invocation=invocation,
+            caller=caller,
+            sent_at=now,
+            deadline=now + self._queue_timeout_s + REPLY_GRACE_S,
+        )
+        self._is_returned = False
         self._replies.clear()
-        deadline = time.monotonic() + self._queue_timeout_s + REPLY_GRACE_S
         try:
             self._connection.send(frames)
             while True:
-                delivery = self._next_reply(deadline)
+                delivery = self._next_reply(call)
                 if self._is_returned:
-                    raise function_not_found(invocation.function)
+                    raise self._unroutable(invocation)
                 if delivery is None:
-                    error = self._unanswered(invocation)
-                    self._replace_channel()
-                    raise error
+                    raise self._give_up(self._unanswered(invocation))
                 answer = decode_reply(delivery)
                 if isinstance(answer, Outcome):
                     return answer
-                deadline = _deadline_of(answer)
+                call.is_started = True
+                call.deadline = time.monotonic() + answer.within_s + REPLY_GRACE_S
         finally:
-            self._waiting_for = None
+            self._waiting = None
 
     def publish_event(self, invocation: Invocation) -> None:
         """Publish an Event and wait for the broker's confirm; raises ``LambdaApiError``.
@@ -124,34 +165,41 @@ class RpcClient:
             # No answer is a yes. After a no RabbitMQ has closed the channel, and drops the event.
             channel.queue_declare(invocation.function.queue_name, passive=True)
         self._connection.send(frames)
-        deadline = time.monotonic() + self._queue_timeout_s
-        while not self._confirms:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                channel.close()  # see _replace_channel
-                raise ServiceException("The broker did not confirm the event in time.")
-            self._connection.poll(left)
-            if channel.is_closed:
-                raise self._events_closed or ChannelClosed(0, "the events channel was closed")
+        self._await_confirm(channel, invocation.function)
         if self._is_returned:
+            if self._ask(queue).fault is not None:
+                raise _unreachable(invocation.function)
             raise ServiceUnavailable(
                 f"The function {invocation.function.name} takes no asynchronous invocations: "
                 f"its queue {queue} does not exist."
             )
         if not self._confirms[0]:
-            raise ServiceException("The broker refused the event.")
+            raise ServiceUnavailable("The broker refused the event.")
 
-    def consumer_count(self, queue: str) -> int | None:
-        """Return how many instances consume ``queue``; None when there is no such queue."""
-        channel = self._connection.open_channel()
-        try:
-            answer: Any = self._connection.call(channel, "queue_declare", queue=queue, passive=True)
-        except ChannelClosedByBroker as error:
-            if error.reply_code == _NOT_FOUND:
-                return None
-            raise
-        channel.close()
-        return int(answer.method.consumer_count)
+    def _await_confirm(self, channel: Channel, function: FunctionRef) -> None:
+        sent_at = time.monotonic()
+        while not self._confirms:
+            waited_s = time.monotonic() - sent_at
+            if waited_s >= self._queue_timeout_s:
+                channel.close()  # see _give_up
+                raise ServiceUnavailable("The broker did not confirm the event in time.")
+            queue = event_queue(function)
+            if waited_s >= LOOK_AROUND_S and self._is_unreachable(queue):
+                channel.close()
+                raise _unreachable(function)
+            self._connection.poll(min(self._queue_timeout_s - waited_s, LOOK_AROUND_S))
+            if channel.is_closed:
+                raise self._events_closed or ChannelClosed(0, "the events channel was closed")
+
+    def require_function(self, function: FunctionRef) -> None:
+        """Check that a call of ``function`` would find its queue; raises ``LambdaApiError``."""
+        error = _refusal(function, self.queue_state(function.queue_name))
+        if error is not None:
+            raise error
+
+    def queue_state(self, queue: str) -> QueueState:
+        """Return what RabbitMQ says of ``queue`` now."""
+        return ask_queue_state(self._connection, queue)
 
     def keep_alive(self) -> None:
         """Read what has come and send the heartbeats that are due, without waiting."""
@@ -169,45 +217,113 @@ class RpcClient:
         self._connection.consume(channel, DIRECT_REPLY_TO, auto_ack=True)
         return channel
 
-    def _replace_channel(self) -> None:
-        """Go on with a fresh channel after a call that vanished.
+    def _give_up(self, error: _Error) -> _Error:
+        """Wait no longer for a call that is not answered; returns ``error``.
 
-        RabbitMQ 3.10 binds a channel to the leader of a quorum queue; when that one's node was
-        dying just then, it never looks for another, and all that is published there is lost.
+        Its channel is closed, and the next call opens another one. So the call's reply address
+        exists no more, by which rapid knows that it must not start the call any more.
+        There is another reason. RabbitMQ 3.10 binds a channel to the leader of a quorum queue. If
+        that one's node was just dying, the channel looks for no other leader, and all that is
+        published there is lost.
         """
+        self._waiting = None
         self._channel.close()
-        self._channel = self._open_channel()
+        return error
 
-    def _next_reply(self, deadline: float) -> Delivery | None:
-        """Wait for a frame of the current call; None when it was returned or time is up."""
+    def _next_reply(self, call: _WaitingCall) -> Delivery | None:
+        """Wait for a frame of ``call``; None when it was returned or time is up."""
         while not self._replies and not self._is_returned:
-            left = deadline - time.monotonic()
+            left = call.deadline - time.monotonic()
             if left <= 0:
                 return None
-            self._connection.poll(left)
+            self._connection.poll(min(left, LOOK_AROUND_S))
             if self._channel.is_closed:
                 raise self._closed_by or ChannelClosed(0, "the reply channel was closed")
+            if not self._replies and not self._is_returned:
+                self._look_around(call)
         return self._replies.popleft() if self._replies else None
+
+    def _look_around(self, call: _WaitingCall) -> None:
+        """End the wait of a call whose caller has left, or whose queue cannot be reached."""
+        if call.caller is not None and call.caller.has_left():
+            raise self._give_up(CallerGoneError())
+        if call.is_started or time.monotonic() - call.sent_at < LOOK_AROUND_S:
+            return
+        function = call.invocation.function
+        if self._is_unreachable(function.queue_name):
+            raise self._give_up(_unreachable(function))
+
+    def _unroutable(self, invocation: Invocation) -> LambdaApiError:
+        """Return why RabbitMQ returned a call: there is no queue, or it cannot be reached."""
+        function = invocation.function
+        error = _refusal(function, self._state(function.queue_name))
+        # What was known may be a second old; it is not what the call has met.
+        return error or _refusal(function, self._ask(function.queue_name)) or _unreachable(function)
 
     def _unanswered(self, invocation: Invocation) -> LambdaApiError:
         """Return why nobody answered: all are busy, or nobody is there."""
-        count = self.consumer_count(invocation.function.queue_name)
-        if count is None:
-            return function_not_found(invocation.function)
-        if count == 0:
+        function = invocation.function
+        state = self._state(function.queue_name)
+        error = _refusal(function, state)
+        if error is not None:
+            return error
+        if state.consumers == 0:
             return ResourceNotReadyException(
-                f"No instance of the function {invocation.function.name} is running."
+                f"No instance of the function {function.name} is running."
             )
         return TooManyRequestsException()
 
+    def _state(self, queue: str) -> QueueState:
+        """Return the state of a queue, at most a second old."""
+        state = self._queue_states.fresh(queue, lambda: self._ask(queue))
+        return self._ask(queue) if state is UNKNOWN else state
+
+    def _is_unreachable(self, queue: str) -> bool:
+        """Whether it is known that a queue is on a node that is down; waits for nobody's answer."""
+        try:
+            state = self._queue_states.fresh(queue, lambda: self._ask(queue), wait_s=0.0)
+        except TimeoutError:
+            return False
+        return state.fault is not None
+
+    def _ask(self, queue: str) -> QueueState:
+        state = self.queue_state(queue)
+        if state.fault is not None:
+            logger.warning("queue not reached", extra={"queue": queue, "broker_says": state.fault})
+        return state
+
     def _on_delivery(self, delivery: Delivery) -> None:
-        if delivery.properties.correlation_id == self._waiting_for:
+        if is_question(delivery):
+            self._answer_question(delivery)
+        elif self._is_of_call(delivery.properties.correlation_id):
             self._replies.append(delivery)
         else:
             logger.info("late reply dropped")
 
+    def _answer_question(self, question: Delivery) -> None:
+        """Tell a rapid whether a call that it is about to start is still waited for."""
+        address = parse_reply_to(question.properties.reply_to)
+        if address is None:
+            return
+        correlation_id = question.properties.correlation_id
+        caller = self._waiting.caller if self._waiting is not None else None
+        is_wanted = self._is_of_call(correlation_id) and not (caller and caller.has_left())
+        frames = encode_publish(
+            question.channel,
+            address.queue,
+            encode_wanted(correlation_id, is_wanted=is_wanted),
+            b"",
+            frame_max=self._connection.frame_max,
+        )
+        with contextlib.suppress(OSError):  # the next poll tells
+            self._connection.send(frames)
+
+    def _is_of_call(self, correlation_id: str | None) -> bool:
+        call = self._waiting
+        return call is not None and correlation_id == call.invocation.request_id
+
     def _on_return(self, _channel: Any, _method: Any, properties: Any, _body: bytes) -> None:
-        if properties.correlation_id == self._waiting_for or self._waiting_for is None:
+        if self._waiting is None or self._is_of_call(properties.correlation_id):
             self._is_returned = True
 
     def _on_closed(self, _channel: Channel, reason: Exception) -> None:
@@ -235,5 +351,14 @@ class RpcClient:
 _NOT_FOUND: Final = 404
 
 
-def _deadline_of(frame: Started) -> float:
-    return time.monotonic() + frame.within_s + REPLY_GRACE_S
+def _refusal(function: FunctionRef, state: QueueState) -> LambdaApiError | None:
+    """Return what a caller is told of a queue in this state, None when it takes calls."""
+    if not state.exists:
+        return function_not_found(function)
+    return None if state.fault is None else _unreachable(function)
+
+
+def _unreachable(function: FunctionRef) -> ServiceUnavailable:
+    return ServiceUnavailable(
+        f"The queue of the function {function.name} cannot be reached: try again later."
+    )

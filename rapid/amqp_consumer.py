@@ -29,15 +29,20 @@ from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Outcome
 from lambda_protocol.invoke_amqp import (
     IncomingCall,
+    ReplyAddress,
+    Wanted,
     decode_call,
     encode_error,
     encode_outcome,
     encode_started,
+    parse_reply_to,
 )
 from rapid.amqp_link import AmqpLink
 from rapid.amqp_load import HAND_BACK_AFTER_S, Load
 from rapid.amqp_window import Window
+from rapid.arrivals import Arrivals
 from rapid.call import Call
+from rapid.confirmer import Confirmer, Question
 from rapid.event_consumer import EventConsumer
 from rapid.scheduler import Scheduler
 
@@ -96,6 +101,8 @@ class AmqpConsumer:
         self._stopping = threading.Event()
         self._drained = threading.Event()
         self._load = load
+        self._arrivals = Arrivals()
+        self._confirmer = Confirmer(self._parameters)
         self._event_channel = 0
         self._events_due = 0.0  # when their queues are asked for again, monotonic seconds
         self.events = make_events(self._defer)
@@ -125,9 +132,11 @@ class AmqpConsumer:
 
         What is unanswered goes back to the broker.
         """
+        deadline = time.monotonic() + limit_s
         self._stopping.set()
         self._wake()
         self._thread.join(limit_s)
+        self._confirmer.stop(max(0.0, deadline - time.monotonic()))
         return not self._thread.is_alive()
 
     # --- the consumer's thread
@@ -262,6 +271,7 @@ class AmqpConsumer:
             if delivery.redelivered and not self._reruns_redelivered:
                 raise ServiceException("The instance that ran this invocation was lost.")
             call = _AmqpCall(self, link, delivery, incoming)
+            call.wanted_at = self._arrivals.sent_at(incoming, link.window.quiet_s)
             self._load.on_taken()
             try:
                 self._scheduler.submit(call)
@@ -328,6 +338,24 @@ class AmqpConsumer:
         if is_changed or self._load.is_closed_to_events or self._is_draining:
             self._wake()
 
+    def ask_caller(self, call: _AmqpCall, address: ReplyAddress) -> None:
+        """Ask whether a call's caller still waits for it."""
+        self._confirmer.ask(
+            Question(call.incoming, address, lambda answer: self._on_caller_asked(call, answer))
+        )
+
+    def _on_caller_asked(self, call: _AmqpCall, answer: Wanted | bool | None) -> None:
+        is_wanted = answer.is_wanted if isinstance(answer, Wanted) else answer
+        if is_wanted is False:
+            if self._scheduler.abandon(call):
+                call.link.drop(call.delivery)
+                self._load.on_done()
+                self._wake()
+            return
+        sent_s = answer.sent_s if isinstance(answer, Wanted) else None
+        self._arrivals.learn(call.incoming, sent_s)
+        self._scheduler.confirm(call)
+
     def _defer(self, action: Callable[[], None]) -> None:
         self._command(lambda _link: action())
 
@@ -357,6 +385,9 @@ class _AmqpCall(Call):
             lambda outcome: consumer.on_answered(self, outcome),
             self._send_started if incoming.understands_frames else None,
         )
+        address = parse_reply_to(incoming.reply_to)
+        if address is not None:
+            self.ask_caller = lambda: consumer.ask_caller(self, address)
 
     def _send_started(self, answered_by: float) -> None:
         within_s = answered_by - time.monotonic()

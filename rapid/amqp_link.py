@@ -110,6 +110,10 @@ class AmqpLink:
         else:
             self._defer(lambda: self._reply_aside(address, properties, b"", b""))
 
+    def drop(self, delivery: Delivery) -> None:
+        """Acknowledge a call without a reply."""
+        self._send(self.window.acknowledge(delivery))
+
     def hand_back(self, delivery: Delivery, queue: str) -> None:
         """Put a call at the end of its queue as a fresh message."""
         frames = self._encode(queue, delivery.properties, delivery.body)

@@ -69,6 +69,8 @@ class Window:
         self._withhold_s = CLOSE_S
         self._cancelled_at = float("-inf")
         self._last_delivery_at = float("-inf")
+        self._opened_at = float("-inf")  # when a prefetch that was used up was so no longer
+        self.quiet_s = 0.0  #: how long RabbitMQ could send a message, and did not, before the last
         self._last_delivery_tag = 0
         self._lock = threading.Lock()
         # guarded by _lock; but what only this thread changes it may read without:
@@ -95,7 +97,9 @@ class Window:
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Count a message in."""
-        self._last_delivery_at = time.monotonic()
+        now = time.monotonic()
+        self.quiet_s = now - max(self._last_delivery_at, self._opened_at)
+        self._last_delivery_at = now
         self._last_delivery_tag = delivery.delivery_tag
         with self._lock:
             self._unacknowledged += 1
@@ -131,6 +135,7 @@ class Window:
                 self._unacknowledged = 0
             self._prefetch = prefetch
             self._connection.call(self._channel, "basic_qos", prefetch_count=prefetch)
+            self._opened_at = time.monotonic()
             self._tag = self._connection.consume(
                 self._channel, self._queue, arguments=self._arguments
             )
@@ -163,5 +168,7 @@ class Window:
             self._connection.send(frames)
 
     def _acknowledge_locked(self, delivery: Delivery) -> bytes:
+        if self._unacknowledged >= self._prefetch:
+            self._opened_at = time.monotonic()
         self._unacknowledged -= delivery.delivery_tag >= self._first_delivery_tag
         return encode_ack(delivery.channel, delivery.delivery_tag)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from lambda_protocol.errors import ErrorType, LambdaApiError, error_payload
 from lambda_protocol.invocation import (
@@ -16,6 +17,12 @@ from lambda_protocol.invocation import (
     new_request_id,
 )
 from lambda_protocol.invoke_http import decode_client_context
+
+#: If it is not known for so long that a caller still waits, it is asked before its call starts,
+#: seconds.
+CONFIRM_AFTER_S: Final = 1.0
+#: A caller that has not answered after this is taken for one that waits, seconds.
+CONFIRM_LIMIT_S: Final = 0.1
 
 #: Gets the outcome of a call, or why it could not be run; must not block.
 OnOutcome = Callable[[Outcome | LambdaApiError], None]
@@ -31,6 +38,8 @@ class Call:
     """
 
     __slots__ = (
+        "ask_caller",
+        "asked_at",
         "deadline",
         "deadline_ms",
         "invocation",
@@ -43,6 +52,7 @@ class Call:
         "start_line",
         "started_at",
         "wait_deadline",
+        "wanted_at",
     )
 
     def __init__(
@@ -60,6 +70,11 @@ class Call:
         self.deadline_ms = 0  #: the same on the wall clock, epoch milliseconds
         self.invocation_id = ""  #: of this attempt; the request id is that of all attempts
         self.is_cold = False  #: whether an init was done for it
+        #: Asks whether the caller still waits; the answer goes to the scheduler. Must not block.
+        #: None for a caller that cannot be asked, or tells of itself when it leaves.
+        self.ask_caller: Callable[[], None] | None = None
+        self.wanted_at = 0.0  #: when the caller waited for all that is known, monotonic seconds
+        self.asked_at = 0.0  #: when it was asked; 0: it is not
         self.start_line = b""  #: its START line, once it is made
         self.log_mark = 0  #: where the log capture stood at its start
 
@@ -79,6 +94,12 @@ class Call:
         self.deadline = now + timeout_s
         self.deadline_ms = int((time.time() + timeout_s) * 1000)
         self.invocation_id = new_request_id()
+
+    def may_start(self, now: float) -> bool:
+        """Whether the caller is known to wait still, or was asked and has not answered."""
+        if self.ask_caller is None or now - self.wanted_at <= CONFIRM_AFTER_S:
+            return True
+        return self.asked_at > 0.0 and now >= self.asked_at + CONFIRM_LIMIT_S
 
     def event_headers(self) -> list[tuple[str, str]]:
         """Return what ``next`` says of the event; optional headers are absent, never empty.

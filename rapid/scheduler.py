@@ -17,7 +17,7 @@ from lambda_protocol.errors import (
 )
 from lambda_protocol.invocation import Outcome
 from lambda_protocol.limits import STARTED_FRAME_AFTER_S
-from rapid.call import Call, OnStarted
+from rapid.call import CONFIRM_LIMIT_S, Call, OnStarted
 from rapid.coming_slots import PATIENCE_S, ComingSlots
 from rapid.environment import ExecutionEnvironment
 from rapid.http_service import Exchange
@@ -56,6 +56,7 @@ class Actions(NamedTuple):
     deliver: list[Delivery]
     start: list[ExecutionEnvironment]
     replace: list[ExecutionEnvironment]  #: idle ones, whose places calls of other tenants need
+    ask: list[Call]  #: whose callers are asked whether they still wait
 
 
 class Scheduler:
@@ -175,7 +176,7 @@ class Scheduler:
             actions = self._match_locked(now)
             is_refused = False
             if call.started_at == 0.0:
-                if self._queue_timeout_s == 0 and not is_event:
+                if self._queue_timeout_s == 0 and not is_event and not call.asked_at:
                     is_refused = not self._is_coming_locked(call, now)
                     call.wait_deadline = now + self._timeout_s  # for what is coming for it
                 if is_refused:
@@ -195,6 +196,12 @@ class Scheduler:
             for call in taken:
                 self._forget_locked(call)
             return taken
+
+    def confirm(self, call: Call) -> None:
+        """Note that the caller of a call that may wait here still waits for it."""
+        with self.lock:
+            call.wanted_at, call.asked_at = self._clock(), 0.0
+        self.settle()
 
     def abandon(self, call: Call) -> bool:
         """Take out a call whose caller is gone; False when it has started or has been answered."""
@@ -301,21 +308,28 @@ class Scheduler:
         """Match waiting calls to environments, each of which serves one tenant.
 
         1. A call goes to the environment of its tenant that became idle last, or to one that has
-           served nobody; an event does when no call waits.
+           served nobody; an event does when no call waits. A call whose caller may be gone
+           waits until that one has been asked.
         2. For a call that is left an environment is started, unless a slot is coming for it.
         3. Where no more can be started, an idle environment of another tenant is replaced.
         4. What is left waits; the clock ends its wait.
         """
-        actions = Actions([], [], [])
+        actions = Actions([], [], [], [])
         left: list[Call] = []
         coming: ComingSlots | None = None
         while self._waiting and (self._idle or self._has_room_locked):
             call = self._waiting.popleft()
             environment = self._idle_for_locked(call.tenant)
-            if environment is not None:
+            if environment is not None and call.may_start(now):
+                if call.is_event and any(waiting.asked_at for waiting in left):
+                    left.append(call)
+                    break
                 actions.deliver.append(self._assign_locked(call, environment, now))
                 continue
             left.append(call)
+            if environment is not None:
+                self._ask_locked(call, actions, now)
+                continue
             if coming is None:
                 coming = ComingSlots(self._environments.values(), now)
             if coming.take(call.tenant):
@@ -349,6 +363,13 @@ class Scheduler:
         self._running += 1
         self._metrics.on_started(now - call.received_at, is_cold=call.is_cold)
         return Delivery(call, environment, exchange)
+
+    def _ask_locked(self, call: Call, actions: Actions, now: float) -> None:
+        """Have a call's caller asked whether it still waits, unless that is under way."""
+        if not call.asked_at:
+            call.asked_at = now
+            actions.ask.append(call)
+            self.note_deadline_locked(now + CONFIRM_LIMIT_S)
 
     def _make_room_locked(self, actions: Actions) -> ExecutionEnvironment | None:
         """Start an environment or replace an idle one, the one that is idle longest."""
@@ -390,6 +411,9 @@ class Scheduler:
             environment.retire()
         for call, environment, exchange in actions.deliver:
             environment.deliver(call, exchange)
+        for call in actions.ask:
+            assert call.ask_caller is not None
+            call.ask_caller()
 
     def _forget_locked(self, call: Call) -> None:
         """Take an unstarted call out."""
@@ -435,6 +459,8 @@ class Scheduler:
             self.note_deadline_locked(max(now + _TICK_S, environment.next_deadline_locked()))
         for call in self._waiting.calls:
             self.note_deadline_locked(call.wait_deadline)
+            if call.asked_at + CONFIRM_LIMIT_S > now:
+                self.note_deadline_locked(call.asked_at + CONFIRM_LIMIT_S)
         self.lock.release()
         try:
             for call in throttled:

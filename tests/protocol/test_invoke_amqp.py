@@ -101,7 +101,7 @@ def test_a_call_carries_the_time_it_was_made() -> None:
 def test_a_header_without_a_value_is_absent() -> None:
     headers = encode_call(make_invocation(), queue_timeout_s=1).headers
 
-    assert set(headers) == {"X-Amzn-Trace-Id", "X-Lambda-Frames"}
+    assert set(headers) == {"X-Amzn-Trace-Id", "X-Lambda-Frames", "X-Lambda-Sent-Ms"}
 
 
 def test_a_plain_client_needs_only_reply_to_and_correlation_id() -> None:

@@ -15,7 +15,7 @@ from lambda_protocol.errors import (
     TooManyRequestsException,
 )
 from lambda_protocol.invocation import InvocationType, Outcome
-from rapid.call import Call, Failure
+from rapid.call import CONFIRM_LIMIT_S, Call, Failure
 from rapid.coming_slots import PATIENCE_S
 from rapid.environment import ExecutionEnvironment
 from rapid.http_service import Exchange
@@ -154,6 +154,7 @@ class World:
         self.environments: list[FakeEnvironment] = []  # in the order they were made
         self.due: dict[int, Callable[[], None]] = {}
         self.metrics = Metrics("f")
+        self.asked: list[Call] = []
         self.scheduler = Scheduler(
             max_concurrency=max_concurrency,
             queue_timeout_s=queue_timeout_s,
@@ -175,6 +176,15 @@ class World:
         invocation = make_invocation(payload=name.encode(), **changes)
         self.scheduler.submit(Call(invocation, waiter.on_outcome, waiter.on_started))
         return waiter
+
+    def submit_doubtful(self, name: str, known_ago_s: float = 2.0) -> tuple[Call, Waiter]:
+        """Submit a call whose caller was known to wait so long ago; asked about: :attr:`asked`."""
+        waiter = Waiter(name)
+        call = Call(make_invocation(payload=name.encode()), waiter.on_outcome)
+        call.wanted_at = self.now - known_ago_s
+        call.ask_caller = lambda: self.asked.append(call)
+        self.scheduler.submit(call)
+        return call, waiter
 
     def advance(self, seconds: float) -> None:
         """Let the time pass, and the clock look at it once."""
@@ -284,6 +294,77 @@ def test_an_environment_is_started_for_each_call_that_would_wait() -> None:
 
     assert [environment.index for environment in world.environments] == [0, 1, 2]
     assert all(environment.is_started for environment in world.environments)
+
+
+# --- callers that may be gone
+
+
+@pytest.mark.parametrize(("known_ago_s", "asked"), [(0.9, 0), (1.1, 1)])
+def test_a_caller_not_heard_of_for_a_second_is_asked_before_its_call_starts(
+    known_ago_s: float, asked: int
+) -> None:
+    world = World()
+    world.ready(1)
+
+    call, _ = world.submit_doubtful("a", known_ago_s)
+
+    assert world.asked == [call] * asked
+    assert world.taken() == ["a"] * (1 - asked)
+    world.scheduler.confirm(call)
+    assert world.taken() == ["a"]
+
+
+def test_a_call_that_waited_here_for_a_second_is_confirmed_too() -> None:
+    world = World()
+    call, _ = world.submit_doubtful("a", 0.0)
+    world.advance(5)  # the init takes long
+
+    world.environments[0].init_done()
+
+    assert (world.asked, world.taken()) == ([call], [])
+
+
+def test_a_caller_that_says_nothing_is_taken_for_one_that_waits() -> None:
+    world = World()
+    world.ready(1)
+    call, _ = world.submit_doubtful("a")
+
+    world.advance(CONFIRM_LIMIT_S / 2)
+    assert world.taken() == []
+    world.advance(CONFIRM_LIMIT_S)
+
+    assert world.taken() == ["a"]
+    assert world.asked == [call]
+    assert world.scheduler.abandon(call) is False  # a late no
+
+
+def test_a_call_whose_caller_is_gone_never_starts_and_is_counted() -> None:
+    world = World()
+    world.ready(1)
+    call, waiter = world.submit_doubtful("a")
+
+    assert world.scheduler.abandon(call) is True
+    world.scheduler.confirm(call)
+    world.advance(1)
+
+    assert (world.taken(), waiter.outcome) == ([], None)
+    assert 'outcome="abandoned"} 1.0' in world.metrics.render()[1].decode()
+
+
+def test_while_a_caller_is_asked_calls_start_and_events_and_environments_do_not() -> None:
+    world = World(max_concurrency=2)
+    (environment,) = world.ready(1)
+    doubtful, _ = world.submit_doubtful("doubtful")
+
+    world.submit("event", type=InvocationType.EVENT)
+    assert (world.taken(), len(world.environments)) == ([], 1)
+    world.submit("call")
+    environment.answer()
+    environment.next()
+    assert world.taken() == ["call"]
+    world.scheduler.confirm(doubtful)
+
+    assert world.taken()[:2] == ["call", "doubtful"]
 
 
 def test_no_more_environments_are_started_than_allowed() -> None:

@@ -24,10 +24,16 @@ from lambda_protocol.errors import (
 from lambda_protocol.event_amqp import event_queue
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import InvocationType, Outcome
-from lambda_protocol.invoke_amqp import encode_error, encode_outcome, encode_started
+from lambda_protocol.invoke_amqp import (
+    encode_error,
+    encode_outcome,
+    encode_question,
+    encode_started,
+)
 from lambda_server import rpc_client
 from lambda_server.rpc_client import RpcClient
-from tests.support import LIMIT_S, make_invocation, unique_name, wait_for
+from tests.support import LIMIT_S, make_invocation, unique_name, wait_for, wait_until
+from tests.system.amqp import AmqpClient
 from tests.system.conftest import through
 from tests.system.proxy import Proxy
 
@@ -261,6 +267,48 @@ def test_a_call_that_has_started_is_waited_for_as_long_as_it_says(
     assert result.result(LIMIT_S).payload == b'"at last"'
 
 
+def test_the_question_whether_a_call_is_waited_for_is_answered(
+    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor, broker: str
+) -> None:
+    invocation = make_invocation(function=function.ref)
+    result = pool.submit(make_client().call, invocation)
+    taken = function.take()
+    answers = {}
+
+    with AmqpClient(broker, direct=True) as asker:
+        for correlation_id in (invocation.request_id, "of another call"):
+            question = encode_question(correlation_id)
+            asker.publish(
+                str(taken.properties.reply_to),
+                b"",
+                pika.BasicProperties(
+                    reply_to=question.reply_to,
+                    correlation_id=question.correlation_id,
+                    headers=dict(question.headers),
+                ),
+            )
+            reply = asker.next_reply()
+            answers[reply.properties.correlation_id] = reply.headers["X-Lambda-Wanted"]
+    function.answer(taken, b"[1]")
+
+    assert answers == {invocation.request_id: 1, "of another call": 0}
+    assert result.result().payload == b"[1]"
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_the_reply_address_of_a_call_that_was_given_up_exists_no_more(
+    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor
+) -> None:
+    client = make_client(queue_timeout_s=0.5)
+    result = pool.submit(client.call, make_invocation(function=function.ref))
+    reply_to = str(function.take().properties.reply_to)
+
+    with pytest.raises(ResourceNotReadyException):
+        result.result()
+
+    wait_until(lambda: not client.queue_state(reply_to).exists, "the address to be gone")
+
+
 @pytest.mark.usefixtures("short_grace")
 def test_a_call_that_no_instance_took_is_502(make_client: MakeClient, function: Function) -> None:
     client = make_client(queue_timeout_s=0.05)
@@ -312,10 +360,10 @@ def test_events_and_calls_share_a_client(
 
 def test_consumers_are_counted(make_client: MakeClient, function: Function) -> None:
     client = make_client()
-    counts: list[Any] = [client.consumer_count(function.ref.name)]
+    counts: list[Any] = [client.queue_state(function.ref.name).consumers]
     for _ in range(2):
         function.channel.basic_consume(function.ref.name, lambda *_: None)
-        counts.append(client.consumer_count(function.ref.name))
+        counts.append(client.queue_state(function.ref.name).consumers)
 
     assert counts == [0, 1, 2]
 
@@ -323,8 +371,8 @@ def test_consumers_are_counted(make_client: MakeClient, function: Function) -> N
 def test_of_a_missing_queue_there_is_no_count(make_client: MakeClient, function: Function) -> None:
     client = make_client()
 
-    assert client.consumer_count(unique_name()) is None
-    assert client.consumer_count(function.ref.name) == 0
+    assert client.queue_state(unique_name()).exists is False
+    assert client.queue_state(function.ref.name).consumers == 0
 
 
 def test_a_connection_lost_in_a_call_raises_at_once(

@@ -14,6 +14,7 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pika
@@ -1068,18 +1069,44 @@ def test_a_classic_queue_is_back_when_its_node_is(
     assert server.invoke(name, "[1]").body == b"[1]"
 
     a.kill()
-    seconds, meanwhile = timed(lambda: server.invoke(name))
+    meanwhile = {
+        kind: timed(partial(server.invoke, name, X_Amz_Invocation_Type=kind))
+        for kind in ("RequestResponse", "DryRun")
+    }
+    unknown = server.invoke(unique_name("unknown"))
     wait_until(lambda: not is_ready(rapid), "rapid to notice")
-    wait_until(
-        lambda: server.invoke(name, X_Amz_Invocation_Type="Event").status == 202,
-        "an event to be accepted by the queue that is replicated",
-    )
     a.start()
 
-    assert meanwhile.status >= 400
-    assert seconds < BOUNDED_S
+    for seconds, answer in meanwhile.values():
+        assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (503, "ServiceException")
+        assert seconds < BOUNDED_S
+    assert unknown.status == 404
     rapid.wait_ready()
     assert server.invoke(name, "[2]").body == b"[2]"
+
+
+@pytest.mark.slow
+def test_calls_that_wait_in_a_queue_are_503_soon_after_its_node_has_died(
+    cluster: list[RabbitmqNode], start_server: StartServer, pool: ThreadPoolExecutor
+) -> None:
+    a, _, c = cluster
+    name = unique_name("classic")
+    _declare_on(a, name, QUEUE_ARGUMENTS)
+    _declare_on(c, f"{name}-async", QUEUE_ARGUMENTS)
+    _declare_on(a, f"{name}-async.events", {"x-queue-type": "classic"})
+    server = start_server(AMQP_URI=c.uri)
+    event = partial(server.invoke, f"{name}-async", X_Amz_Invocation_Type="Event")
+    assert event().status == 202
+    waiting = [pool.submit(timed, lambda: server.invoke(name)) for _ in range(20)]
+    with AmqpClient(c.uri) as client:
+        wait_until(lambda: client.waiting(name) == len(waiting), "the calls in the queue")
+
+    a.kill()
+    answers = [call.result() for call in waiting]
+
+    assert {answer.status for _, answer in answers} == {503}
+    assert event().status == 503
+    assert max(seconds for seconds, _ in answers) < BOUNDED_S
 
 
 @pytest.mark.slow

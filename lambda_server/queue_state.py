@@ -1,0 +1,98 @@
+"""The state of functions' queues, asked for once for all threads that want to know.
+
+RabbitMQ returns a call as unroutable when its queue does not exist, and as well when the queue is
+on a node of the cluster that is down. Only the answer to a passive declaration tells them apart.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from lambda_protocol.amqp_connection import AmqpConnection, ChannelClosedByBroker, is_missing
+
+#: How old a known state may be, seconds: a queue is asked for at most so often.
+FRESH_S: Final = 1.0
+#: How long a thread waits for what another one asks, seconds.
+_WAIT_S: Final = 2.0
+#: Of so many queues the state is kept: callers make names up.
+_KEPT: Final = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueState:
+    """What RabbitMQ says of a queue."""
+
+    exists: bool = True
+    fault: str | None = None  #: why it cannot be reached now, in RabbitMQ's words
+    consumers: int | None = None
+
+
+#: Another thread asks, and has no answer yet.
+UNKNOWN: Final = QueueState()
+
+
+def ask_queue_state(connection: AmqpConnection, queue: str) -> QueueState:
+    """Ask RabbitMQ for ``queue``. The connection's thread; raises one of ``BrokerLost``."""
+    channel = connection.open_channel()
+    try:
+        answer: Any = connection.call(channel, "queue_declare", queue=queue, passive=True)
+    except ChannelClosedByBroker as error:
+        if is_missing(error):
+            return QueueState(exists=False)
+        if error.reply_code == _NOT_FOUND:
+            return QueueState(fault=error.reply_text)
+        raise
+    channel.close()
+    return QueueState(consumers=int(answer.method.consumer_count))
+
+
+class QueueStates:
+    """What was last heard of queues. Thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Know nothing yet."""
+        self._clock = clock
+        self._changed = threading.Condition()
+        # guarded by _changed:
+        self._known: OrderedDict[str, tuple[float, QueueState]] = OrderedDict()
+        self._asked: set[str] = set()
+
+    def fresh(
+        self, queue: str, ask: Callable[[], QueueState], *, wait_s: float = _WAIT_S
+    ) -> QueueState:
+        """Return the state of ``queue``, at most ``FRESH_S`` old.
+
+        One thread at a time asks; the others wait for its answer, for ``wait_s`` at most, and
+        then take :data:`UNKNOWN`. Raises what ``ask`` raises.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: queue not in self._asked, wait_s)
+            if queue in self._asked:
+                return UNKNOWN
+            asked_at, state = self._known.get(queue, (float("-inf"), UNKNOWN))
+            if self._clock() - asked_at < FRESH_S:
+                return state
+            self._asked.add(queue)
+        try:
+            state = ask()
+            self._keep(queue, state)
+            return state
+        finally:
+            with self._changed:
+                self._asked.discard(queue)
+                self._changed.notify_all()
+
+    def _keep(self, queue: str, state: QueueState) -> None:
+        with self._changed:
+            self._known[queue] = (self._clock(), state)
+            self._known.move_to_end(queue)
+            if len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+
+
+_NOT_FOUND: Final = 404

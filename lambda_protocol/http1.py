@@ -39,7 +39,7 @@ _ALLOWED: Final = bytes({*range(0x20, 0x100), *b"\t\r\n"} - {0x7F})
 #: Headers that tell where a message ends and for whom it is: a second one makes it ambiguous.
 _SINGLE: Final = frozenset({"content-length", "transfer-encoding", "host"})
 #: Source: RFC 9110, 9.3; RFC 5789 (PATCH). Others are refused before anything counts them.
-_METHODS: Final = frozenset(
+METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 )
 
@@ -335,7 +335,7 @@ def _parse_head(head: bytes) -> Request:
     method, target, version = parts
     if version not in ("HTTP/1.1", "HTTP/1.0"):
         raise BadRequestError(505 if version.startswith("HTTP/") else 400, "not HTTP/1.1")
-    if method not in _METHODS:
+    if method not in METHODS:
         raise BadRequestError(501, "unknown method")
     headers = _parse_headers(block) if len(block) > _CACHED_CHARS else _cached_headers(block)
     return Request(method, _origin_form(target), headers, version)

@@ -18,6 +18,7 @@ from lambda_protocol.errors import (
     ServiceException,
 )
 from lambda_protocol.function_name import parse_function_name
+from lambda_protocol.http1 import METHODS
 from lambda_protocol.invocation import Invoker, new_request_id
 from lambda_protocol.invoke_http import (
     REQUEST_HEADERS,
@@ -58,6 +59,8 @@ class InvokeApi:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request, as WSGI asks."""
+        if environ["REQUEST_METHOD"] not in METHODS:  # gthread hands on any word
+            return _refuse_method(start_response)
         decoded = environ["PATH_INFO"]
         if not decoded.isascii():  # WSGI gives the bytes as Latin-1
             decoded = decoded.encode("latin-1").decode("utf-8", "replace")
@@ -101,6 +104,14 @@ class InvokeApi:
             check_payload=config.checks_payload,
         )
         return encode_outcome(invocation, self._invoker.invoke(invocation, caller_of(environ)))
+
+
+def _refuse_method(start_response: StartResponse) -> Iterable[bytes]:
+    """Answer a method that HTTP does not have, before the exporter makes a time series of it."""
+    response = encode_error(ServiceException("unknown method"), new_request_id())
+    length = ("Content-Length", str(len(response.body)))
+    start_response("501 Not Implemented", [*response.headers, length])
+    return (response.body,)
 
 
 def _header_lookup(environ: dict[str, Any]) -> HeaderLookup:

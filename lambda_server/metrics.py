@@ -13,7 +13,6 @@ from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMet
 from lambda_protocol.errors import (
     LambdaApiError,
     ResourceNotFoundException,
-    ServiceException,
     TooManyRequestsException,
 )
 from lambda_protocol.http_peer import HttpPeer
@@ -41,11 +40,16 @@ def expose_metrics(app: Flask) -> None:
 
 
 class MeteredInvoker:
-    """An ``Invoker`` that counts what another one does. Thread-safe."""
+    """An ``Invoker`` that counts what another one does. Thread-safe.
+
+    Callers make names up, and a label keeps each for ever. So a function is counted under its name
+    only once one of its instances has answered, or RabbitMQ has said that they are all busy.
+    """
 
     def __init__(self, invoker: Invoker) -> None:
         """Count the invocations of ``invoker``."""
         self._invoker = invoker
+        self._known: set[str] = set()  # names; one is added by any thread, none is taken out
 
     def invoke(self, invocation: Invocation, caller: HttpPeer | None = None) -> Outcome:
         """Run ``invocation`` and count it; see ``Invoker``."""
@@ -54,22 +58,22 @@ class MeteredInvoker:
         try:
             outcome = self._invoker.invoke(invocation, caller)
         except ResourceNotFoundException:
-            # Callers make unknown names up: they must not become time series.
             _invocations.labels("", "not_found").inc()
             raise
         except TooManyRequestsException:
-            _invocations.labels(name, "throttled").inc()
-            raise
-        except ServiceException:
-            # With the broker away nobody knows which names are made up.
-            _invocations.labels("", "failure").inc()
+            self._known.add(name)
+            self._count(name, "throttled")
             raise
         except CallerGoneError:
-            _invocations.labels(name, "abandoned").inc()
+            self._count(name, "abandoned")
             raise
         except LambdaApiError:
-            _invocations.labels(name, "failure").inc()
+            self._count(name, "failure")
             raise
-        _invocations.labels(name, "error" if outcome.function_error else "success").inc()
+        self._known.add(name)
+        self._count(name, "error" if outcome.function_error else "success")
         _duration.labels(name).observe(time.monotonic() - started)
         return outcome
+
+    def _count(self, name: str, outcome: str) -> None:
+        _invocations.labels(name if name in self._known else "", outcome).inc()

@@ -24,7 +24,7 @@ from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Outcome
 from lambda_server.metrics import MeteredInvoker
 from tests.conftest import StartServer
-from tests.server.fakes import FakeInstance, FakeInvoker, call
+from tests.server.fakes import FakeInstance, FakeInvoker, call, invoke_path
 from tests.support import Client, Server, make_invocation, unique_name, wait_for
 
 
@@ -57,15 +57,17 @@ def scrape(server: Server) -> dict[tuple[str, str], float]:
 def test_an_invocation_is_counted_by_its_outcome(
     invoker: FakeInvoker, result: Outcome | LambdaApiError, outcome: str
 ) -> None:
-    invoker.result = result
     name = unique_name()
     metered = MeteredInvoker(invoker)
+    metered.invoke(make_invocation(function=FunctionRef(name=name)))  # so that the name is known
+    before = count(name, outcome)
+    invoker.result = result
 
     for _ in range(3):
         with contextlib.suppress(LambdaApiError):
             metered.invoke(make_invocation(function=FunctionRef(name=name)))
 
-    assert count(name, outcome) == 3
+    assert count(name, outcome) == before + 3
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,7 @@ def test_an_invocation_is_counted_by_its_outcome(
     [
         pytest.param(ResourceNotFoundException("unknown"), "not_found", id="unknown"),
         pytest.param(ServiceException("away"), "failure", id="broker-away"),
+        pytest.param(ResourceNotReadyException("none"), "failure", id="never-answered"),
     ],
 )
 def test_a_name_that_may_be_made_up_is_no_label(
@@ -109,15 +112,44 @@ def test_paths_are_no_labels(app: tuple[Flask, FakeInvoker]) -> None:
     assert made_up not in call(app[0], "/metrics", method="GET").body.decode()
 
 
-def test_unknown_functions_are_no_labels_of_a_running_server(server: Server) -> None:
-    made_up = [unique_name("made-up") for _ in range(5)]
-    before = scrape(server).get(("", "not_found"), 0)
+def test_4000_made_up_methods_and_names_are_no_labels(app: tuple[Flask, FakeInvoker]) -> None:
+    """gthread hands on any word that a caller takes for a method, and any path."""
+    application, invoker = app
+    invoker.result = ResourceNotReadyException("no instance")
+    for path in ("/none", "/healthz", invoke_path("f")):
+        assert call(application, path, method="BREW0").status == 501
+    before = _series(application)
 
-    for name in made_up:
+    for number in range(4000):
+        assert call(application, "/none", method=f"BREW{number}").status == 501
+        assert call(application, invoke_path(f"made-up-{number}"), b"1").status == 502
+
+    assert _series(application) <= before | {
+        'lambda_invocations_total{function_name="",outcome="failure"}',
+        'lambda_invocations_created{function_name="",outcome="failure"}',
+    }
+
+
+@pytest.mark.parametrize("worker", ["lambda_server.worker.ConnectionWorker", "gthread"])
+def test_what_callers_make_up_is_no_label_of_a_running_server(
+    start_server: StartServer, instance: FakeInstance, worker: str
+) -> None:
+    server = start_server("-k", worker, LAMBDA_ENDPOINTS=f"echo={instance.url}")
+    made_up = [unique_name("made-up") for _ in range(50)]
+
+    for number, name in enumerate(made_up):
         assert server.invoke(name).status == 404
+        with server.client() as client:
+            assert client.request(f"BREW{number}", "/none").status == 501
 
-    assert scrape(server)["", "not_found"] == before + 5
-    assert not [name for name, _ in scrape(server) if name in made_up]
+    assert scrape(server) == {("", "not_found"): 50}
+    assert b"BREW" not in server.get("/metrics").body
+
+
+def _series(application: Flask) -> set[str]:
+    """Return the time series of ``/metrics``: names with labels, without values."""
+    lines = call(application, "/metrics", method="GET").body.decode().splitlines()
+    return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
 
 
 @pytest.fixture

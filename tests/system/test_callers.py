@@ -160,7 +160,9 @@ def test_calls_in_the_broker_of_callers_that_hung_up_are_dropped_unless_started(
     pool: ThreadPoolExecutor,
     callers: Callers,
 ) -> None:
-    rapid = start_rapid(LEDGER, AMQP_URI=broker, MAX_CONCURRENCY=str(SLOTS), **ledger.environ)
+    rapid = start_rapid(
+        LEDGER, RAPID_AMQP_URI=broker, RAPID_MAX_CONCURRENCY=str(SLOTS), **ledger.environ
+    )
     abandoned_before = count(broker_server, "abandoned")
     gone = callers(broker_server, request(rapid.path, ledger.held))
     ledger.wait_for(SLOTS)
@@ -242,7 +244,7 @@ def test_calls_whose_callers_wait_are_run_however_long_they_have_waited(
     amqp.publish(queue, b"[2]", pika.BasicProperties(reply_to=amqp.reply_to))
     amqp.publish(queue, b"[3]")  # nobody waits for a reply: nobody can be gone
     wait_until(lambda: amqp.waiting(queue) == CALLERS + 2, "the calls in the queue")
-    rapid = start_rapid(ECHO, AWS_LAMBDA_FUNCTION_NAME=queue, AMQP_URI=broker)
+    rapid = start_rapid(ECHO, AWS_LAMBDA_FUNCTION_NAME=queue, RAPID_AMQP_URI=broker)
 
     statuses = [status_read_by_http_client(connection) for connection in waiting]
 
@@ -264,7 +266,9 @@ def test_calls_of_clients_whose_broker_node_has_died_are_dropped(
             gone.publish(name, b"{}", pika.BasicProperties(reply_to=gone.reply_to))
         wait_until(lambda: client.waiting(name) == CALLERS, "the calls in the queue")
         a.kill()
-        rapid = start_rapid(LEDGER, AWS_LAMBDA_FUNCTION_NAME=name, AMQP_URI=b.uri, **ledger.environ)
+        rapid = start_rapid(
+            LEDGER, AWS_LAMBDA_FUNCTION_NAME=name, RAPID_AMQP_URI=b.uri, **ledger.environ
+        )
 
         wait_for_drops(rapid, ledger, CALLERS)
         assert client.call(name, b"[1]").body == b"[1]"

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from lambda_protocol.environ import ConfigError
 from lambda_protocol.log_format import configure_logging
@@ -17,6 +18,9 @@ from rapid.settings import is_init_container
 
 logger = logging.getLogger(__name__)
 
+#: How long the last lines wait for a reader of standard output or error, seconds.
+FLUSH_LIMIT_S: Final = 1.0
+
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run rapid and return its exit code: 0 stopped, 1 failed, 2 told something impossible."""
@@ -27,8 +31,23 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             return 0
         if is_init_container(environ):
             return _copy_self()
-        config = Config.from_environ(argv, environ)
-        outputs = open_outputs()
+        return _serve(Config.from_environ(argv, environ))
+    except ConfigError as error:
+        return _complain(str(error), 2)
+    except OSError as error:
+        return _complain(f"cannot listen on {error.strerror}; --help tells how to choose", 1)
+    except RuntimeError as error:
+        return _complain(f"cannot start: {error}; is the limit of processes too low?", 1)
+
+
+def main_entry() -> None:
+    """Run as the console script ``rapid``."""
+    sys.exit(main(sys.argv[1:], os.environ))
+
+
+def _serve(config: Config) -> int:
+    outputs = open_outputs()
+    try:
         configure_logging(
             config.log_level,
             structured=config.logs_structured,
@@ -39,19 +58,9 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             logger.log(note.level, note.message)
         from rapid.daemon import Daemon
 
-        daemon = Daemon(config, outputs)
-    except ConfigError as error:
-        return _complain(str(error), 2)
-    except OSError as error:
-        return _complain(f"cannot listen on {error.strerror}; --help tells how to choose", 1)
-    except RuntimeError as error:
-        return _complain(f"cannot start: {error}; is the limit of processes too low?", 1)
-    return daemon.run()
-
-
-def main_entry() -> None:
-    """Run as the console script ``rapid``."""
-    sys.exit(main(sys.argv[1:], os.environ))
+        return Daemon(config, outputs).run()
+    finally:
+        outputs.flush(FLUSH_LIMIT_S)
 
 
 def _copy_self() -> int:

@@ -26,7 +26,6 @@ from rapid.invocation_log import InvocationLog
 from rapid.journal import Journal
 from rapid.launch import Launch, LaunchError
 from rapid.line_output import Outputs
-from rapid.log_capture import WRITE_LIMIT_S
 from rapid.log_level import passes
 from rapid.memory_limits import EnvironmentMemory
 from rapid.phases import (
@@ -691,7 +690,6 @@ class ExecutionEnvironment:
         output = b""
         if self._sandbox is not None:
             self._sandbox.capture.flush(ends_lines=True)
-            self._sandbox.capture.write_out(WRITE_LIMIT_S)
             output = self._sandbox.capture.tail_since(0)
         if not failure.is_logged:
             said = failed_init(failure, self._config.command, self._config.handler, output)

@@ -11,8 +11,7 @@ from lambda_protocol.limits import LOG_TAIL_BYTES
 from rapid import platform_events as events
 from rapid.call import Call, Failure
 from rapid.config import Config
-from rapid.line_output import LineOutput
-from rapid.log_capture import WRITE_LIMIT_S
+from rapid.line_output import LineOutput, LineWriter
 from rapid.platform_events import Ending, Event, InitRef, InvocationRef
 from rapid.report import Reporter
 from rapid.sandbox import RUNTIME, Sandbox
@@ -38,7 +37,7 @@ class InvocationLog:
         self._config = config
         self._sandbox = sandbox
         self._reporter = reporter
-        self._output = output
+        self._writer = LineWriter(output)
         self._clock = clock
 
     def is_wanted(self, call: Call) -> bool:
@@ -123,8 +122,7 @@ class InvocationLog:
 
     def _print(self, lines: bytes) -> None:
         if lines and self._config.prints_reports:
-            self._sandbox.capture.write_out(WRITE_LIMIT_S)
-            self._output.write(lines, self)
+            self._writer.offer(lines)
 
 
 def ref_of(call: Call) -> InvocationRef:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
-from typing import NamedTuple
+import time
+from collections import deque
+from typing import Final, NamedTuple
+
+logger = logging.getLogger(__name__)
+
+#: How much of one writer waits for our own standard output; further lines of rapid are dropped.
+MAX_WAITING_BYTES: Final = 262_144
 
 
 class LineJoiner:
@@ -26,8 +34,45 @@ class LineJoiner:
         return data
 
 
+class LineWriter:
+    """One of those who write whole lines to an output. Thread-safe; nothing here waits.
+
+    A line that a writer leaves open goes on with its next bytes.
+    """
+
+    __slots__ = ("output", "waiting_bytes")
+
+    def __init__(self, output: LineOutput) -> None:
+        """Write to ``output``."""
+        self.output = output
+        self.waiting_bytes = 0  #: not written yet; guarded by the output's lock
+
+    @property
+    def has_room(self) -> bool:
+        """Whether what waits is within ``MAX_WAITING_BYTES``."""
+        return self.waiting_bytes < MAX_WAITING_BYTES
+
+    def put(self, data: bytes) -> None:
+        """Have ``data`` written after what waits, by :meth:`LineOutput.write_waiting`.
+
+        The caller sees to it that there is room, and that somebody writes.
+        """
+        self.output.put(self, data)
+
+    def offer(self, data: bytes) -> None:
+        """Have ``data`` written soon; without room it is dropped, and counted."""
+        if self.has_room:
+            self.output.put(self, data)
+        else:
+            self.output.drop()
+        self.output.wake()
+
+
 class LineOutput:
-    """A descriptor that several threads write whole lines to. Thread-safe; a write may block.
+    """A descriptor that several threads write whole lines to. Thread-safe.
+
+    A pipe that nobody reads blocks the output's own thread, and the callers of
+    :meth:`write_waiting`. The other methods never wait for it.
 
     On a terminal a carriage return becomes a line end: AWS's runtime clients separate the lines
     of a traceback by it, and a terminal would show only the last one.
@@ -37,31 +82,87 @@ class LineOutput:
         """Write to ``descriptor``, which stays the caller's to close."""
         self._descriptor = descriptor
         self._is_terminal = os.isatty(descriptor)
+        self._write_lock = threading.Lock()  # held while writing; taken before _lock
+        self._joiner = LineJoiner()  # guarded by _write_lock
         self._lock = threading.Lock()
-        self._joiner = LineJoiner()  # guarded by _lock
+        # guarded by _lock:
+        self._waiting: deque[tuple[LineWriter, bytes]] = deque()
+        self._unwritten = 0  # pieces that wait or are being written
+        self._dropped = 0  # lines since the last that told of it
+        self._wanted = threading.Condition(self._lock)
+        self._written = threading.Condition(self._lock)
+        threading.Thread(target=self._run, name=f"output-{descriptor}", daemon=True).start()
 
-    def write(self, data: bytes, writer: object) -> None:
-        """Write ``data``, whole lines unless ``writer`` continues or leaves a line of its own."""
+    def put(self, writer: LineWriter, data: bytes) -> None:
+        """Append ``data`` to what waits."""
+        with self._lock:
+            self._waiting.append((writer, data))
+            self._unwritten += 1
+            writer.waiting_bytes += len(data)
+
+    def drop(self) -> None:
+        """Count a line that there was no room for."""
+        with self._lock:
+            self._dropped += 1
+
+    def wake(self) -> None:
+        """Have the output's thread write what waits."""
+        with self._lock:
+            self._wanted.notify()
+
+    def write_waiting(self) -> None:
+        """Write what waits now; blocks as the descriptor does."""
+        with self._write_lock:
+            for _ in range(len(self._waiting)):  # no more than that: others may add without end
+                with self._lock:
+                    writer, data = self._waiting.popleft()
+                try:
+                    self._write(data, writer)
+                finally:
+                    with self._lock:
+                        writer.waiting_bytes -= len(data)
+                        self._unwritten -= 1
+                        if not self._unwritten:
+                            self._written.notify_all()
+
+    def flush(self, limit_s: float) -> bool:
+        """Wait until all is written; False when the limit came first."""
+        with self._lock:
+            self._wanted.notify()
+            return self._written.wait_for(lambda: not self._unwritten, limit_s)
+
+    def _write(self, data: bytes, writer: LineWriter) -> None:
         if self._is_terminal:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        with self._lock:
-            write_all(self._descriptor, self._joiner.join(data, writer))
+        write_all(self._descriptor, self._joiner.join(data, writer))
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                self._wanted.wait_for(lambda: self._waiting or self._dropped)
+                dropped = 0
+                if not self._waiting:
+                    dropped, self._dropped = self._dropped, 0
+            with contextlib.suppress(Exception):  # out of memory: the next lines have a chance
+                if dropped:
+                    logger.warning("log lines dropped: not read in time", extra={"lines": dropped})
+                self.write_waiting()
 
 
 class TextStream:
-    """A :class:`LineOutput` for ``logging``, which writes text. Thread-safe."""
+    """A :class:`LineOutput` for ``logging``, which writes text. Thread-safe; it never waits."""
 
     def __init__(self, output: LineOutput) -> None:
         """Write to ``output``."""
-        self._output = output
+        self._writer = LineWriter(output)
 
     def write(self, text: str) -> int:
         """Write a log record, with its line end."""
-        self._output.write(text.encode("utf-8", "backslashreplace"), self)
+        self._writer.offer(text.encode("utf-8", "backslashreplace"))
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: no text is held."""
+        """Do nothing: the output's thread writes soon."""
 
 
 class Outputs(NamedTuple):
@@ -70,9 +171,28 @@ class Outputs(NamedTuple):
     stdout: LineOutput
     stderr: LineOutput
 
+    def wake(self) -> None:
+        """Have what waits written soon."""
+        for output in set(self):
+            output.wake()
+
+    def write_waiting(self) -> None:
+        """Write what waits now; blocks as the descriptors do."""
+        for output in set(self):
+            output.write_waiting()
+
+    def flush(self, limit_s: float) -> None:
+        """Wait until all is written, for at most ``limit_s``."""
+        deadline = time.monotonic() + limit_s
+        for output in set(self):
+            output.flush(max(0.0, deadline - time.monotonic()))
+
 
 def open_outputs(stdout: int = 1, stderr: int = 2) -> Outputs:
-    """Return the outputs of two descriptors; a process has one for each file."""
+    """Return the outputs of two descriptors; a process has one for each file.
+
+    Each has a thread; raises ``RuntimeError`` when none can be started.
+    """
     out = LineOutput(stdout)
     return Outputs(out, out if _is_same_file(stdout, stderr) else LineOutput(stderr))
 

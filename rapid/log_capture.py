@@ -9,17 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from lambda_protocol.limits import LOG_TAIL_BYTES
-from rapid.line_output import LineJoiner, LineOutput, Outputs
+from rapid.line_output import LineJoiner, LineOutput, LineWriter, Outputs
 from rapid.log_lines import FrameParser, LineSplitter, LogMessage
 
-#: How long a line of the platform's waits for output before it that our full standard output
-#: blocks, seconds.
-WRITE_LIMIT_S: Final = 0.1
 #: How much of a line is held until its end comes; a longer one is passed on in parts.
 HELD_BYTES: Final = 65_536
-#: How much a flush takes in while our own standard output is blocked.
-PENDING_BYTES: Final = 262_144
 _READ_SIZE: Final = 65_536
+#: How often a flush reads a pipe that is never empty: what it can hold, unless it was enlarged.
+_FLUSH_READS: Final = 4
 _FUNCTION: Final = ""
 
 #: Gets the stream, ``function`` or ``extension``, and each record of it; must not block.
@@ -35,14 +32,14 @@ def _raise(error: Exception) -> None:
 class _Pipe:
     """One pipe of ours. Guarded by the capture's lock."""
 
-    __slots__ = ("frames", "has_ended", "held", "lines", "output", "owner", "reader", "stream")
+    __slots__ = ("frames", "has_ended", "held", "lines", "owner", "reader", "stream", "writer")
 
     def __init__(self, reader: int, owner: str, output: LineOutput, *, is_framed: bool) -> None:
         """``owner`` is an extension's name, or ``_FUNCTION``; ``is_framed``: the log descriptor."""
         self.reader = reader
         self.owner = owner
         self.stream = "extension" if owner else "function"
-        self.output = output
+        self.writer = LineWriter(output)
         self.held = bytearray()  #: the beginning of a line
         self.lines = LineSplitter()
         self.frames = FrameParser() if is_framed else None
@@ -75,8 +72,8 @@ class LogCapture:
     pass as they are: lines of 1 MB, and bytes that are no UTF-8. Records are made of them only
     while somebody listens.
 
-    Taking in what was printed never blocks. Only the capture's thread and :meth:`write_out` wait
-    for our own standard output.
+    Taking in what was printed never blocks. Only the capture's thread waits for our own standard
+    output, and reads no more meanwhile: so the function waits as well.
     """
 
     def __init__(
@@ -94,11 +91,9 @@ class LogCapture:
         runtime; ``keeps`` tells which of its messages are wanted.
         """
         self._lock = threading.Lock()
-        self._write_lock = threading.Lock()  # held while writing; taken before _lock
         self._pipes: dict[int, _Pipe] = {}  # by read end; guarded by _lock
         self._poller = select.poll()  # of the pipes that have not ended; guarded by _lock
-        self._pending: list[tuple[_Pipe, bytes]] = []  # to be written; guarded by _lock
-        self._pending_bytes = 0  # guarded by _lock
+        self._outputs = outputs
         self._wake = os.eventfd(0)  # wakes the thread; -1 once it has ended; guarded by _lock
         self._writers: list[int] = []
         self._tail = bytearray()  # guarded by _lock; the function's last output
@@ -136,37 +131,19 @@ class LogCapture:
         """Take in what is in the pipes now: a function's last print precedes its response.
 
         ``ends_lines`` passes on the half lines of the function, or of an ``extension``: nothing
-        more comes of them. Never blocks: the capture's thread writes what was taken in.
+        more comes of them. Never blocks, and takes in a part of a flood that does not end.
         """
         with self._lock:
             for descriptor, _ in self._poller.poll(0):
                 pipe = self._pipes[descriptor]
-                while self._pending_bytes < PENDING_BYTES and self._pump_locked(pipe):
-                    pass
+                for _ in range(_FLUSH_READS):
+                    if not (pipe.writer.has_room and self._pump_locked(pipe)):
+                        break
             if ends_lines:
                 for pipe in self._pipes.values():
                     if pipe.owner == (extension or _FUNCTION):
                         self._end_line_locked(pipe)
-            if self._pending and self._wake >= 0:
-                os.eventfd_write(self._wake, 1)
-
-    def write_out(self, limit_s: float = -1) -> None:
-        """Write what was taken in, in its order; may block as standard output does.
-
-        ``limit_s`` is for another thread that writes now.
-        """
-        if not self._write_lock.acquire(timeout=limit_s):
-            return
-        try:
-            while True:
-                with self._lock:
-                    pending, self._pending, self._pending_bytes = self._pending, [], 0
-                if not pending:
-                    return
-                for pipe, data in pending:
-                    pipe.output.write(data, pipe)
-        finally:
-            self._write_lock.release()
+        self._outputs.wake()
 
     def tail_since(self, mark: int) -> bytes:
         """Return the last output, at most 4 KiB, captured since ``total_bytes`` was ``mark``."""
@@ -195,6 +172,7 @@ class LogCapture:
             self._pipes.clear()
             if self._wake >= 0:  # a process still holds a pipe
                 os.eventfd_write(self._wake, 1)
+        self._outputs.wake()
 
     def _open_pipe(self, owner: str, output: LineOutput, *, is_framed: bool = False) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -232,8 +210,7 @@ class LogCapture:
                             continue
                 left -= 1
                 poller.unregister(descriptor)
-            self.write_out()
-        self.write_out()
+            self._outputs.write_waiting()
 
     def _close_wake(self) -> None:
         with self._lock:
@@ -257,11 +234,10 @@ class LogCapture:
         return len(data) == _READ_SIZE
 
     def _pass_on_locked(self, pipe: _Pipe, data: bytes) -> None:
-        """Keep ``data`` for the tail, and for whoever writes next."""
+        """Keep ``data`` for the tail, and have it written next."""
         if not data:
             return
-        self._pending.append((pipe, data))
-        self._pending_bytes += len(data)
+        pipe.writer.put(data)
         if pipe.owner == _FUNCTION:
             joined = self._tail_joiner.join(data, pipe)
             self.total_bytes += len(joined)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lambda_protocol.limits import LOG_TAIL_BYTES
-from rapid.line_output import TextStream, open_outputs, write_all
+from rapid.line_output import MAX_WAITING_BYTES, TextStream, open_outputs, write_all
 from rapid.log_capture import HELD_BYTES, LogCapture
-from tests.support import wait_until
+from tests.support import LIMIT_S, wait_until
 
 Opened = Callable[[], LogCapture]
 
@@ -112,7 +112,6 @@ def test_a_line_that_was_left_open_is_ended_before_another_writer(
 ) -> None:
     os.write(captured.stdout, b"half")
     captured.capture.flush(ends_lines=True)
-    captured.capture.write_out()
     if interrupts:
         TextStream(captured.outputs.stdout).write("rapid\n")
 
@@ -266,7 +265,6 @@ def test_a_flush_does_not_wait_for_a_full_standard_output() -> None:
 
     for _ in range(20):
         capture.flush(ends_lines=True)
-        capture.write_out(0.01)
     assert capture.total_bytes < 1_000_000
 
     received = 0
@@ -276,6 +274,30 @@ def test_a_flush_does_not_wait_for_a_full_standard_output() -> None:
     capture.close()
     os.close(writer)
     os.close(reader)
+
+
+def test_lines_of_rapid_that_nobody_reads_are_dropped_and_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reader, writer = os.pipe()
+    outputs = open_outputs(writer, writer)
+    log = TextStream(outputs.stderr)
+    count = 3 * MAX_WAITING_BYTES // 1024
+
+    for number in range(count):
+        log.write(f"{number:1023}\n")
+    assert not outputs.stderr.flush(0.01)
+
+    received = b""
+    while not (told := [r for r in caplog.records if r.message.startswith("log lines dropped")]):
+        received += os.read(reader, 1 << 20)
+    assert outputs.stderr.flush(LIMIT_S)
+    os.close(writer)
+    while data := os.read(reader, 1 << 20):
+        received += data
+    os.close(reader)
+    assert MAX_WAITING_BYTES <= len(received) < 1024 * count
+    assert sum(vars(record)["lines"] for record in told) == count - len(received) // 1024
 
 
 def test_a_closed_standard_output_swallows_the_output() -> None:

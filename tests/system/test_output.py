@@ -17,6 +17,15 @@ ONE_FILE = ("sh", "-c", 'exec "$@" 2>&1', "sh", *RAPID)
 #: Runs rapid on a terminal of its own, and prints what that shows.
 TERMINAL = (sys.executable, "-c", "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]))", *RAPID)
 
+#: Runs rapid with both outputs in one pipe that nobody reads.
+UNREAD = (
+    sys.executable,
+    "-c",
+    "import os, sys; _, full = os.pipe(); [os.dup2(full, n) for n in (1, 2)];"
+    " os.set_inheritable(_, True); os.execv(sys.argv[1], sys.argv[1:])",
+    *RAPID,
+)
+
 
 def test_halves_of_lines_of_two_calls_are_not_torn_into_each_other(
     start_rapid: StartRapid, tmp_path: Path, pool: ThreadPoolExecutor
@@ -103,3 +112,29 @@ def test_a_traceback_of_python_is_readable_on_a_terminal_and_untouched_elsewhere
         'raise ValueError("on purpose")',
     ]
     assert b"[ERROR] ValueError: on purpose\rTraceback (most recent call last):\r" in piped.stdout
+
+
+def test_a_flood_that_nobody_reads_delays_no_deadline_of_another_environment(
+    start_rapid: StartRapid, pool: ThreadPoolExecutor
+) -> None:
+    """Every timeout logs a warning and two REPORT lines: the clock would wait for the pipe."""
+    rapid = start_rapid(
+        MISBEHAVE,
+        program=UNREAD,
+        RAPID_MAX_CONCURRENCY="2",
+        RAPID_PRINT_REPORTS="TRUE",
+        AWS_LAMBDA_FUNCTION_TIMEOUT="1",
+    )
+
+    for _ in range(2):
+        flood = pool.submit(
+            rapid.invoke,
+            json.dumps({"do": "print", "text": "x" * 1023 + "\n", "times": 10_000}),
+            **{"X-Amz-Log-Type": "Tail"},
+        )
+        other = rapid.do(do="sleep", s=60)
+
+        assert other.error_type == flood.result().error_type == "Sandbox.Timedout"
+
+    assert rapid.invoke("[1]").body == b"[1]"
+    assert rapid.stop() == 0

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 import pytest
 
 from tests.runtimes.builds import NotBuilt, version_line
+from tests.runtimes.caller_rows import CALLERS
 from tests.runtimes.conftest import DOORS
-from tests.runtimes.rows import ROWS, Row
+from tests.runtimes.rows import ROWS
+
+
+class Row(Protocol):
+    """A line of a matrix: one client of AWS's in one language."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def language(self) -> str: ...
+    @property
+    def client_version(self) -> str: ...
+    @property
+    def language_version(self) -> tuple[str, ...]: ...
 
 
 class State(StrEnum):
@@ -47,6 +61,9 @@ class _Place:
 class Matrix:
     """The plugin. One thread: pytest's."""
 
+    parameter: str  #: of the tests, which tells their row
+    rows: Sequence[Row]
+    head: str  #: what stands above the table
     behaviours: dict[str, None] = field(default_factory=dict)  #: in the order of the tests
     skipped: dict[str, str] = field(default_factory=dict)  #: row → reason
     _places: dict[str, _Place] = field(default_factory=dict)  #: by test id
@@ -58,7 +75,9 @@ class Matrix:
             mark = test.get_closest_marker("behaviour")
             if mark is None or not isinstance(test, pytest.Function):
                 continue
-            row = cast(Row, test.callspec.params["row"])
+            row = cast(Row | None, test.callspec.params.get(self.parameter))
+            if row is None:
+                continue
             place = _Place(row.id, mark.args[0])
             self._places[test.nodeid] = place
             self.behaviours[place.behaviour] = None
@@ -85,24 +104,24 @@ class Matrix:
 
 def as_text(matrix: Matrix) -> str:
     """Return the matrix for a terminal, a line a runtime."""
-    names = [language(row) for row in ROWS]
+    names = [language(row) for row in matrix.rows]
     width = max(map(len, names))
     lines = [
         f"  {name:{width}}  {_told(matrix, row)}  ({row.client_version})"
-        for name, row in zip(names, ROWS, strict=True)
+        for name, row in zip(names, matrix.rows, strict=True)
     ]
-    return "\n".join([f"Runtimes: {', '.join(matrix.behaviours)}", *lines])
+    return "\n".join([f"By {matrix.parameter}: {', '.join(matrix.behaviours)}", *lines])
 
 
 def as_markdown(matrix: Matrix) -> str:
-    """Return the matrix as the second part of docs/CONFORMANCE.md."""
-    head = ["Runtime", "Client", *matrix.behaviours]
+    """Return the matrix as a section of docs/CONFORMANCE.md."""
+    head = ["Language", "Client", *matrix.behaviours]
     rows = [
         [language(row), row.client_version]
         + [matrix.state(row, behaviour) for behaviour in matrix.behaviours]
-        for row in ROWS
+        for row in matrix.rows
     ]
-    return "\n".join([_HEAD, *_table(head, rows), *_reasons(matrix)]) + "\n"
+    return "\n".join([matrix.head, *_table(head, rows), *_reasons(matrix)]) + "\n"
 
 
 def language(row: Row) -> str:
@@ -136,12 +155,22 @@ def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
 
 
 def _reasons(matrix: Matrix) -> Iterator[str]:
-    for row in ROWS:
+    for row in matrix.rows:
         if row.id in matrix.skipped:
             yield f"\n{row.language} is skipped: {matrix.skipped[row.id]}."
 
 
-_HEAD: Final = """\
+def of_runtimes() -> Matrix:
+    """Return the matrix of clients that run functions."""
+    return Matrix("row", ROWS, _RUNTIMES)
+
+
+def of_callers() -> Matrix:
+    """Return the matrix of clients that call functions."""
+    return Matrix("caller", CALLERS, _CALLERS)
+
+
+_RUNTIMES: Final = """\
 ## Runtimes
 
 The same function under the runtime clients that AWS ships, and under a custom runtime of bash and
@@ -151,4 +180,14 @@ curl. Made by `make runtimes` from a run of [tests/runtimes](../tests/runtimes);
 message and stack reach the caller (Rust's client sends no stack). *context*: deadline, request id,
 ARN, name, version, memory and trace id. *timeout*: the caller hears of it, and a fresh process
 serves the next call. *6 MiB*: 6,291,456 bytes to the handler, 6,291,556 back.
+"""
+_CALLERS: Final = """\
+## Callers
+
+AWS's SDKs, besides boto3, aws cli and curl, which the table of the contract is tried with. Made by
+`make runtimes` from a run of [tests/runtimes](../tests/runtimes); do not edit.
+
+*pass* holds for a rapid's own port and for a Lambda Server with RabbitMQ, both. *call*: the payload
+comes back. *function error*: `Unhandled`, and the error as payload. *404*: the SDK raises its
+`ResourceNotFoundException`. *DryRun*: 204, and nothing runs. *Event*: 202, and the function runs.
 """

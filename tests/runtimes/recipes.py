@@ -11,6 +11,7 @@ from typing import Final
 from tests.support import ROOT
 
 FUNCTIONS: Final = Path(__file__).parent / "functions"
+CALLERS: Final = Path(__file__).parent / "callers"
 EXAMPLES: Final = ROOT / "examples"
 EXTENSIONS: Final = ROOT / "tests" / "conformance" / "functions"
 
@@ -81,4 +82,24 @@ NODE: Final = Recipe(
     environ={"MAKEFLAGS": "-j2", **_headers_of_node()},
 )
 
-RECIPES: Final = (GO, ECHO_GO, GO_EXTENSION, JAVA, RUST, RUST_EXTENSION, NODE)
+GO_CALLER: Final = replace(
+    GO,
+    name="go-caller",
+    source=CALLERS / "go",
+    build=(("go", "build", "-trimpath", "-o", "caller", "."),),
+)
+RUST_CALLER: Final = replace(RUST, name="rust-caller", source=CALLERS / "rust")
+JAVA_CALLER: Final = replace(
+    JAVA,
+    name="java-caller",
+    source=CALLERS / "java",
+    build=(("javac", "-d", "classes", "-cp", "classpath/*", "src/main/java/Caller.java"),),
+)
+NODE_CALLER: Final = replace(
+    NODE, name="node-caller", source=CALLERS / "node", packages={}, build=(), environ={}
+)
+
+RECIPES: Final = (
+    *(GO, ECHO_GO, GO_EXTENSION, JAVA, RUST, RUST_EXTENSION, NODE),
+    *(GO_CALLER, JAVA_CALLER, NODE_CALLER, RUST_CALLER),
+)

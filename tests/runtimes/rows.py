@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from tests.runtimes.recipes import FUNCTIONS, GO, JAVA, NODE, RUST, Recipe
@@ -35,10 +36,14 @@ class Row:
             return f"{self.client} {importlib.metadata.version(self.client)}"
         if self.version_in is None:
             return self.client
-        file, pattern = self.version_in
-        found = re.search(pattern, (FUNCTIONS / self.folder / file).read_text())
-        assert found is not None, f"no {pattern} in {file}"
-        return f"{self.client} {found[1]}"
+        return f"{self.client} {version_in(FUNCTIONS / self.folder, *self.version_in)}"
+
+
+def version_in(folder: Path, file: str, pattern: str) -> str:
+    """Return the version that the first group of ``pattern`` finds in a file of ``folder``."""
+    found = re.search(pattern, (folder / file).read_text())
+    assert found is not None, f"no {pattern} in {file}"
+    return found[1]
 
 
 def _python(style: str, handler: str) -> Row:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.document import write_contract, write_matrix
-from tests.runtimes.matrix import Matrix, State, as_markdown, as_text
+from tests.runtimes.caller_rows import CALLERS, Caller
+from tests.runtimes.matrix import Matrix, State, as_markdown, as_text, of_runtimes
 from tests.runtimes.rows import ROWS, Row
 
 pytest_plugins = ["pytester"]
@@ -29,7 +30,7 @@ def matrix(pytester: pytest.Pytester) -> Matrix:
     """Give the matrix of a run in which Go is skipped and Rust fails behind one door."""
     pytester.makepyfile(test_some=_BEHAVIOURS)
     pytester.makeini("[pytest]\nmarkers = behaviour(name): a column")
-    matrix = Matrix()
+    matrix = of_runtimes()
     pytester.inline_run("-q", "-p", "no:cacheprovider", plugins=[matrix])
     return matrix
 
@@ -51,9 +52,9 @@ def test_the_matrix_tells_reasons(matrix: Matrix) -> None:
     assert "echo FAIL" in as_text(matrix)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-def test_a_row_knows_the_version_of_its_client(row: Row) -> None:
-    assert row.client_version.startswith(row.client)
+@pytest.mark.parametrize("line", [*ROWS, *CALLERS], ids=lambda line: line.client)
+def test_a_row_knows_the_version_of_its_client(line: Row | Caller) -> None:
+    assert line.client_version.startswith(line.client)
 
 
 def test_each_part_of_the_document_leaves_the_other_alone(tmp_path: Path) -> None:

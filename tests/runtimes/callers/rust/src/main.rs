@@ -1,0 +1,60 @@
+//! Calls functions with AWS's SDK for Rust; see caller_rows.py for its lines.
+
+use aws_sdk_lambda::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_lambda::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_lambda::types::InvocationType;
+use aws_sdk_lambda::Client;
+use std::io::BufRead;
+
+async fn call(client: &Client, kind: &str, function: &str, payload: &str) -> String {
+    let sent = client
+        .invoke()
+        .function_name(function)
+        .invocation_type(InvocationType::from(kind))
+        .payload(Blob::new(payload))
+        .send()
+        .await;
+    match sent {
+        Ok(answer) => {
+            let payload = answer.payload().map(|blob| blob.as_ref()).unwrap_or_default();
+            format!(
+                "ok\t{}\t{}\t{}",
+                answer.status_code(),
+                answer.function_error().unwrap_or_default(),
+                String::from_utf8_lossy(payload)
+            )
+        }
+        Err(SdkError::ServiceError(error)) => {
+            let fault = error.err();
+            let name = if fault.is_resource_not_found_exception() {
+                "ResourceNotFoundException"
+            } else {
+                fault.code().unwrap_or_default()
+            };
+            let status = error.raw().status().as_u16();
+            format!("exception\t{name}\t{status}\t{}", fault.message().unwrap_or_default())
+        }
+        Err(error) => format!("exception\t{error}\t0\t{error:?}"),
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let endpoint = std::env::args().nth(1).expect("an endpoint");
+    let config = aws_sdk_lambda::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .endpoint_url(endpoint)
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("dummy", "dummy", None, None, "test"))
+        .retry_config(aws_sdk_lambda::config::retry::RetryConfig::disabled())
+        .build();
+    let client = Client::from_conf(config);
+    for line in std::io::stdin().lock().lines() {
+        let line = line.expect("a line");
+        let mut parts = line.splitn(3, '\t');
+        let mut part = || parts.next().expect("three parts");
+        println!("{}", call(&client, part(), part(), part()).await);
+    }
+}

@@ -403,6 +403,7 @@ class ExecutionEnvironment:
             self._reaper,
             self._outputs,
             self._open_memory(),
+            runtime_api=str(self._address),
             extensions=[path.name for path in paths],
             keeps=functools.partial(passes, config=self._config),
             on_error=self.fail_unexpectedly,
@@ -760,7 +761,7 @@ class ExecutionEnvironment:
         if not sandbox.wait_for_exit(KILL_LIMIT_S):
             logger.error("processes not reaped", extra={"env": self.index})
         try:
-            sandbox.kill_orphans(str(self._address), ORPHAN_LIMIT_S)
+            sandbox.kill_orphans(ORPHAN_LIMIT_S)
         finally:
             sandbox.close()
             self._telemetry.stop(TELEMETRY_STOP_S)

@@ -78,9 +78,12 @@ class Reaper:
     """
 
     def __init__(self) -> None:
-        """Know no children yet."""
+        """Know no children but those that the program before us left, as an entrypoint does."""
         self._lock = threading.Lock()
-        self._on_exit: dict[int, OnExit] = {}  # guarded by _lock; by pid
+        # guarded by _lock:
+        self._on_exit: dict[int, OnExit] = {}  # by pid
+        self._owners: dict[int, str] = {}  # by pid
+        self._inherited = set(child_pids(os.getpid()))
 
     def spawn(
         self,
@@ -91,10 +94,12 @@ class Reaper:
         stdout: int,
         stderr: int,
         on_exit: OnExit,
+        owner: str = "",
         pass_fds: Sequence[int] = (),
     ) -> ProcessGroup:
         """Start ``argv`` as the leader of a new process group; raises ``OSError``.
 
+        ``owner`` is the Runtime API of its environment.
         ``pass_fds`` are descriptors it inherits under their own numbers.
         ``on_exit`` runs once, in the reaping thread, without any lock of ours held.
         """
@@ -111,6 +116,7 @@ class Reaper:
             )
             process.returncode = 0  # tells subprocess that nobody has to wait for it
             self._on_exit[process.pid] = on_exit
+            self._owners[process.pid] = owner
         return ProcessGroup(process.pid)
 
     def reap(self) -> None:
@@ -124,6 +130,8 @@ class Reaper:
                 if pid == 0:
                     return
                 on_exit = self._on_exit.pop(pid, None)
+                self._owners.pop(pid, None)
+                self._inherited.discard(pid)
             if on_exit is None:
                 logger.debug("orphan reaped", extra={"pid": pid})
                 continue
@@ -140,17 +148,28 @@ class Reaper:
             ProcessGroup(pid).signal(signal.SIGKILL)
         return len(left)
 
-    def orphans(self) -> Iterator[int]:
+    def owners(self) -> dict[int, str]:
+        """Return the owner of each process that we started and that has not been reaped."""
+        with self._lock:
+            return dict(self._owners)
+
+    @property
+    def has_inherited(self) -> bool:
+        """Whether a child lives that was there before us."""
+        with self._lock:
+            return bool(self._inherited)
+
+    def orphans(self, is_spared: Callable[[int], bool] = lambda pid: False) -> Iterator[int]:
         """Yield our children that we did not start, each with all that descends from it.
 
-        They left their group, and came to us when their parent died.
+        They left their group, and came to us when their parent died. A process for which
+        ``is_spared`` holds is left out, with its descendants.
         """
         for pid in child_pids(os.getpid()):
             with self._lock:
-                is_ours = pid in self._on_exit
-            if not is_ours:
-                yield pid
-                yield from _descendants(pid)
+                is_known = pid in self._on_exit or pid in self._inherited
+            if not is_known:
+                yield from _tree(pid, is_spared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +185,7 @@ class ProcessGroup:
 
     def pids(self) -> Iterator[int]:
         """Yield the process and its descendants, each before its own children are looked for."""
-        yield self.pid
-        yield from _descendants(self.pid)
+        yield from _tree(self.pid)
 
     def peak_memory_bytes(self) -> int:
         """Return the peak resident memory of the process and its descendants, summed."""
@@ -205,25 +223,27 @@ def child_pids(pid: int) -> list[int]:
     return children
 
 
-def environ_of(pid: int) -> bytes:
+#: How often a file of the kernel's is read for an answer that holds, and the pause for execve.
+_READS: Final = 20
+_EXECVE_S: Final = 0.001
+
+
+def environ_of(pid: int, *, reads: int = _READS) -> bytes:
     """Return the environment block a process was started with; empty when it cannot be read.
 
     It has none for a moment within execve, and none for good as a zombie.
     """
-    for _ in range(_READS):
+    for read in range(reads):
+        if read:
+            time.sleep(_EXECVE_S)
         try:
             block = Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:
             return b""
         if block or _is_zombie(pid):
             return block
-        time.sleep(_EXECVE_S)
     return b""
 
-
-#: How often a file of the kernel's is read for an answer that holds, and the pause for execve.
-_READS: Final = 20
-_EXECVE_S: Final = 0.001
 
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -241,10 +261,12 @@ def _prctl(option: int, value: int) -> None:
         logger.warning("prctl cannot be called here", extra={"option": option})
 
 
-def _descendants(pid: int) -> Iterator[int]:
+def _tree(pid: int, is_spared: Callable[[int], bool] = lambda pid: False) -> Iterator[int]:
+    if is_spared(pid):
+        return
+    yield pid
     for child in _read_children(pid):
-        yield child
-        yield from _descendants(child)
+        yield from _tree(child, is_spared)
 
 
 def _read_children(pid: int) -> list[int]:

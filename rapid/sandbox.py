@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -15,15 +11,11 @@ from rapid.line_output import Outputs
 from rapid.log_capture import LogCapture, OnError
 from rapid.log_lines import LogMessage
 from rapid.memory_limits import EnvironmentMemory
-from rapid.processes import ExitStatus, ProcessGroup, Reaper, environ_of
-
-logger = logging.getLogger(__name__)
+from rapid.orphans import kill_orphans
+from rapid.processes import ExitStatus, ProcessGroup, Reaper
 
 #: The runtime's name among the processes; no file in /opt/extensions has it.
 RUNTIME: Final = "\0runtime"
-
-#: How often it is looked whether orphans are dead, seconds.
-_ORPHAN_POLL_S: Final = 0.001
 
 
 class Sandbox:
@@ -36,6 +28,7 @@ class Sandbox:
         outputs: Outputs,
         memory: EnvironmentMemory,
         *,
+        runtime_api: str,
         extensions: Sequence[str] = (),
         keeps: Callable[[LogMessage], bool] = lambda message: True,
         on_error: OnError,
@@ -46,6 +39,7 @@ class Sandbox:
         )
         self.memory = memory
         self._reaper = reaper
+        self._runtime_api = runtime_api
         self._lock = threading.Lock()
         self._exited = threading.Condition(self._lock)
         # guarded by _lock:
@@ -87,6 +81,7 @@ class Sandbox:
                 cwd=cwd,
                 stdout=stdout,
                 stderr=stderr,
+                owner=self._runtime_api,
                 pass_fds=() if inherited is None else (inherited,),
                 on_exit=on_reaped,
             )
@@ -120,24 +115,10 @@ class Sandbox:
         for group in groups:
             group.signal(signal.SIGKILL)
 
-    def kill_orphans(self, runtime_api: str, limit_s: float) -> None:
-        """Kill what left its process group, and wait until it is dead.
-
-        It is known by the Runtime API it was given.
-        """
-        mark = f"AWS_LAMBDA_RUNTIME_API={runtime_api}\0".encode()
-        deadline = time.monotonic() + limit_s
-        killed: set[int] = set()
-        while left := {pid for pid in self._reaper.orphans() if mark in environ_of(pid)}:
-            for pid in left - killed:  # again in each round: they may fork before they die
-                logger.info("orphan killed", extra={"pid": pid})
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
-            killed |= left
-            if time.monotonic() > deadline:
-                logger.error("orphans left", extra={"pids": sorted(left)})
-                return
-            time.sleep(_ORPHAN_POLL_S)
+    def kill_orphans(self, limit_s: float) -> None:
+        """Kill what left its process group, and wait until it is dead."""
+        self.memory.kill()
+        kill_orphans(self._reaper, self._runtime_api, limit_s)
 
     def peak_memory_bytes(self, name: str) -> int:
         """Return the peak memory of a process, with its children while it lives; 0 if unknown."""

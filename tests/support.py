@@ -578,6 +578,14 @@ def child_states(pid: int) -> dict[int, str]:
     return found
 
 
+def running_now(rapid: Rapid) -> int:
+    """Return how many invocations run."""
+    for line in rapid.get("/metrics").body.decode().splitlines():
+        if line.startswith("lambda_concurrent_executions{"):
+            return int(float(line.rpartition(" ")[2]))
+    raise AssertionError("no such metric")
+
+
 def is_alive(pid: int) -> bool:
     """Return whether ``pid`` runs; a zombie does not."""
     with contextlib.suppress(OSError):

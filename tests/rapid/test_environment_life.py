@@ -26,6 +26,7 @@ from tests.support import (
     Answer,
     Rapid,
     is_alive,
+    running_now,
     wait_for,
     wait_until,
 )
@@ -608,10 +609,3 @@ def test_a_stop_ends_a_call_that_outlives_the_drain(
     assert code == 0
     assert running.result().status in (200, 500)
     assert rapid.descendants() == []
-
-
-def running_now(rapid: Rapid) -> int:
-    for line in rapid.get("/metrics").body.decode().splitlines():
-        if line.startswith("lambda_concurrent_executions{"):
-            return int(float(line.rpartition(" ")[2]))
-    raise AssertionError("no such metric")

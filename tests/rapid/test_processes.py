@@ -351,8 +351,13 @@ def test_a_signal_to_a_group_that_is_gone_is_nothing() -> None:
     ProcessGroup(process.pid).signal(signal.SIGTERM)
 
 
-def test_a_new_reaper_knows_no_children_as_its_own(sleeper: subprocess.Popen[bytes]) -> None:
-    assert sleeper.pid in list(Reaper().orphans())
+def test_a_child_that_was_there_before_the_reaper_is_no_orphan(
+    sleeper: subprocess.Popen[bytes],
+) -> None:
+    reaper = Reaper()
+
+    assert sleeper.pid not in list(reaper.orphans())
+    assert reaper.has_inherited
 
 
 def test_a_hidden_environment_is_no_other_processs_of_our_user() -> None:

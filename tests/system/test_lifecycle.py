@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -381,6 +382,27 @@ def test_pid_1_reaps_orphans_and_ends_with_0(container: tuple[Program, int]) -> 
     wait_until(lambda: "Z" not in _children(first), "the crashed runtime to be reaped")
     os.kill(first, signal.SIGTERM)
     assert program.wait_exit() == 0
+
+
+def test_pid_1_kills_what_forks_and_leaves_its_session_all_the_time(
+    container: tuple[Program, int],
+) -> None:
+    program, port = container
+    first = _first_process(program)
+    path = "/2015-03-31/functions/function/invocations"
+    hops = "import os\nwhile True:\n    if os.fork():\n        os._exit(0)\n    os.setsid()"
+    wish = {"do": "spawn_orphan", "argv": ["env", "-i", sys.executable, "-c", hops]}
+
+    with Client(port) as client:
+        before = client.post(path, b'{"do": "pid"}').json()
+        for _ in range(3):
+            client.post(path, json.dumps(wish).encode())
+        client.post(path, b'{"do": "exit"}')
+        wait_until(lambda: not _children(first), "the end of every process")
+        after = client.post(path, b'{"do": "pid"}').json()
+
+    assert before != after
+    assert not [line for line in program.log if "orphans left" in line]
 
 
 def test_rapid_that_is_not_pid_1_reaps_orphans_too(start_rapid: StartRapid) -> None:

@@ -22,6 +22,7 @@ from tests.support import (
     RECORDER_EXTENSION,
     Rapid,
     is_alive,
+    running_now,
     wait_until,
 )
 from tests.system.conftest import LEDGER, Ledger
@@ -195,10 +196,3 @@ def test_a_terminal_that_is_closed_ends_rapid() -> None:
         wait_until(lambda: not is_alive(rapid), "the end of rapid")
         with contextlib.suppress(ProcessLookupError):
             wait_until(lambda: not terminal.descendants(), "the end of its processes")
-
-
-def running_now(rapid: Rapid) -> int:
-    for line in rapid.get("/metrics").body.decode().splitlines():
-        if line.startswith("lambda_concurrent_executions{"):
-            return int(float(line.rpartition(" ")[2]))
-    raise AssertionError("no such metric")

@@ -10,11 +10,14 @@ Source: RFC 9112; limits of Lambda developer guide, "Lambda quotas".
 from __future__ import annotations
 
 import functools
+import math
 import re
 import socket
-import struct
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final
+
+from lambda_protocol.pace import Pace, Progress, TooSlowError
 
 #: Request line and headers together, bytes: AWS takes 1 MB, X-Ray causes come near it.
 MAX_HEAD_BYTES: Final = 2 * 1_048_576
@@ -23,6 +26,9 @@ DRAIN_BYTES: Final = 16 * 1_048_576
 MAX_HEADERS: Final = 512
 _READ_SIZE: Final = 16_384
 _BODY_READ_SIZE: Final = 1_048_576
+#: How long a peer may pause that sends more than is read of it, seconds.
+_DISCARD_PAUSE_S: Final = 1.0
+_PACE: Final = Pace()
 
 #: A longer Content-Length is over every limit, and ``int`` refuses very long ones.
 _LENGTH_DIGITS: Final = 18
@@ -117,39 +123,38 @@ def encode_head(lines: Sequence[str]) -> bytes:
     return head.encode("latin-1")  # UnicodeEncodeError is a ValueError
 
 
-def limit_stalls(sock: socket.socket, limit_s: int) -> None:
-    """Let the kernel end a read or write that makes no progress for ``limit_s``.
-
-    It then fails with ``BlockingIOError``. A socket timeout would cost a poll for each.
-    """
-    limit = struct.pack("@ll", limit_s, 0)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-
-
 class RequestReader:
     """Reads one connection's requests, one after the other. One thread."""
 
     def __init__(
-        self, sock: socket.socket, *, max_body_bytes: int, needs_host: bool = True
+        self,
+        sock: socket.socket,
+        *,
+        max_body_bytes: int,
+        needs_host: bool = True,
+        pace: Pace = _PACE,
     ) -> None:
-        """Read from ``sock``, which blocks, with :func:`limit_stalls` set.
+        """Read from ``sock``, which blocks, with :meth:`Pace.limit_waits` of ``pace`` called.
 
         ``needs_host`` refuses HTTP/1.1 without a Host header, as RFC 9112, 3.2 asks.
         """
         self._socket = sock
         self._max_body_bytes = max_body_bytes
         self._needs_host = needs_host
+        self._pace = pace
+        self._progress: Progress | None = None  # of a body whose least rate counts
         self._buffer = bytearray()
 
-    def read_head(self, *, waits_forever: bool) -> Request | None:
+    def read_head(self) -> Request | None:
         """Return the next request, its body still unread; None when the peer closed instead.
 
-        A connection that stays silent between requests is waited for, or taken for closed.
+        A connection that stays silent between requests for too long is taken for closed.
         Raises ``BadRequestError``, ``OSError``.
         """
         buffer = self._buffer
         searched = 0
+        ends_at = time.monotonic() + self._pace.idle_s
+        has_begun = False
         while True:
             while buffer.startswith(b"\r\n"):  # old clients end a body so; RFC 9112, 2.2
                 del buffer[:2]
@@ -165,13 +170,14 @@ class RequestReader:
             if len(buffer) > MAX_HEAD_BYTES:
                 raise BadRequestError(431, f"request line and headers over {MAX_HEAD_BYTES} bytes")
             searched = max(0, len(buffer) - 3)
+            if buffer and not has_begun:
+                has_begun = True
+                ends_at = time.monotonic() + self._pace.head_s
             try:
-                data = self._socket.recv(_READ_SIZE)
-            except BlockingIOError:
+                data = self._pace.receive(self._socket, _READ_SIZE, ends_at)
+            except TooSlowError:
                 if buffer:
-                    raise BadRequestError(408, "the request stalled") from None
-                if waits_forever:
-                    continue
+                    raise BadRequestError(408, "the request's headers came too slowly") from None
                 return None
             if not data:
                 return None
@@ -195,6 +201,7 @@ class RequestReader:
         expects = headers.get("expect", "").lower() == "100-continue" and request.is_http_1_1
         if expects and not self._buffer:
             self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._progress = Progress(self._pace) if self._pace.bytes_per_s else None
         try:
             if coding is not None:
                 self._read_chunked(request, keeps_oversize)
@@ -208,15 +215,16 @@ class RequestReader:
             request.is_truncated = True
             request.is_last = True
 
-    def discard(self, limit_s: int = 1) -> None:
+    def discard(self) -> None:
         """Read what the peer still sends, within limits, before the connection is closed.
 
         Closing with bytes unread resets the connection, and the last answer with it.
         """
-        limit_stalls(self._socket, limit_s)
+        self._socket.settimeout(_DISCARD_PAUSE_S)
+        ends_at = time.monotonic() + self._pace.grace_s
         try:
             for _ in range(DRAIN_BYTES // _READ_SIZE):
-                if not self._socket.recv(_READ_SIZE):
+                if time.monotonic() > ends_at or not self._socket.recv(_READ_SIZE):
                     return
         except OSError:
             return
@@ -314,14 +322,18 @@ class RequestReader:
         self._buffer += self._receive(_READ_SIZE)
 
     def _receive(self, size: int) -> bytes:
+        progress = self._progress
+        ends_at = math.inf if progress is None else progress.ends_at
         try:
-            data = self._socket.recv(size)
-        except BlockingIOError:
-            raise BadRequestError(408, "the request stalled") from None
+            data = self._pace.receive(self._socket, size, ends_at)
+        except TooSlowError:
+            raise BadRequestError(408, "the request's body came too slowly") from None
         except OSError:
             raise PeerGoneError from None
         if not data:
             raise PeerGoneError
+        if progress is not None:
+            progress.add(len(data))
         return data
 
 

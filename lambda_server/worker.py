@@ -23,13 +23,15 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from email.utils import formatdate
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from gunicorn.sock import ssl_wrap_socket
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from lambda_protocol.errors import BadRequestException, ServiceException
@@ -38,11 +40,11 @@ from lambda_protocol.http1 import (
     Request,
     RequestReader,
     encode_head,
-    limit_stalls,
 )
 from lambda_protocol.invocation import new_request_id
 from lambda_protocol.invoke_http import HttpResponse, encode_error
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
+from lambda_protocol.pace import Pace
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
     be used, so that few broker connections serve many short-lived callers.
     """
 
+    PACE = Pace()  #: of clients, but for keepalive
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take what gunicorn gives every worker."""
         super().__init__(*args, **kwargs)
@@ -62,6 +66,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         self._threads = 0  # guarded by _lock
         # Connection → serving a request. Keys are guarded by _lock; a value is its own thread's.
         self._busy: dict[TConn, bool] = {}
+        self._pace = replace(self.PACE, idle_s=self.cfg.keepalive or 1)
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """Begin a graceful stop; the signal itself ends the accept loop's wait."""
@@ -136,12 +141,14 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
 
     def _serve(self, connection: TConn) -> None:
         """Serve one connection to its end."""
-        connection.sock.setblocking(True)
-        limit_stalls(connection.sock, self.cfg.keepalive or 1)
-        with contextlib.suppress(OSError):  # the peer closed, or stalled
-            connection.init()  # TLS, where it is configured
-            sock = connection.sock
-            reader = RequestReader(sock, max_body_bytes=SYNC_PAYLOAD_BYTES)
+        sock = connection.sock
+        sock.settimeout(self._pace.head_s if self.cfg.is_ssl else None)
+        with contextlib.suppress(OSError):  # the peer closed, or is too slow
+            if self.cfg.is_ssl:
+                sock = connection.sock = ssl_wrap_socket(sock, self.cfg)
+                sock.do_handshake()
+            self._pace.limit_waits(sock)
+            reader = RequestReader(sock, max_body_bytes=SYNC_PAYLOAD_BYTES, pace=self._pace)
             try:
                 while self._serve_one(connection, reader):
                     pass
@@ -151,7 +158,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
                 reader.discard()
 
     def _serve_one(self, connection: TConn, reader: RequestReader) -> bool:
-        request = reader.read_head(waits_forever=False)
+        request = reader.read_head()
         if request is None:
             return False
         self._busy[connection] = True
@@ -160,7 +167,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False
-        response = _Response(connection.sock, request)
+        response = _Response(functools.partial(self._pace.send, connection.sock), request)
         environ = self._environ(connection, request)
         try:
             chunks = self.wsgi(environ, response.start)
@@ -212,7 +219,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
     def _refuse(self, connection: TConn, error: BadRequestError) -> None:
         """Answer bytes that never became a request."""
         head, body = _render(error)
-        connection.sock.sendall(head + body)
+        self._pace.send(connection.sock, head + body)
         environ = dict.fromkeys(("REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL"), "-")
         if isinstance(connection.client, tuple):
             environ["REMOTE_ADDR"] = connection.client[0]
@@ -238,8 +245,8 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
 class _Response:
     """What the application answers, as it goes out; the access log reads the public fields."""
 
-    def __init__(self, sock: socket.socket, request: Request) -> None:
-        self._socket = sock
+    def __init__(self, write: Callable[[bytes], object], request: Request) -> None:
+        self._write = write
         self._request = request
         self.status = "500 Internal Server Error"  # of an application that raised
         self.headers: list[tuple[str, str]] = []
@@ -260,15 +267,15 @@ class _Response:
                 body = b"".join(chunks)
                 head = self._head(len(body))
                 self.sent = len(body) if self._has_body else 0
-                self._socket.sendall(head + body if self._has_body else head)
+                self._write(head + body if self._has_body else head)
                 return
             first = next(iter_chunks := iter(chunks), b"")  # starts the response
-            self._socket.sendall(self._head(None))
+            self._write(self._head(None))
             for chunk in (first, *iter_chunks) if self._has_body else ():
                 if chunk:
-                    self._socket.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                    self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
                     self.sent += len(chunk)
-            self._socket.sendall(b"0\r\n\r\n" if self._has_body else b"")
+            self._write(b"0\r\n\r\n" if self._has_body else b"")
         finally:
             if hasattr(chunks, "close"):
                 chunks.close()

@@ -21,15 +21,15 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Final
 
 from lambda_protocol.address import Address
-from lambda_protocol.http1 import BadRequestError, Request, RequestReader, encode_head, limit_stalls
+from lambda_protocol.http1 import BadRequestError, Request, RequestReader, encode_head
 from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer
+from lambda_protocol.pace import Pace
 from rapid.rest_sender import RestSender
 
 logger = logging.getLogger(__name__)
 
-#: A started request must go on arriving, and a response be taken, at least this often, seconds.
-STALL_TIMEOUT_S: Final = 30
-
+#: Of callers. Connections of theirs that are idle may stay.
+PACE: Final = Pace()
 #: How long an accepted connection waits for a thread that cannot be started, seconds, and how
 #: often it is tried.
 _THREAD_WAIT_S: Final = 1.0
@@ -136,26 +136,28 @@ class HttpService(ThreadingTCPServer):
         max_body_bytes: int,
         max_connections: int = 2048,
         needs_host: bool = True,
+        pace: Pace = PACE,
         keeps_oversize: Callable[[str], bool] = lambda path: False,
         render_error: Callable[[int, str], tuple[Headers, bytes]],
     ) -> None:
         """Bind ``address`` (port 0: any free one); raises ``OSError`` when it is taken.
 
-        ``needs_host`` refuses HTTP/1.1 without a Host header. ``keeps_oversize`` tells of a path
-        whether the beginning of a body over the limit is wanted.
+        ``needs_host`` refuses HTTP/1.1 without a Host header. ``pace`` is that of the peers.
+        ``keeps_oversize`` tells of a path whether the beginning of a body over the limit is wanted.
         ``render_error`` makes the answer to a request that is no HTTP, or whose handler failed.
         """
         self.handle_exchange = handler
         self.name = name
         self.max_body_bytes = max_body_bytes
         self.needs_host = needs_host
+        self.pace = pace
         self.keeps_oversize = keeps_oversize
         self.render_error = render_error
         self._slots = threading.BoundedSemaphore(max_connections)
         self._thread = threading.Thread(
             target=self.serve_forever, name=f"{name}-accept", daemon=True
         )
-        self.sender = RestSender(name, stall_timeout_s=STALL_TIMEOUT_S)
+        self.sender = RestSender(name, pace=pace)
         self._address = address
         super().__init__(address, Connection)
 
@@ -229,11 +231,12 @@ class Connection(BaseRequestHandler):
         """Take the socket as it is: requests are read from our own buffer, not a file."""
         self.socket: socket.socket = self.request
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        limit_stalls(self.socket, STALL_TIMEOUT_S)
+        self.server.pace.limit_waits(self.socket)
         self._reader = RequestReader(
             self.socket,
             max_body_bytes=self.server.max_body_bytes,
             needs_host=self.server.needs_host,
+            pace=self.server.pace,
         )
         self._exchange: Exchange | None = None
         self._owes_answer = False  # cleared by whoever has sent the answer
@@ -291,7 +294,7 @@ class Connection(BaseRequestHandler):
                 self.socket.shutdown(socket.SHUT_WR)
 
     def _serve_one(self) -> bool:
-        request = self._reader.read_head(waits_forever=True)
+        request = self._reader.read_head()
         if request is None:
             return False
         if self._owes_answer and not self._wait_for_turn():

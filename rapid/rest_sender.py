@@ -12,9 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from lambda_protocol.pace import Pace, Progress
+
 logger = logging.getLogger(__name__)
 
-#: How often it is looked whether a peer has stopped reading, seconds.
+#: How often it is looked whether a peer reads too slowly, seconds.
 _LOOK_S: Final = 1.0
 #: A wait for the first rest that ends without one goes on, seconds.
 _IDLE_S: Final = 3600.0
@@ -27,7 +29,7 @@ class _Rest:
     sock: socket.socket
     data: memoryview
     on_sent: Callable[[], None]
-    stalls_at: float  # monotonic seconds
+    progress: Progress
 
 
 class RestSender:
@@ -37,9 +39,9 @@ class RestSender:
     has used up the process limit would prevent.
     """
 
-    def __init__(self, name: str, *, stall_timeout_s: float) -> None:
-        """Drop a connection whose peer takes nothing for ``stall_timeout_s``."""
-        self._stall_timeout_s = stall_timeout_s
+    def __init__(self, name: str, *, pace: Pace) -> None:
+        """Drop a connection whose peer reads more slowly than ``pace``."""
+        self._pace = pace
         self._poller = select.epoll()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -71,8 +73,7 @@ class RestSender:
             descriptor = sock.fileno()
             if descriptor < 0 or (self._is_stopping and not self._rests):
                 return False
-            stalls_at = time.monotonic() + self._stall_timeout_s
-            self._rests[descriptor] = _Rest(sock, data, on_sent, stalls_at)
+            self._rests[descriptor] = _Rest(sock, data, on_sent, Progress(self._pace))
             self._poller.register(descriptor, select.EPOLLOUT)
             self._changed.notify_all()
         return True
@@ -114,7 +115,7 @@ class RestSender:
             except OSError:
                 sent = len(rest.data)  # the peer is gone
             rest.data = rest.data[sent:]
-            rest.stalls_at = time.monotonic() + self._stall_timeout_s
+            rest.progress.add(sent)
             if rest.data:
                 return
             self._forget_locked(descriptor)
@@ -123,7 +124,7 @@ class RestSender:
     def _drop_stalled(self) -> None:
         now = time.monotonic()
         with self._lock:
-            stalled = [item for item in self._rests.items() if item[1].stalls_at <= now]
+            stalled = [item for item in self._rests.items() if item[1].progress.ends_at <= now]
             for descriptor, rest in stalled:
                 self._forget_locked(descriptor)
                 with contextlib.suppress(OSError):

@@ -17,6 +17,7 @@ from lambda_protocol.address import Address
 from lambda_protocol.cors import comes_from_page
 from lambda_protocol.errors import ErrorType
 from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES
+from lambda_protocol.pace import Pace
 from rapid.call import Failure
 from rapid.config import Config
 from rapid.environment import ExecutionEnvironment
@@ -37,6 +38,8 @@ _INVOCATION_ID: Final = "lambda-runtime-invocation-id"
 _ERROR_TYPE: Final = "lambda-runtime-function-error-type"
 _ERROR_BODY: Final = "lambda-runtime-function-error-body"
 _RESPONSE_MODE: Final = "lambda-runtime-function-response-mode"
+#: A function that streams its response may pause.
+PACE: Final = Pace(grace_s=30.0, bytes_per_s=0)
 #: What an error type must contain to be taken as it is. Source: aws-lambda-rie, fatalerror.
 _KNOWN_ERROR_TYPE: Final = re.compile(r"(Runtime|Function)\.[A-Z][a-zA-Z]+")
 
@@ -65,6 +68,7 @@ class RuntimeApiListener:
             name=f"runtime-api-{index}",
             max_body_bytes=RESPONSE_PAYLOAD_BYTES,
             keeps_oversize=lambda path: path.endswith("/error"),
+            pace=PACE,
             needs_host=False,  # runtimes written by hand, on loopback, leave it out
             render_error=lambda status, message: (JSON, _error_body(_type_of(status), message)),
         )

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from typing import cast
 
@@ -12,31 +15,35 @@ from lambda_protocol.http1 import (
     Request,
     RequestReader,
     encode_head,
-    limit_stalls,
 )
+from lambda_protocol.pace import Pace, TooSlowError
+
+#: Over at once, for a client that is not as quick as the test.
+AT_ONCE = Pace(idle_s=0.05, head_s=0.05, grace_s=0.05, bytes_per_s=1e6)
 
 
 class Wire:
     """A socket pair: what is sent at one end is read as requests at the other."""
 
     def __init__(self) -> None:
-        self.peer, self._ours = socket.socketpair()
+        self.peer, self.ours = socket.socketpair()
         self.peer.settimeout(5)
-        limit_stalls(self._ours, 5)
-        self.reader = RequestReader(self._ours, max_body_bytes=1000)
+        self.set_pace(Pace(idle_s=5))
 
-    def stall_at_once(self) -> None:
-        self._ours.setblocking(False)
+    def set_pace(self, pace: Pace) -> None:
+        """Begin anew with ``pace``."""
+        pace.limit_waits(self.ours)
+        self.reader = RequestReader(self.ours, max_body_bytes=1000, pace=pace)
 
     def read(self) -> Request | None:
-        request = self.reader.read_head(waits_forever=False)
+        request = self.reader.read_head()
         if request is not None:
             self.reader.read_body(request)
         return request
 
     def close(self) -> None:
         self.peer.close()
-        self._ours.close()
+        self.ours.close()
 
 
 @pytest.fixture
@@ -78,7 +85,7 @@ class Pieces:
 def test_pieces_of_any_size_are_the_same_requests(step: int) -> None:
     reader = RequestReader(cast("socket.socket", Pieces(REQUESTS, step)), max_body_bytes=1000)
     requests = []
-    while (request := reader.read_head(waits_forever=False)) is not None:
+    while (request := reader.read_head()) is not None:
         reader.read_body(request)
         requests.append(summary(request))
 
@@ -136,7 +143,7 @@ def test_a_body_that_is_too_large_is_kept_where_it_is_wanted(wire: Wire, coding:
         sent = b"400\r\n" + body[:1024] + b"\r\n400\r\n" + body[1024:] + b"\r\n0\r\n\r\n"
     wire.peer.sendall(f"POST / HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode() + sent)
 
-    request = wire.reader.read_head(waits_forever=False)
+    request = wire.reader.read_head()
     assert request is not None
     wire.reader.read_body(request, keeps_oversize=True)
 
@@ -144,7 +151,7 @@ def test_a_body_that_is_too_large_is_kept_where_it_is_wanted(wire: Wire, coding:
 
 
 def test_a_silent_connection_is_taken_for_closed_where_nobody_waits_forever(wire: Wire) -> None:
-    wire.stall_at_once()
+    wire.set_pace(AT_ONCE)
 
     assert wire.read() is None
 
@@ -156,7 +163,7 @@ def test_a_silent_connection_is_taken_for_closed_where_nobody_waits_forever(wire
 )
 def test_a_request_that_stalls_is_a_408(wire: Wire, half: bytes) -> None:
     wire.peer.sendall(half)
-    wire.stall_at_once()
+    wire.set_pace(AT_ONCE)
 
     with pytest.raises(BadRequestError) as caught:
         wire.read()
@@ -186,18 +193,147 @@ def test_one_requests_headers_are_not_the_next_ones(wire: Wire) -> None:
 
 
 def test_a_head_without_an_end_is_refused_at_its_limit(wire: Wire) -> None:
-    wire.peer.settimeout(None)
-    sent = 0
-    status = 0
-    wire.stall_at_once()
-    while not status and sent < 2 * MAX_HEAD_BYTES:
-        sent += wire.peer.send(b"x" * 65_536, socket.MSG_DONTWAIT)
-        try:
-            wire.read()
-        except BadRequestError as error:
-            status = error.status if error.status != 408 else 0
+    sender = threading.Thread(target=send_all, args=(wire.peer, b"x" * 2 * MAX_HEAD_BYTES))
+    sender.start()
 
-    assert (status, sent > MAX_HEAD_BYTES) == (431, True)
+    with pytest.raises(BadRequestError) as caught:
+        wire.read()
+    wire.ours.close()
+    sender.join()
+
+    assert caught.value.status == 431
+
+
+def send_all(peer: socket.socket, data: bytes) -> None:
+    with contextlib.suppress(OSError):  # the reader has closed
+        peer.sendall(data)
+
+
+# --- slow peers
+
+
+@pytest.mark.parametrize(
+    ("head", "drop"),
+    [
+        pytest.param(b"", b"G", id="head"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n", b"x", id="body"),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"1\r\nx\r\n",
+            id="chunks",
+        ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n", b"x", id="oversize"
+        ),
+    ],
+)
+def test_a_request_that_trickles_is_a_408(wire: Wire, head: bytes, drop: bytes) -> None:
+    """Each wait alone is shorter than any limit."""
+    wire.set_pace(Pace(head_s=0.2, grace_s=0.2, bytes_per_s=10_000))
+    wire.peer.sendall(head)
+    over = threading.Event()
+
+    def trickle() -> None:
+        with contextlib.suppress(OSError):
+            while not over.wait(0.02):
+                wire.peer.sendall(drop)
+
+    trickler = threading.Thread(target=trickle)
+    trickler.start()
+    try:
+        with pytest.raises(BadRequestError) as caught:
+            wire.read()
+    finally:
+        over.set()
+        trickler.join()
+
+    assert caught.value.status == 408
+
+
+def test_a_body_at_the_least_rate_has_all_the_time_it_needs(wire: Wire) -> None:
+    """Longer than the grace."""
+    wire.set_pace(Pace(grace_s=1.0, bytes_per_s=100, pause_s=20))
+    wire.peer.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 800\r\n\r\n")
+    pause = threading.Event()
+
+    def send_pieces() -> None:
+        for _ in range(8):
+            wire.peer.sendall(b"x" * 100)
+            pause.wait(0.25)
+
+    sender = threading.Thread(target=send_pieces)
+    sender.start()
+    request = wire.read()
+    sender.join()
+
+    assert request is not None
+    assert len(request.body) == 800
+
+
+def test_a_body_without_a_least_rate_may_pause(wire: Wire) -> None:
+    wire.set_pace(Pace(grace_s=0.05, bytes_per_s=0, pause_s=0.05))
+    wire.peer.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx")
+    late = threading.Timer(0.5, wire.peer.sendall, (b"y",))
+    late.start()
+
+    request = wire.read()
+
+    late.join()
+    assert request is not None
+    assert request.body == b"xy"
+
+
+def test_much_at_first_buys_no_long_pause(wire: Wire) -> None:
+    wire.set_pace(Pace(grace_s=0.1, bytes_per_s=1, pause_s=0.1))  # 900 bytes are good for 15 min
+    wire.peer.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 901\r\n\r\n" + b"x" * 900)
+
+    with pytest.raises(BadRequestError) as caught:
+        wire.read()
+    assert caught.value.status == 408
+
+
+def test_an_idle_connection_may_stay_longer_than_a_head(wire: Wire) -> None:
+    wire.set_pace(Pace(idle_s=20, head_s=0.05))
+    late = threading.Timer(0.3, wire.peer.sendall, (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",))
+    late.start()
+
+    request = wire.read()
+
+    late.join()
+    assert request is not None
+
+
+@pytest.mark.parametrize("timeout_s", [None, 5.0], ids=["blocking", "as-tls"])
+def test_an_answer_that_is_not_read_ends(wire: Wire, timeout_s: float | None) -> None:
+    pace = Pace(grace_s=0.2, bytes_per_s=1e9)
+    wire.ours.settimeout(timeout_s)
+    pace.limit_waits(wire.ours)
+
+    with pytest.raises(TooSlowError):
+        pace.send(wire.ours, b"x" * 10_000_000)
+
+
+@pytest.mark.parametrize("timeout_s", [None, 5.0], ids=["blocking", "as-tls"])
+def test_an_answer_that_is_read_at_the_least_rate_arrives(
+    wire: Wire, timeout_s: float | None
+) -> None:
+    pace = Pace(grace_s=2.0, bytes_per_s=100_000, pause_s=20)
+    wire.ours.settimeout(timeout_s)
+    pace.limit_waits(wire.ours)
+    data = bytes(range(256)) * 10_000
+    received = bytearray()
+
+    def read_slowly() -> None:
+        while len(received) < len(data):
+            received.extend(wire.peer.recv(65_536))
+            time.sleep(0.01)
+
+    reader = threading.Thread(target=read_slowly)
+    reader.start()
+    pace.send(wire.ours, data)
+    reader.join()
+
+    assert received == data
 
 
 @pytest.mark.parametrize("value", ["a\r\nb: c", "a\nb", "a\rb", "a\0b", "\u2603"], ids=ascii)

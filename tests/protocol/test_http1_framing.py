@@ -182,7 +182,7 @@ def read(data: bytes) -> Read:
     reader = RequestReader(cast("socket.socket", _Whole(data)), max_body_bytes=LIMIT)
     found: Read = []
     try:
-        while (request := reader.read_head(waits_forever=False)) is not None:
+        while (request := reader.read_head()) is not None:
             reader.read_body(request)
             if request.is_truncated:
                 return [*found, "truncated"]

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import select
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
 from lambda_protocol.address import Address
+from lambda_protocol.pace import Pace
 from rapid.http_service import JSON, Exchange, Handler, Headers, HttpService
 from tests.support import LIMIT_S, Client, RawConnection, wait_until
 
@@ -61,22 +64,22 @@ class Parked:
 class Serve(Protocol):
     """Starts a service for the length of the test."""
 
-    def __call__(self, handler: Handler, max_connections: int = 2048) -> HttpService: ...
+    def __call__(self, handler: Handler, **settings: Any) -> HttpService: ...
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     services: list[HttpService] = []
 
-    def start(handler: Handler, max_connections: int = 2048) -> HttpService:
+    def start(handler: Handler, **settings: Any) -> HttpService:
         service = HttpService(
             Address("127.0.0.1", 0),
             handler,
             name="test",
             max_body_bytes=LIMIT,
             needs_host=False,
-            max_connections=max_connections,
             render_error=render_error,
+            **settings,
         )
         services.append(service)
         service.start()
@@ -580,6 +583,44 @@ def test_an_answer_to_a_peer_that_is_gone_is_false(serve: Serve) -> None:
 
 def connection_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if "process_request" in thread.name]
+
+
+# --- slow peers
+
+HURRIED = Pace(head_s=0.5, grace_s=0.5, bytes_per_s=1e6)
+
+
+@pytest.mark.parametrize("begin", [b"", b"POST / HTTP/1.1\r\nContent-Length: 90000\r\n\r\n"])
+def test_a_request_that_trickles_is_408_and_its_connection_ends(serve: Serve, begin: bytes) -> None:
+    with RawConnection(serve(describe, pace=HURRIED).port) as raw:
+        raw.send(begin)
+        with contextlib.suppress(ConnectionError):
+            while not select.select([raw.socket], [], [], 0.05)[0]:
+                raw.send(b"x")
+
+        assert raw.read_answer().status == 408
+        assert raw.read_to_end() == b""
+    wait_until(lambda: not connection_threads(), "the connection's thread to end")
+
+
+def test_an_answer_that_is_not_read_ends_its_connection(serve: Serve) -> None:
+    def answer(exchange: Exchange) -> None:
+        exchange.answer(200, (), b"x" * 20 * MIB)
+
+    big = serve(answer, pace=HURRIED)
+    with RawConnection(big.port) as raw:
+        raw.send(b"GET / HTTP/1.1\r\n\r\n")
+        wait_until(connection_threads, "the connection's thread")
+
+        wait_until(lambda: not connection_threads(), "the connection's thread to end")
+
+
+def test_an_idle_connection_may_stay(serve: Serve) -> None:
+    with RawConnection(serve(describe, pace=HURRIED).port) as raw:
+        for pause_s in (0.0, 1.2):
+            assert not select.select([raw.socket], [], [], pause_s)[0]
+            raw.send(b"GET / HTTP/1.1\r\n\r\n")
+            assert raw.read_answer().status == 200
 
 
 # --- the listener

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 from urllib.parse import unquote_to_bytes
 
 from lambda_protocol.address import Address
-from lambda_protocol.http1 import BadRequestError, Request, RequestReader, limit_stalls
+from lambda_protocol.http1 import BadRequestError, Request, RequestReader
 from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Outcome
 from scripts.ports import LOOPBACK
@@ -130,11 +130,10 @@ class FakeInstance:
             threading.Thread(target=self._serve, args=(sock,), name="instance", daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
-        limit_stalls(sock, int(LIMIT_S))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         reader = RequestReader(sock, max_body_bytes=8 * 1_048_576)
         with contextlib.suppress(OSError, BadRequestError), sock:
-            while (request := reader.read_head(waits_forever=True)) is not None:
+            while (request := reader.read_head()) is not None:
                 reader.read_body(request)
                 (self.requests if request.method == "POST" else self.health_checks).append(request)
                 answer, is_last = self.reply(request), self.hangs_up_after_answer

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -259,6 +261,53 @@ def test_a_client_that_does_not_read_does_not_disturb_others(server: Server) -> 
             deaf = stack.enter_context(server.raw())
             deaf.send(big)
         assert_serves(server)
+
+
+@pytest.fixture
+def quick_server(start_server: StartServer, instance: FakeInstance) -> Server:
+    """Give a server that has little patience with slow clients."""
+    return start_server(
+        *("-k", "tests.server.quick_worker.QuickWorker"),
+        LAMBDA_ENDPOINTS=f"echo={instance.url}",
+    )
+
+
+@pytest.mark.parametrize(
+    "begin", [pytest.param(b"", id="head"), pytest.param(post(b"x" * MIB)[:-MIB], id="body")]
+)
+def test_a_request_that_trickles_is_408_and_its_connection_ends(
+    quick_server: Server, begin: bytes
+) -> None:
+    with quick_server.raw() as connection:
+        connection.send(begin)
+        with contextlib.suppress(ConnectionError):
+            while not select.select([connection.socket], [], [], 0.05)[0]:
+                connection.send(b"x")
+
+        assert_is_aws_error(connection.read_answer(), 408)
+        assert connection.read_to_end() == b""
+    assert_serves(quick_server)
+
+
+def test_an_answer_that_is_not_read_ends_its_connection(quick_server: Server) -> None:
+    with quick_server.raw() as connection:
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.send(post(b'"' + b"x" * (SYNC_PAYLOAD_BYTES - 2) + b'"'))
+        (worker,) = quick_server.descendants()
+        peer = connection.socket.getsockname()[1]
+
+        wait_until(lambda: peer not in peers_of(worker), "the server to close its end")
+    assert_serves(quick_server)
+
+
+def peers_of(pid: int) -> set[int]:
+    """Return the ports of the clients that a process has connections to."""
+    inodes = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed since
+            inodes.add(str(link.readlink()))
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {int(line[2].split(":")[1], 16) for line in lines if f"socket:[{line[9]}]" in inodes}
 
 
 def test_calls_on_many_connections_run_side_by_side(

@@ -31,7 +31,7 @@ _FRAME_END: Final = b"\xce"
 _FRAME_OVERHEAD: Final = 8
 _METHOD, _CONTENT_HEADER, _BODY = 1, 2, 3
 _BASIC: Final = 60
-_PUBLISH, _DELIVER, _ACK = 40, 60, 80
+_PUBLISH, _DELIVER, _ACK, _REJECT = 40, 60, 80, 90
 _DELIVER_METHOD: Final = struct.pack(">HH", _BASIC, _DELIVER)
 
 # Property flags of the basic class, highest bit first.
@@ -104,6 +104,11 @@ def encode_publish(
 def encode_ack(channel: int, delivery_tag: int) -> bytes:
     """Return the frame that acknowledges one delivery."""
     return _ACK_FRAME.pack(_METHOD, channel, 13, _BASIC, _ACK, delivery_tag, 0, 0xCE)
+
+
+def encode_reject(channel: int, delivery_tag: int) -> bytes:
+    """Return the frame that refuses one delivery for good: its queue dead-letters or drops it."""
+    return _ACK_FRAME.pack(_METHOD, channel, 13, _BASIC, _REJECT, delivery_tag, 0, 0xCE)
 
 
 class FrameReader:
@@ -205,7 +210,7 @@ class _PartialDelivery:
 _FRAME_TYPES_MAX: Final = 8
 #: The least that a content header's frame has before its end: frame head, fixed fields.
 _HEADER_END: Final = 7 + _HEADER.size
-_ACK_FRAME = struct.Struct(">BHIHHQBB")
+_ACK_FRAME = struct.Struct(">BHIHHQBB")  # its last bit: multiple; of a reject: requeue
 
 
 @lru_cache(maxsize=1024)

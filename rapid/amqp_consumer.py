@@ -265,7 +265,6 @@ class AmqpConsumer:
             self.events.adapt(is_draining=self._is_draining)
 
     def _on_delivery(self, link: AmqpLink, delivery: Delivery) -> None:
-        properties = delivery.properties
         try:
             incoming = decode_call(delivery, self._function, check_payload=self._checks_payload)
             if delivery.redelivered and not self._reruns_redelivered:
@@ -275,12 +274,21 @@ class AmqpConsumer:
             self._load.on_taken()
             try:
                 self._scheduler.submit(call)
-            except LambdaApiError:
+            except Exception:
                 self._load.on_done()
                 raise
         except LambdaApiError as error:
-            reply = encode_error(properties.correlation_id, error)
-            link.reply(delivery, properties.reply_to, reply, error.body())
+            self._refuse(link, delivery, error)
+        except Exception:  # a fault of ours costs this call, and no other
+            correlation_id = delivery.properties.correlation_id
+            logger.exception("call failed", extra={"correlation_id": correlation_id})
+            self._refuse(link, delivery, ServiceException("An internal error occurred."))
+
+    @staticmethod
+    def _refuse(link: AmqpLink, delivery: Delivery, error: LambdaApiError) -> None:
+        properties = delivery.properties
+        reply = encode_error(properties.correlation_id, error)
+        link.reply(delivery, properties.reply_to, reply, error.body())
 
     def _on_lost(self, error: Exception | None, delay_s: float) -> None:
         link, self._link = self._link, None

@@ -15,7 +15,7 @@ import time
 from typing import Any, Final
 
 from lambda_protocol.amqp_connection import AmqpConnection, Channel
-from lambda_protocol.amqp_frames import Delivery, encode_ack
+from lambda_protocol.amqp_frames import Delivery, encode_ack, encode_reject
 
 #: A queue from which nothing has come for this long has a pause, seconds: longer than a busy
 #: broker or a busy machine holds its breath.
@@ -76,7 +76,7 @@ class Window:
         # guarded by _lock; but what only this thread changes it may read without:
         self._first_delivery_tag = 1  # that this consumer can have
         self._unacknowledged = 0  # of this consumer
-        self._withheld: list[Delivery] = []  # done with, and not yet acknowledged
+        self._withheld: list[tuple[Delivery, bytes]] = []  # done with, and not yet said
         self._withholds_since: float | None = None
 
     @property
@@ -106,11 +106,11 @@ class Window:
 
     def acknowledge(self, delivery: Delivery) -> bytes:
         """Count a message out, and return what has to be sent for that. Any thread."""
-        with self._lock:
-            if self._withholds_since is not None:
-                self._withheld.append(delivery)
-                return b""
-            return self._acknowledge_locked(delivery)
+        return self._count_out(delivery, encode_ack(delivery.channel, delivery.delivery_tag))
+
+    def reject(self, delivery: Delivery) -> bytes:
+        """The same for a message that its queue is to dead-letter. Any thread."""
+        return self._count_out(delivery, encode_reject(delivery.channel, delivery.delivery_tag))
 
     def adapt(self, prefetch: int) -> None:
         """Consume with this prefetch, as soon as that is safe; none means not at all.
@@ -162,13 +162,22 @@ class Window:
             return
         with self._lock:
             self._withholds_since = None
-            frames = b"".join(map(self._acknowledge_locked, self._withheld))
+            for delivery, _ in self._withheld:
+                self._count_out_locked(delivery)
+            frames = b"".join(frame for _, frame in self._withheld)
             self._withheld.clear()
         if frames:
             self._connection.send(frames)
 
-    def _acknowledge_locked(self, delivery: Delivery) -> bytes:
+    def _count_out(self, delivery: Delivery, frame: bytes) -> bytes:
+        with self._lock:
+            if self._withholds_since is not None:
+                self._withheld.append((delivery, frame))
+                return b""
+            self._count_out_locked(delivery)
+            return frame
+
+    def _count_out_locked(self, delivery: Delivery) -> None:
         if self._unacknowledged >= self._prefetch:
             self._opened_at = time.monotonic()
         self._unacknowledged -= delivery.delivery_tag >= self._first_delivery_tag
-        return encode_ack(delivery.channel, delivery.delivery_tag)

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from lambda_protocol.amqp_connection import ChannelClosed
+from lambda_protocol.amqp_connection import BrokerLost, ChannelClosed
 from lambda_protocol.amqp_frames import PERSISTENT, Delivery, Properties
 from lambda_protocol.errors import ErrorType, LambdaApiError, ServiceException, error_payload
 from lambda_protocol.event_amqp import (
@@ -27,6 +27,7 @@ from lambda_protocol.event_amqp import (
 )
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import UNHANDLED, Event, Invocation, InvocationType, Outcome
+from lambda_protocol.limits import EVENT_PAYLOAD_BYTES
 from rapid.amqp_link import AmqpLink
 from rapid.amqp_load import Load
 from rapid.call import Call
@@ -153,10 +154,16 @@ class EventConsumer:
         try:
             event = decode_event(delivery, self._function, check_payload=self._checks_payload)
         except LambdaApiError as error:
-            self._defer(functools.partial(self._bury_unreadable, link, delivery, error.message))
+            bury = functools.partial(self._bury_unreadable, link, delivery, error.message)
+            self._defer_for(link, delivery, bury)
             return
         call = _EventCall(self, link, delivery, event, next(self._keys))
         self._load.on_event_taken(call.key)
+        self._attend(link, delivery, lambda: self._begin(call))
+
+    def _begin(self, call: _EventCall) -> None:
+        """Run an event that was taken, or do what follows if that makes no sense any more."""
+        link, delivery, event = call.link, call.delivery, call.event
         now_ms = _now_ms()
         # Whoever had it is gone, and cannot tell what it did with it.
         if delivery.redelivered and not link.window.may_get_back:
@@ -167,13 +174,18 @@ class EventConsumer:
         if self._policy.is_too_old(event, now_ms):
             self._load.on_event_done(call.key)
             condition = Condition.EVENT_AGE_EXCEEDED
-            self._defer(lambda: self._give_up(call, condition, None, event.attempt - 1))
+            self._defer_for(
+                link, delivery, lambda: self._give_up(call, condition, None, event.attempt - 1)
+            )
             return
         self._metrics.on_event_age(event.age_s(now_ms))
         try:
             self._scheduler.submit(call)
         except LambdaApiError as error:
             call.on_outcome(error)
+        except Exception:
+            self._load.on_event_done(call.key)
+            raise
 
     def hand_back(self, waited_s: float) -> None:
         """Publish events that have not begun afresh: a redelivered one would count as begun."""
@@ -241,7 +253,26 @@ class EventConsumer:
         if has_succeeded and self._on_success is None:
             call.acknowledge()
         else:
-            self._defer(lambda: self._settle(call, outcome))
+            self._defer_for(call.link, call.delivery, lambda: self._settle(call, outcome))
+
+    def _defer_for(self, link: EventLink, delivery: Delivery, action: Callable[[], None]) -> None:
+        """Have the consumer's thread do something with one message. Any thread."""
+        self._defer(lambda: self._attend(link, delivery, action))
+
+    def _attend(self, link: EventLink, delivery: Delivery, action: Callable[[], None]) -> None:
+        """Do something with one message; a fault of ours makes it a dead letter, and no more.
+
+        RabbitMQ itself moves the message then, so that nothing of it has to be read or written.
+        """
+        try:
+            action()
+        except BrokerLost:
+            raise
+        except Exception:
+            correlation_id = delivery.properties.correlation_id
+            logger.exception("event failed", extra={"correlation_id": correlation_id})
+            self._metrics.on_dead_letter()
+            link.reject(delivery)
 
     def _settle(self, call: _EventCall, outcome: Outcome | LambdaApiError) -> None:
         if call.link is not self._link:
@@ -316,8 +347,14 @@ class EventConsumer:
         match destination:
             case HttpDestination():
                 self._send_by_http(
-                    destination, record, lambda is_ok: self._defer(lambda: on_delivered(is_ok))
+                    destination,
+                    record,
+                    lambda is_ok: self._defer_for(
+                        call.link, call.delivery, lambda: on_delivered(is_ok)
+                    ),
                 )
+            case FunctionDestination() if len(record) > EVENT_PAYLOAD_BYTES:
+                on_delivered(False)
             case FunctionDestination(function):
                 invocation = record_invocation(record, function, call.invocation)
                 properties = encode_event(Event.accepted(invocation))
@@ -340,6 +377,11 @@ class EventConsumer:
     def _bury_unreadable(self, link: EventLink, delivery: Delivery, message: str) -> None:
         """Put a message that is no invocation to the dead letters, as it came."""
         if link is not self._link:
+            return
+        if delivery.body_size > len(delivery.body):  # too large to be here
+            logger.warning("event refused", extra={"reason": message})
+            self._metrics.on_dead_letter()
+            link.reject(delivery)
             return
         invocation = Invocation(
             request_id=delivery.properties.correlation_id or "",

@@ -78,13 +78,11 @@ class EventLink:
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Tell the broker that a message is done with. Any thread."""
-        frame = self.window.acknowledge(delivery)
-        if not frame:
-            return
-        try:
-            self._connection.send(frame)
-        except OSError as error:
-            self.lose(error)
+        self._send(self.window.acknowledge(delivery))
+
+    def reject(self, delivery: Delivery) -> None:
+        """Have the broker itself move a message to the dead letters, as it is. Any thread."""
+        self._send(self.window.reject(delivery))
 
     def has_exchange(self, name: str) -> bool:
         """Return whether there is such an exchange: publishing to none closes the channel."""
@@ -115,3 +113,11 @@ class EventLink:
             call(channel, "queue_bind", queue=name, exchange=name)
             self._retry_exchanges.add(name)
         return name
+
+    def _send(self, frame: bytes) -> None:
+        if not frame:
+            return
+        try:
+            self._connection.send(frame)
+        except OSError as error:
+            self.lose(error)

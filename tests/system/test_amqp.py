@@ -449,10 +449,11 @@ def test_a_deleted_queue_is_declared_again(
 def test_a_queue_deleted_while_rapid_waits_for_another_answer_is_declared_again(
     proxy: Proxy, server: Server, start_rapid: StartRapid, broker: str, amqp: AmqpClient
 ) -> None:
-    proxy.hold_answers_after(pika.spec.Basic.Qos, 2)  # of the consumers of calls and events
+    # Of what is published first, and of the consumers of calls and events.
+    proxy.hold_answers_after(pika.spec.Basic.Qos, 3)
     rapid = start_rapid(ECHO, ready=False, RAPID_AMQP_URI=through(proxy, broker))
     rapid.wait_for_log("consuming")
-    wait_until(lambda: proxy.count(pika.spec.Basic.Qos) == 2, "events to be asked for")
+    wait_until(lambda: proxy.count(pika.spec.Basic.Qos) == 3, "events to be asked for")
 
     amqp.delete(rapid.function_name)
     proxy.release()

@@ -204,7 +204,8 @@ def test_the_queue_by_which_a_function_is_found_is_declared_last(
     start_rapid(ECHO, RAPID_AMQP_URI=through(proxy, broker), AWS_LAMBDA_FUNCTION_NAME=name)
 
     declared = [m.queue for m in proxy.methods if isinstance(m, pika.spec.Queue.Declare)]
-    assert declared == [f"{name}.dead", f"{name}.events", name]
+    own = [queue for queue in declared if queue.startswith(name)]
+    assert own == [f"{name}.dead", f"{name}.events", name] == [*own[:2], declared[-1]]
 
 
 @pytest.mark.parametrize("kind", ["RequestResponse", "Event", "DryRun"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import urllib.parse
 from typing import Final, NamedTuple
@@ -15,6 +16,8 @@ _PORT_DIGITS: Final = 5
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 #: What a host name cannot have: it ends or begins another part of an address or a URL.
 _FORBIDDEN: Final = frozenset(" \t\r\n/\\?#@[]:,=")
+
+_BRACKETED: Final = re.compile(r"\[[0-9A-Fa-f:.]+(%[\w.~-]+)?\](:[0-9]*)?", re.ASCII)
 
 
 class Address(NamedTuple):
@@ -40,10 +43,11 @@ class Address(NamedTuple):
     @classmethod
     def of_url(cls, url: str) -> Address:
         """Return where an http or https ``url`` leads; raises ``ValueError``."""
-        parts = urllib.parse.urlsplit(url)
+        parts = split_url(url)
         default = _DEFAULT_PORTS.get(parts.scheme)
         port = default if parts.port is None else parts.port
-        if default is None or not parts.hostname or not port:
+        can_be_sent = f"{parts.path}{parts.query}".isascii() and " " not in url
+        if default is None or not parts.hostname or not port or not can_be_sent:
             raise ValueError("expected http://HOST:PORT")  # the URL itself may hold a password
         return cls(parse_host(parts.hostname), port)
 
@@ -113,6 +117,20 @@ def parse_host(text: str) -> str:
     elif bare != text or not bare or not _FORBIDDEN.isdisjoint(bare):
         raise ValueError(f"{text!r}; expected a host name or an IP address")
     return bare
+
+
+def split_url(text: str) -> urllib.parse.SplitResult:
+    """Return the parts of a URL, whose port is a number; raises ``ValueError``.
+
+    ``urlsplit`` drops line ends and takes text around an IPv6 address; both are refused here.
+    """
+    parts = urllib.parse.urlsplit(text)
+    place = parts.netloc.rpartition("@")[2]
+    has_brackets = "[" in place or "]" in place
+    if not text.isprintable() or (has_brackets and not _BRACKETED.fullmatch(place)):
+        raise ValueError("expected a URL")
+    _ = parts.port
+    return parts
 
 
 def peer_host(host: str) -> str:

@@ -100,7 +100,7 @@ def connection_parameters(address: BrokerAddress, *, name: str) -> pika.connecti
     uri = urllib.parse.urlunsplit(parts._replace(query=urllib.parse.urlencode(query)))
     try:
         parameters = pika.connection.URLParameters(uri)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, SyntaxError) as error:  # some are evaluated
         raise ConfigError(f"{address.setting} has a wrong option: {error}") from None
     if parts.scheme == "amqps":
         assert parts.hostname is not None  # checked where the address is read

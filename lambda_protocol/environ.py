@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Self, TypeVar
 
-from lambda_protocol.address import Address, parse_host
+from lambda_protocol.address import Address, parse_host, split_url
 
 T = TypeVar("T")
 
@@ -40,10 +40,12 @@ class BrokerAddress:
     def parse(cls, text: str) -> Self:
         """Return the address of a URI. Raises ``WrongValue``, which does not show the URI."""
         try:
-            parts = urllib.parse.urlsplit(text)
-            _ = parts.port
+            parts = split_url(text)
+            has_place = parts.port != 0 and bool(parse_host(parts.hostname or "none"))
         except ValueError:
-            raise WrongValue("is not a URI", "amqp://host:port/vhost") from None
+            has_place = False
+        if not has_place:
+            raise WrongValue("is not a URI", "amqp://host:port/vhost")
         if parts.scheme not in _PORTS or not parts.hostname:
             raise WrongValue(
                 f"has scheme {parts.scheme!r} and host {parts.hostname!r}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from typing import Final, Protocol
@@ -24,12 +25,30 @@ LEVEL_NAMES: Final = tuple(_LEVELS)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 class TextOutput(Protocol):
     """Where log records go, each in one ``write`` with its line end."""
 
     def write(self, text: str, /) -> object:
         """Write a record."""
+
+
+def escape_controls(text: str, *, keeps_lines: bool = True) -> str:
+    """Return ``text`` with control characters shown, as ``\\x1b``: a terminal would obey them.
+
+    Characters that turn the direction of text, and lone surrogates, are shown too. Line ends and
+    tabs stay if ``keeps_lines``.
+    """
+
+    def show(match: re.Match[str]) -> str:
+        found = match[0]
+        if keeps_lines and found in "\n\t":
+            return found
+        return found.encode("unicode_escape").decode()
+
+    return _CONTROLS.sub(show, text)
 
 
 def configure_logging(
@@ -72,7 +91,7 @@ class PlainFormatter(logging.Formatter):
         )
         extras = "".join(f" {name}={value}" for name, value in _extras(record).items())
         trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
-        return line + extras + trace
+        return escape_controls(line + extras + trace)
 
 
 class JsonFormatter(logging.Formatter):

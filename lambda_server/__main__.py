@@ -22,6 +22,7 @@ from lambda_protocol.environ import ConfigError, Environ
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import parse_function_name
 from lambda_protocol.limits import FUNCTION_TIMEOUT_LIMIT_S
+from lambda_protocol.log_format import escape_controls
 from lambda_server import __version__
 
 if TYPE_CHECKING:
@@ -123,13 +124,13 @@ def invoke(
         connection.close()
     log = response.headers.get("X-Amz-Log-Result")
     if log is not None:
-        click.echo(base64.b64decode(log), nl=False, err=True)
+        _echo(base64.b64decode(log), nl=False, err=True)
     if response.status >= 300:
         code = response.headers.get("x-amzn-ErrorType", f"HTTP {response.status}")
-        click.echo(f"lambda-server: {code}: {_message(body)}", err=True)
+        click.echo(escape_controls(f"lambda-server: {code}: {_message(body)}"), err=True)
         sys.exit(CALL_FAILED)
     if body:
-        click.echo(body)
+        _echo(body)
     if response.headers.get("X-Amz-Function-Error"):
         sys.exit(FUNCTION_FAILED)
 
@@ -152,7 +153,8 @@ def list_dead(name: str, limit: int) -> None:
         for letter in letters.read(limit):
             when = _local_time(letter.first_queued_ms)
             error = " ".join(letter.error_message.split())
-            click.echo(f"{letter.request_id}  {when}  attempts {letter.attempts}  {error[:100]}")
+            line = f"{letter.request_id}  {when}  attempts {letter.attempts}  {error[:100]}"
+            click.echo(escape_controls(line, keeps_lines=False))
         shown = f", the oldest {limit} shown" if total > limit else ""
         click.echo(f"{name}: {total} dead letters{shown}")
 
@@ -223,6 +225,15 @@ def _dead_letters(name: str) -> Iterator[DeadLetters]:
         raise click.ClickException(f"RabbitMQ refuses the command: {told}") from error
     except BrokerLost as error:
         raise click.ClickException(f"the broker is not reached or was lost: {error!r}") from error
+
+
+def _echo(data: bytes, *, nl: bool = True, err: bool = False) -> None:
+    """Print what a function said: as it is, but on a terminal without what that would obey."""
+    if (sys.stderr if err else sys.stdout).isatty():
+        text = data.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+        click.echo(escape_controls(text), nl=nl, err=err)
+    else:
+        click.echo(data, nl=nl, err=err)
 
 
 def _local_time(epoch_ms: int | None) -> str:

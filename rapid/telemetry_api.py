@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
+from lambda_protocol.address import split_url
 from rapid.environment import ExecutionEnvironment
 from rapid.http_service import JSON, Exchange
 from rapid.subscription import Destination, Subscription
@@ -157,13 +157,12 @@ def _destination(destination: object, forbidden_port: int) -> Destination:
         raise _invalid("method is POST or PUT, encoding JSON")
     uri = destination.get("URI")
     try:
-        parts = urlsplit(
-            uri if isinstance(uri, str) and uri.isascii() and uri.isprintable() else ""
-        )
+        parts = split_url(uri if isinstance(uri, str) and uri.isascii() else "")
         port = 80 if parts.port is None else parts.port
     except ValueError:
         raise _invalid(f"URI is {_shown(uri)}") from None
-    if parts.scheme != "http" or parts.hostname not in _HOSTS or " " in str(uri) or parts.username:
+    is_wrong = parts.scheme != "http" or parts.hostname not in _HOSTS or "@" in parts.netloc
+    if is_wrong or " " in str(uri):
         raise _invalid(f"URI is {_shown(uri)}; expected http://sandbox.localdomain:PORT/PATH")
     path = parts.path or "/"
     return Destination(

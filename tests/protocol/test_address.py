@@ -102,6 +102,16 @@ def test_a_url_leads_to_an_address(url: str, address: Address) -> None:
         "http://h:x",
         "http://::1",
         "http://[::",
+        "http://[",
+        "http://]",
+        "http://[::1]x:1",
+        "http://[v1.x]:1",
+        "http://h:\u0663",
+        "http://h:1/\r\nX: y",
+        "http://h:1/a b",
+        "http://h:1/\u00e9",
+        "http://\ud800:1/",
+        "http://h\t:1",
     ],
 )
 def test_a_url_without_an_address_is_refused(url: str) -> None:

@@ -54,7 +54,16 @@ def test_pikas_own_options_are_understood() -> None:
     assert (found.heartbeat, found.connection_attempts, found.retry_delay) == (7, 3, 0.5)
 
 
-@pytest.mark.parametrize("option", ["heartbeat=often", "connection_attempts=0", "retry_delay=x"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "heartbeat=often",
+        "connection_attempts=0",
+        "retry_delay=x",
+        "ssl_options={",
+        "ssl_options=()",
+    ],
+)
 def test_a_wrong_option_is_a_config_error(option: str) -> None:
     with pytest.raises(ConfigError, match="AMQP_URI has a wrong option"):
         parameters(f"amqp://u:secret@h?{option}")

@@ -42,8 +42,11 @@ def test_the_version_is_printed() -> None:
             {"RAPID_AMQP_URI": "amqp://h?heartbeat=x"},
             "rapid: RAPID_AMQP_URI has a wrong option",
         ),
+        ([], {"RAPID_AMQP_URI": "amqp://u:secret@["}, "rapid: RAPID_AMQP_URI is not a URI; "),
+        ([], {"RAPID_ON_FAILURE": "http://["}, "rapid: RAPID_ON_FAILURE is no URL with a host"),
+        ([], {"RAPID_ON_SUCCESS": "http://u:secret@h:1/\t"}, "rapid: RAPID_ON_SUCCESS is no URL "),
     ],
-    ids=["flag", "no-flag", "no-file", "variable", "uri", "uri-option"],
+    ids=["flag", "no-flag", "no-file", "variable", "uri", "uri-option", "bracket", "url", "tab"],
 )
 def test_a_wrong_setting_is_one_line_and_code_2(
     argv: list[str], environ: dict[str, str], start: str

@@ -90,6 +90,8 @@ def test_endpoints_are_read(text: str, endpoints: dict[str, Address]) -> None:
         ("LAMBDA_ENDPOINTS", "echo=http://h:x"),
         ("LAMBDA_ENDPOINTS", "echo=http://h:99999"),
         ("LAMBDA_ENDPOINTS", "echo=http://[::1"),
+        ("LAMBDA_ENDPOINTS", "echo=http://["),
+        ("LAMBDA_ENDPOINTS", "echo=http://[::1]x:1"),
         ("LAMBDA_ENDPOINTS", "echo=http://h:1/base"),
         ("LAMBDA_ENDPOINTS", "e/o=http://h:1"),
         ("LAMBDA_ENDPOINTS", "a=http://h:1,b"),
@@ -135,6 +137,7 @@ def test_broker_and_endpoints_exclude_each_other() -> None:
         pytest.param({"LAMBDA_ENDPOINTS": "a=http://[::1"}, id="endpoints"),
         pytest.param({"AMQP_URI": "amqp://h", "LAMBDA_ENDPOINTS": "a=http://h"}, id="both"),
         pytest.param({"AMQP_URI": "amqp://u:secret@h/?heartbeat=x"}, id="broker-option"),
+        pytest.param({"AMQP_URI": "amqp://u:secret@["}, id="broker-bracket"),
         pytest.param({"AMQP_URI": "amqps://u:secret@h/?cacertfile=/none"}, id="certificate"),
     ],
 )

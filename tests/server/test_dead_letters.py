@@ -98,6 +98,16 @@ def test_letters_are_listed_and_stay(letters: Letters) -> None:
     assert len(letters.taken("dead")) == 1
 
 
+def test_a_list_shows_no_escapes(letters: Letters) -> None:
+    headers = {"RequestID": "\x1b[2Jid", "ErrorMessage": "\x1b]0;title\x07\u202e"}
+    letters.publish(Properties(headers=headers), b"{}")
+
+    first, _ = letters.command("list", letters.function.name).stdout.splitlines()
+
+    dashes = "-" * 19
+    assert first == rf"\x1b[2Jid  {dashes}  attempts 0  \x1b]0;title\x07\u202e"
+
+
 def test_a_long_list_is_cut_and_says_so(letters: Letters) -> None:
     for _ in range(5):
         letters.add(b"{}")

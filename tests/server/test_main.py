@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import pytest
 from lambda_protocol.http1 import Request
 from scripts.ports import LOOPBACK, free_ports
 from tests.server.fakes import FakeInstance, http_answer
+from tests.terminal import Terminal
 from tests.support import LIMIT_S, ROOT, Server, WebProgram, base_environ
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -98,6 +101,7 @@ def test_a_call_that_nobody_takes_is_code_2_and_one_line() -> None:
         ("--endpoint-url", "http://h:port"),
         ("--endpoint-url", "http://[::1"),
         ("--endpoint-url", "http://"),
+        ("--endpoint-url", "http://["),
         ("-p", "@/nonexistent"),
     ],
 )
@@ -120,6 +124,27 @@ def test_tail_prints_the_log_on_standard_error(invoke: Run, instance: FakeInstan
 
     assert (done.returncode, done.stdout, done.stderr) == (0, b"1\n", b"START\n\xff\nEND\n")
     assert instance.requests[0].headers["x-amz-log-type"] == "Tail"
+
+
+def test_a_terminal_gets_no_escapes_of_a_function(instance: FakeInstance) -> None:
+    log = base64.b64encode(
+        b"START\r\n\t\x1b]0;title\x07 \xc2\x9b \xe2\x80\xae \xff\nEND\n"
+    ).decode()
+    instance.reply = lambda request: http_answer(
+        b"\x1b[2J\xc3\xa4", f"X-Amz-Log-Result: {log}", "X-Amz-Function-Error: Unhandled"
+    )
+    argv = [sys.executable, "-m", "lambda_server", "invoke", "echo", "--tail"]
+
+    with contextlib.closing(Terminal(ROOT, base_environ())) as terminal:
+        code, said = terminal.run(f"{shlex.join(argv)} --endpoint-url {instance.url}", LIMIT_S)
+
+    assert code == 1
+    assert said.splitlines() == [
+        "START",
+        r"	\x1b]0;title\x07 \x9b \u202e \xff",
+        "END",
+        "\\x1b[2J\u00e4",
+    ]
 
 
 def test_an_event_prints_nothing_and_is_code_0(invoke: Run, instance: FakeInstance) -> None:

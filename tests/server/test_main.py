@@ -15,8 +15,8 @@ import pytest
 from lambda_protocol.http1 import Request
 from scripts.ports import LOOPBACK, free_ports
 from tests.server.fakes import FakeInstance, http_answer
-from tests.terminal import Terminal
 from tests.support import LIMIT_S, ROOT, Server, WebProgram, base_environ
+from tests.terminal import Terminal
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 

@@ -7,10 +7,11 @@ import contextlib
 import dataclasses
 import json
 import os
+import ssl
 import sys
 import time
 from collections.abc import Iterator
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
@@ -21,7 +22,8 @@ from lambda_protocol.address import Address, parse_host
 from lambda_protocol.environ import ConfigError, Environ
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import parse_function_name
-from lambda_protocol.limits import FUNCTION_TIMEOUT_LIMIT_S
+from lambda_protocol.http_client import BoundedConnection
+from lambda_protocol.limits import FUNCTION_TIMEOUT_LIMIT_S, RESPONSE_PAYLOAD_BYTES
 from lambda_protocol.log_format import escape_controls
 from lambda_server import __version__
 
@@ -115,8 +117,7 @@ def invoke(
     connection = _connect(endpoint_url)
     try:
         connection.request("POST", path, _read_payload(payload), headers)
-        response = connection.getresponse()
-        body = response.read()
+        response, body = connection.read_answer(RESPONSE_PAYLOAD_BYTES)
     except (OSError, HTTPException) as error:
         click.echo(f"lambda-server: {endpoint_url} did not answer: {error}", err=True)
         sys.exit(CALL_FAILED)
@@ -249,15 +250,17 @@ def _shown(payload: bytes) -> object:
         return payload.decode("utf-8", "replace")
 
 
-def _connect(endpoint_url: str) -> HTTPConnection:
+def _connect(endpoint_url: str) -> BoundedConnection:
     try:
         address = Address.of_url(endpoint_url)
     except ValueError:
         raise click.UsageError(
             f"--endpoint-url is {endpoint_url!r}; expected http://HOST:PORT"
         ) from None
-    kind = HTTPSConnection if urlsplit(endpoint_url).scheme == "https" else HTTPConnection
-    return kind(*address, timeout=FUNCTION_TIMEOUT_LIMIT_S + 60)
+    tls = ssl.create_default_context() if urlsplit(endpoint_url).scheme == "https" else None
+    connection = BoundedConnection(address, tls=tls)
+    connection.begin(FUNCTION_TIMEOUT_LIMIT_S + 60)
+    return connection
 
 
 def _read_payload(text: str) -> bytes:

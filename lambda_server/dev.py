@@ -17,6 +17,7 @@ from typing import Final
 
 from lambda_protocol.address import Address
 from lambda_protocol.errors import ErrorType
+from lambda_protocol.http_client import BoundedConnection
 from lambda_server.functions_file import Function
 
 #: How long a function's init, or the server's start, is waited for, seconds.
@@ -26,6 +27,9 @@ STOP_LIMIT_S: Final = 15.0
 #: How long rapid may take to name a setting that it refuses, seconds.
 COMPLAINT_LIMIT_S: Final = 10.0
 _POLL_S: Final = 0.05
+#: How long rapid may take to say what it lacks, seconds, and with how many bytes.
+_READYZ_LIMIT_S: Final = 2.0
+_READYZ_BYTES: Final = 4_096
 
 #: What a rapid whose function does not start says of itself.
 INIT_FAILED: Final = "the function's init has failed"
@@ -135,10 +139,12 @@ class _Program:
 
     def _status(self) -> str:
         """Return what ``/readyz`` says: ``ready``, or what is missing."""
-        connection = http.client.HTTPConnection(*self._address, timeout=2)
+        connection = BoundedConnection(self._address)
+        connection.begin(_READYZ_LIMIT_S)
         try:
             connection.request("GET", "/readyz")
-            return str(json.load(connection.getresponse())["status"])
+            _, body = connection.read_answer(_READYZ_BYTES)
+            return str(json.loads(body)["status"])
         except (OSError, http.client.HTTPException, ValueError, KeyError):
             return "it does not answer"
         finally:

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Final
 
 from lambda_protocol.address import Address
+from lambda_protocol.http_client import BoundedConnection
 
 logger = logging.getLogger(__name__)
 
@@ -73,10 +74,11 @@ def shortened(names: tuple[str, ...], most: int = 10) -> str:
 
 
 def _answers(address: Address) -> bool:
-    connection = http.client.HTTPConnection(*address, timeout=ANSWER_LIMIT_S)
+    connection = BoundedConnection(address)
+    connection.begin(ANSWER_LIMIT_S)
     try:
         connection.request("GET", "/healthz")
-        connection.getresponse()
+        connection.read_status()
     except (OSError, http.client.HTTPException):
         return False
     finally:

@@ -12,10 +12,11 @@ from typing import Final
 from lambda_protocol.address import Address
 from lambda_protocol.errors import ResourceNotReadyException, ServiceException
 from lambda_protocol.function_name import function_not_found
+from lambda_protocol.http_client import AnswerTooLargeError, BoundedConnection
 from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Outcome
 from lambda_protocol.invoke_http import decode_response, encode_request
-from lambda_protocol.limits import REPLY_GRACE_S
+from lambda_protocol.limits import REPLY_GRACE_S, RESPONSE_PAYLOAD_BYTES
 from lambda_server.caller import CallerGoneError
 from lambda_server.endpoints import Endpoints, shortened
 
@@ -45,18 +46,24 @@ class HttpInvoker:
         if address is None:
             raise function_not_found(invocation.function)
         connection = self._connected(name, address)
+        connection.begin(self._answer_limit_s)
         path, headers = encode_request(invocation)
         try:
             connection.request("POST", path, invocation.payload, headers)
             if caller is not None and not caller.waits_for(connection.sock, self._answer_limit_s):
                 connection.close()  # so the instance knows as well
                 raise CallerGoneError
-            response = connection.getresponse()
-            body = response.read()
+            response, body = connection.read_answer(RESPONSE_PAYLOAD_BYTES)
         except TimeoutError as error:
             connection.close()
             raise ServiceException(
                 f"The instance of {name} did not answer within {self._answer_timeout_s:g} s."
+            ) from error
+        except AnswerTooLargeError as error:
+            connection.close()
+            logger.warning("answer too large", extra={"function": name})
+            raise ServiceException(
+                f"The instance of {name} answered more than {RESPONSE_PAYLOAD_BYTES} bytes."
             ) from error
         except (OSError, http.client.HTTPException) as error:
             connection.close()
@@ -83,9 +90,9 @@ class HttpInvoker:
         """Return the functions whose endpoint does not answer."""
         return self._health.silent()
 
-    def _connected(self, name: str, address: Address) -> http.client.HTTPConnection:
+    def _connected(self, name: str, address: Address) -> BoundedConnection:
         """Return this thread's connection to ``address``, live as far as one can tell."""
-        connections: dict[Address, http.client.HTTPConnection] | None
+        connections: dict[Address, BoundedConnection] | None
         connections = getattr(self._local, "connections", None)
         if connections is None:
             connections = self._local.connections = {}
@@ -94,13 +101,13 @@ class HttpInvoker:
             if not select.select([connection.sock], [], [], 0)[0]:
                 return connection
             connection.close()  # readable between calls: the peer has closed it
-        connection = http.client.HTTPConnection(*address, timeout=self._connect_timeout_s)
+        connection = BoundedConnection(address)
+        connection.begin(self._connect_timeout_s)
         try:
             connection.connect()
         except OSError as error:
             raise ResourceNotReadyException(
                 f"No instance of the function {name} is running at {address.url}."
             ) from error
-        connection.sock.settimeout(self._answer_limit_s)
         connections[address] = connection
         return connection

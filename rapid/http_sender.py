@@ -9,16 +9,18 @@ import contextlib
 import http.client
 import logging
 import queue
+import ssl
 import threading
 import urllib.parse
 from typing import Final
 
 from lambda_protocol.address import Address
+from lambda_protocol.http_client import BoundedConnection
 from rapid.destinations import HttpDestination, OnDelivered
 
 logger = logging.getLogger(__name__)
 
-#: For each step of a delivery, seconds.
+#: For a delivery from connecting to the end of its answer, seconds.
 HTTP_TIMEOUT_S: Final = 5.0
 #: Before each further try of a delivery, seconds.
 HTTP_RETRY_DELAYS_S: Final = (0.5, 2.0)
@@ -85,13 +87,12 @@ class HttpSender:
 def _post(url: str, record: bytes) -> int:
     """Post ``record`` and return the status; raises ``OSError`` or ``HTTPException``."""
     parts = urllib.parse.urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(*Address.of_url(url), timeout=HTTP_TIMEOUT_S)
+    tls = ssl.create_default_context() if parts.scheme == "https" else None
+    connection = BoundedConnection(Address.of_url(url), tls=tls)
+    connection.begin(HTTP_TIMEOUT_S)
     try:
         path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
         connection.request("POST", path, record, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        response.read()
-        return response.status
+        return connection.read_status()
     finally:
         connection.close()

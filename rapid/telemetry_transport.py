@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import http.client
 import socket
+import time
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from lambda_protocol.address import Address
+from lambda_protocol.http_client import BoundedConnection
 from rapid.subscription import Destination
 
 #: Records are delivered here, whatever name the destination has.
 HOST: Final = "127.0.0.1"
+#: What sending has when connecting took all the time: a socket's timeout of 0 is none at all.
+_LEAST_S: Final = 0.001
 
 
 class Transport(Protocol):
@@ -37,7 +42,7 @@ class HttpTransport:
     def __init__(self, destination: Destination) -> None:
         """Connect on use."""
         self._destination = destination
-        self._connection = http.client.HTTPConnection(HOST, destination.port)
+        self._connection = BoundedConnection(Address(HOST, destination.port))
 
     def send(self, records: Sequence[bytes], limit_s: float) -> None:
         """Post one batch; a status of 400 or more has not taken it."""
@@ -56,9 +61,7 @@ class HttpTransport:
         connection, destination = self._connection, self._destination
         if connection.sock is not None and _has_ended(connection.sock):
             connection.close()
-        connection.timeout = limit_s
-        if connection.sock is not None:
-            connection.sock.settimeout(limit_s)
+        connection.begin(limit_s)
         body = b"[" + b",".join(records) + b"]"
         connection.putrequest(destination.method, destination.path or "/", skip_host=True)
         for name, value in (
@@ -68,9 +71,7 @@ class HttpTransport:
         ):
             connection.putheader(name, value)
         connection.endheaders(body)
-        with connection.getresponse() as response:
-            response.read()
-        return response.status
+        return connection.read_status()
 
 
 class TcpTransport:
@@ -85,9 +86,10 @@ class TcpTransport:
         """Write one batch."""
         if self._socket is not None and _has_ended(self._socket):
             self.close()
+        ends_at = time.monotonic() + limit_s
         if self._socket is None:
             self._socket = socket.create_connection((HOST, self._port), limit_s)
-        self._socket.settimeout(limit_s)
+        self._socket.settimeout(max(_LEAST_S, ends_at - time.monotonic()))
         self._socket.sendall(b"".join(record + b"\n" for record in records))
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from rapid.subscription import Destination, Subscription
 from rapid.telemetry import Telemetry
 from rapid.telemetry_schema import Schema
 from tests.conformance.listener import Listener, TcpListener
+from tests.endless import EndlessPeer
 from tests.support import LIMIT_S, wait_until
 
 AT = 1_769_860_800.0
@@ -198,6 +199,31 @@ def test_batch_after_batch_goes_over_one_connection(
         listener.wait_for("function", number + 1)
 
     assert listener.connections == 1
+
+
+@pytest.mark.parametrize("kind", ["body", "announced body", "chunks"])
+def test_a_subscriber_whose_answers_do_not_end_gets_batch_after_batch(
+    telemetry: Telemetry, kind: str
+) -> None:
+    with EndlessPeer(kind) as peer:
+        telemetry.subscribe("a", "a", a_subscription(peer.address.port))
+        for number in range(3):
+            telemetry.publish(line(number))
+            wait_until(lambda: len(peer.requests) > number, "a batch")  # noqa: B023 - waited for
+
+    for number, request in enumerate(peer.requests):
+        assert request.count(b"%010d" % number) == 1
+
+
+def test_a_subscriber_that_answers_a_byte_now_and_then_has_one_time_for_all(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rapid.subscriber.ATTEMPT_LIMIT_S", 0.3)
+    with EndlessPeer("head", is_slow=True) as peer:
+        telemetry.subscribe("a", "a", a_subscription(peer.address.port))
+        telemetry.publish(line(1))
+
+        wait_until(lambda: len(peer.requests) >= 2, "another attempt")
 
 
 def test_tcp_batch_after_batch_goes_over_one_connection(telemetry: Telemetry) -> None:

@@ -22,6 +22,7 @@ from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import InvocationType, Outcome
 from lambda_server import http_invoker
 from lambda_server.http_invoker import HttpInvoker
+from tests.endless import EndlessPeer
 from tests.server.fakes import FakeInstance, http_answer
 from tests.support import LIMIT_S, make_invocation, wait_until
 
@@ -199,6 +200,30 @@ def test_a_call_whose_answer_is_lost_is_500_and_not_sent_again(
         invoker.invoke(make_invocation())
 
     assert len(instance.requests) == 2
+
+
+@pytest.mark.parametrize("kind", ["body", "announced body", "chunks"])
+def test_an_answer_over_the_limit_is_500_and_not_kept(kind: str) -> None:
+    with EndlessPeer(kind) as peer:
+        invoker = HttpInvoker(
+            {"echo": peer.address}, connect_timeout_s=LIMIT_S, answer_timeout_s=LIMIT_S
+        )
+
+        with pytest.raises(ServiceException, match="more than 6291556 bytes"):
+            invoker.invoke(make_invocation(payload=b"{}"))
+        close(invoker)
+
+
+def test_an_answer_of_a_byte_now_and_then_is_500_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_invoker, "REPLY_GRACE_S", 0.0)
+    with EndlessPeer("head", is_slow=True) as peer:
+        invoker = HttpInvoker(
+            {"echo": peer.address}, connect_timeout_s=LIMIT_S, answer_timeout_s=0.5
+        )
+
+        with pytest.raises(ServiceException, match=r"did not answer within 0\.5 s"):
+            invoker.invoke(make_invocation(payload=b"{}"))
+        close(invoker)
 
 
 def test_the_next_call_after_a_lost_one_is_served(

@@ -14,6 +14,7 @@ import pytest
 
 from lambda_protocol.http1 import Request
 from scripts.ports import LOOPBACK, free_ports
+from tests.endless import EndlessPeer
 from tests.server.fakes import FakeInstance, http_answer
 from tests.support import LIMIT_S, ROOT, Server, WebProgram, base_environ
 from tests.terminal import Terminal
@@ -92,6 +93,15 @@ def test_a_call_that_nobody_takes_is_code_2_and_one_line() -> None:
     (line,) = done.stderr.decode().splitlines()
     assert line.startswith(f"lambda-server: {url} did not answer: ")
     assert done.returncode == 2
+
+
+def test_an_answer_without_end_is_code_2_and_one_line() -> None:
+    with EndlessPeer("body") as peer:
+        done = run("invoke", "echo", "-p", "{}", "--endpoint-url", peer.address.url)
+
+    (line,) = done.stderr.decode().splitlines()
+    assert line.endswith("did not answer: the answer's body is over 6291556 bytes")
+    assert (done.returncode, done.stdout) == (2, b"")
 
 
 @pytest.mark.parametrize(

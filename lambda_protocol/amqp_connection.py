@@ -22,11 +22,13 @@ import threading
 import time
 import types
 import urllib.parse
+import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
 from lambda_protocol.amqp_frames import Delivery, FrameReader, Properties, encode_publish
 from lambda_protocol.environ import BrokerAddress, ConfigError
+from lambda_protocol.errors import ServiceUnavailable
 from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES
 
 # pika's adapters package imports asyncio for an adapter nobody here uses: a fifth of the start
@@ -83,6 +85,11 @@ def is_missing(error: Exception) -> bool:
     )
 
 
+def broker_blocked(reason: str) -> ServiceUnavailable:
+    """Return the error for a call while RabbitMQ has an alarm and reads no messages."""
+    return ServiceUnavailable(f"RabbitMQ takes no messages now: {reason}.")
+
+
 class NotSentError(ConnectionError):
     """The connection was gone before the first byte was written."""
 
@@ -122,11 +129,13 @@ class AmqpConnection(pika.connection.Connection):
         on_delivery: Callable[[Delivery], None],
         *,
         wake_fd: int | None = None,
+        on_alarm: Callable[[str | None], None] = lambda _reason: None,
     ) -> None:
         """Connect and return when the connection is open; ``on_delivery`` gets every message.
 
-        ``on_delivery`` runs in the owner's thread, inside :meth:`poll`; a byte in ``wake_fd`` ends
-        a poll early. Raises one of ``BrokerLost`` within ``socket_timeout`` for each step.
+        ``on_alarm`` hears why RabbitMQ reads nothing any more, and None when it reads. Both run in
+        the owner's thread, inside :meth:`poll`; a byte in ``wake_fd`` ends a poll early. Raises
+        one of ``BrokerLost`` within ``socket_timeout`` for each step.
         """
         self._on_delivery = on_delivery
         self._wake_fd = wake_fd
@@ -141,6 +150,8 @@ class AmqpConnection(pika.connection.Connection):
         self._timer_ids = itertools.count()
         self._failure: Exception | None = None
         self._blocked_reason: str | None = None
+        self._on_alarm = on_alarm
+        self._closed_by: weakref.WeakKeyDictionary[Channel, Exception] = weakref.WeakKeyDictionary()
         super().__init__(
             parameters,
             on_open_error_callback=self._on_failure,
@@ -218,6 +229,7 @@ class AmqpConnection(pika.connection.Connection):
         self._wait(lambda: bool(opened) or channel.is_closed, self._step_timeout_s)
         if not opened:
             raise pika.exceptions.ChannelClosed(504, "the channel closed while it opened")
+        channel.add_on_close_callback(self._closed_by.__setitem__)
         return channel
 
     def call(self, channel: pika.channel.Channel, method: str, **arguments: Any) -> Any:
@@ -227,14 +239,10 @@ class AmqpConnection(pika.connection.Connection):
         broker refuses it.
         """
         answers: list[Any] = []
-        closed: list[Exception] = []
-        channel.add_on_close_callback(lambda _channel, reason: closed.append(reason))
         getattr(channel, method)(callback=answers.append, **arguments)
-        self._wait(lambda: bool(answers or closed), self._step_timeout_s)
-        if closed:
-            words = [f"{name}={value!r}" for name, value in arguments.items()]
-            closed[0].add_note(" ".join([method.replace("_", ".", 1), *words]))
-            raise closed[0]
+        self._wait(lambda: bool(answers) or channel in self._closed_by, self._step_timeout_s)
+        words = [f"{name}={value!r}" for name, value in arguments.items()]
+        self._raise_if_closed(channel, " ".join([method.replace("_", ".", 1), *words]))
         return answers[0]
 
     def consume(
@@ -247,8 +255,6 @@ class AmqpConnection(pika.connection.Connection):
     ) -> str:
         """Start a consumer on ``queue`` and return its tag; messages go to ``on_delivery``."""
         started: list[Any] = []
-        closed: list[Exception] = []
-        channel.add_on_close_callback(lambda _channel, reason: closed.append(reason))
         tag = channel.basic_consume(
             queue,
             _never_called,
@@ -256,29 +262,35 @@ class AmqpConnection(pika.connection.Connection):
             arguments=arguments,
             callback=started.append,
         )
-        self._wait(lambda: bool(started or closed), self._step_timeout_s)
-        if closed:
-            closed[0].add_note(f"basic.consume queue={queue!r}")
-            raise closed[0]
+        self._wait(lambda: bool(started) or channel in self._closed_by, self._step_timeout_s)
+        self._raise_if_closed(channel, f"basic.consume queue={queue!r}")
         return tag
 
-    def announce_publishing(self, channel: pika.channel.Channel) -> None:
-        """Publish a message for no queue, and wait until RabbitMQ has taken it or is blocked.
+    def probe(self, channel: pika.channel.Channel) -> None:
+        """Publish a message for no queue: if RabbitMQ has an alarm, it says so soon.
 
-        RabbitMQ tells of an alarm only to a connection that has published, and checks the
-        permission to publish only then. Raises one of ``BrokerLost``.
+        It tells a connection of an alarm only when that publishes while there is one. ``channel``
+        must not be in confirm mode: the message would be confirmed, too.
         Source: RabbitMQ documentation, "Blocked Connection Notifications".
         """
         number, frame_max = channel.channel_number, self.frame_max
-        answers: list[Any] = []
-        closed: list[Exception] = []
-        channel.add_on_close_callback(lambda _channel, reason: closed.append(reason))
         self.send(encode_publish(number, _NO_QUEUE, Properties(), b"", frame_max=frame_max))
+
+    def check_publishing(self, channel: pika.channel.Channel) -> None:
+        """Return when RabbitMQ has taken a message for no queue, or has an alarm.
+
+        It checks the permission to publish only then. Raises one of ``BrokerLost``.
+        """
+        answers: list[Any] = []
+        self.probe(channel)
         channel.basic_qos(callback=answers.append)
-        self._wait(lambda: bool(answers or closed or self._blocked_reason), self._step_timeout_s)
-        if closed:
-            closed[0].add_note("basic.publish exchange='' (amq.default)")
-            raise closed[0]
+        self._wait(
+            lambda: bool(answers or self._blocked_reason) or channel in self._closed_by,
+            self._step_timeout_s,
+        )
+        self._raise_if_closed(channel, "basic.publish exchange='' (amq.default)")
+        if answers:
+            self._on_alarm(None)
 
     def shut_down(self) -> None:
         """Close the connection politely, within a second, whatever its state."""
@@ -365,9 +377,17 @@ class AmqpConnection(pika.connection.Connection):
         deadline = time.monotonic() + limit_s
         while not is_done():
             left = deadline - time.monotonic()
+            if self._blocked_reason is not None:
+                raise TimeoutError(f"the broker reads nothing now: {self._blocked_reason}")
             if left <= 0:
                 raise TimeoutError(f"the broker did not answer within {limit_s:g} s")
             self.poll(left)
+
+    def _raise_if_closed(self, channel: pika.channel.Channel, wanted: str) -> None:
+        error = self._closed_by.get(channel)
+        if error is not None:
+            error.add_note(wanted)
+            raise error
 
     def _is_readable(self, timeout_s: float) -> bool:
         sock = self._socket
@@ -391,11 +411,14 @@ class AmqpConnection(pika.connection.Connection):
             self._on_lost(error)
             return
         self.bytes_received += len(data)  # what pika's heartbeat checker looks at
+        reason = self._blocked_reason
         for item in self._reader.feed(data):
             if isinstance(item, Delivery):
                 self._on_delivery(item)
             else:
                 self._on_data_available(item)  # type: ignore[attr-defined]
+        if self._blocked_reason != reason:  # an alarm that is over already is no news
+            self._on_alarm(self._blocked_reason)
 
     def _receive(self) -> bytes:
         sock = self._socket

@@ -13,11 +13,13 @@ from lambda_protocol.amqp_connection import (
     BrokerLost,
     ClosedByBroker,
     NotSentError,
+    broker_blocked,
     connection_parameters,
 )
 from lambda_protocol.amqp_refusals import Permissions, Refusals, exactly
 from lambda_protocol.environ import BrokerAddress
-from lambda_protocol.errors import ServiceException
+from lambda_protocol.errors import LambdaApiError, ServiceException
+from lambda_server.metrics import set_broker_blocked
 from lambda_server.queue_state import QueueStates
 from lambda_server.rpc_client import RpcClient
 
@@ -55,6 +57,7 @@ class Broker:
         self._lock = threading.Lock()
         self._slots: list[_Slot] = []  # guarded by _lock
         self._keeper: threading.Thread | None = None  # guarded by _lock
+        self._alarm: str | None = None  # guarded by _lock: why RabbitMQ reads nothing now
         self._last_try = ""  # guarded by _lock: what became of opening a connection
         self._refusals = Refusals(address=address, needs=PERMISSIONS)
 
@@ -68,18 +71,28 @@ class Broker:
 
         A connection that was lost while it was idle is replaced before it is lent. One that is
         lost in use is dropped, and the call with it, which may have run; ``NotSentError`` comes
-        through, since that call has not.
+        through, since that call has not. So is one that RabbitMQ stops to read: after the alarm
+        a rapid finds the reply address gone, and does not start the call.
         """
         slot = self._slot()
         with slot.lock:
             client = self._open(slot)
+            if client.blocked_reason is not None:
+                raise broker_blocked(client.blocked_reason)
             try:
                 yield client
             except NotSentError:
                 slot.drop()
                 raise
+            except LambdaApiError:
+                if client.blocked_reason is not None:
+                    slot.drop()
+                raise
             except BrokerLost as error:
+                reason = client.blocked_reason
                 slot.drop()
+                if reason is not None:  # what was asked for before anything is sent has no answer
+                    raise broker_blocked(reason) from error
                 logger.warning("broker lost during a call", extra=self._refusals.explain(error))
                 raise ServiceException("The connection to the broker was lost.") from error
             slot.used_at = time.monotonic()
@@ -87,7 +100,8 @@ class Broker:
     def missing(self) -> str | None:
         """Return why this thread cannot use the broker now, or None."""
         try:
-            with self.client():
+            with self.client() as client:
+                client.require_reading()
                 return None
         except ServiceException as error:
             return error.message
@@ -117,6 +131,7 @@ class Broker:
                 self._parameters,
                 queue_timeout_s=self._queue_timeout_s,
                 queue_states=self._queue_states,
+                on_alarm=self._on_alarm,
             )
         except BrokerLost as error:
             told = self._refusals.explain(error)
@@ -127,6 +142,19 @@ class Broker:
             raise ServiceException(f"RabbitMQ refuses: {error.reply_text}") from error
         self._log_change(logging.INFO, "broker reached")
         return slot.client
+
+    def _on_alarm(self, reason: str | None) -> None:
+        """Log and count that RabbitMQ reads nothing now, for this reason, or that it reads."""
+        with self._lock:
+            last, self._alarm = self._alarm, reason
+        if (last is None) == (reason is None):
+            return
+        set_broker_blocked(reason is not None)
+        if reason is None:
+            logger.info("RabbitMQ takes messages again", extra={"broker": self._address})
+        else:
+            told = {"broker": self._address, "broker_says": reason}
+            logger.warning("RabbitMQ takes no messages", extra=told)
 
     def _announce(self) -> None:
         while self.missing() is not None:
@@ -148,6 +176,8 @@ class Broker:
                 slots = list(self._slots)
             for slot in slots:
                 slot.look_after()
+            if self._alarm is not None:
+                self.missing()  # no connection may be left that hears of the alarm's end
 
 
 class _Slot:
@@ -185,6 +215,8 @@ class _Slot:
                 return
             try:
                 self.client.keep_alive()
+                if self.client.blocked_reason is None:
+                    self.client.probe()
             except BrokerLost:
                 self.drop()
         finally:

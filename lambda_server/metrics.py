@@ -6,7 +6,7 @@ import os
 import time
 
 from flask import Flask
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_flask_exporter import PrometheusMetrics
 from prometheus_flask_exporter.multiprocess import GunicornInternalPrometheusMetrics
 
@@ -28,6 +28,16 @@ _invocations = Counter(
 _duration = Histogram(
     "lambda_duration_seconds", "From the request to the answer.", ["function_name"]
 )
+_broker_blocked = Gauge(
+    "lambda_broker_blocked",
+    "1 while RabbitMQ has an alarm and takes no messages.",
+    multiprocess_mode="livemax",
+)
+
+
+def set_broker_blocked(is_blocked: bool) -> None:
+    """Note whether RabbitMQ takes no messages of this process now."""
+    _broker_blocked.set(float(is_blocked))
 
 
 def expose_metrics(app: Flask) -> None:

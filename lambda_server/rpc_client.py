@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -15,12 +16,14 @@ from lambda_protocol.amqp_connection import (
     ChannelClosed,
     ChannelClosedByBroker,
     Parameters,
+    broker_blocked,
     is_missing,
 )
 from lambda_protocol.amqp_frames import Delivery, encode_publish
 from lambda_protocol.errors import (
     LambdaApiError,
     ResourceNotReadyException,
+    ServiceException,
     ServiceUnavailable,
     TooManyRequestsException,
 )
@@ -44,6 +47,11 @@ logger = logging.getLogger(__name__)
 
 #: A call that has waited for so long looks after its caller and its queue as often, seconds.
 LOOK_AROUND_S: Final = 1.0
+
+#: More than a socket takes at once: RabbitMQ is asked first whether it reads, bytes.
+PROBE_BYTES: Final = 64 * 1024
+#: How long RabbitMQ may take to confirm what it read before an alarm began, seconds.
+CONFIRM_IN_ALARM_S: Final = 2.0
 
 _Error = TypeVar("_Error", bound=Exception)
 
@@ -71,8 +79,12 @@ class RpcClient:
         *,
         queue_timeout_s: float,
         queue_states: QueueStates | None = None,
+        on_alarm: Callable[[str | None], None] = lambda _reason: None,
     ) -> None:
-        """Connect and be ready for replies; clients of one broker share ``queue_states``."""
+        """Connect and be ready for replies; clients of one broker share ``queue_states``.
+
+        ``on_alarm`` hears why RabbitMQ reads nothing any more, and None when it reads.
+        """
         self._queue_timeout_s = queue_timeout_s
         self._queue_states = QueueStates() if queue_states is None else queue_states
         self._waiting: _WaitingCall | None = None
@@ -82,10 +94,10 @@ class RpcClient:
         self._events: Channel | None = None
         self._events_closed: Exception | None = None  # why the last one was
         self._confirms: list[bool] = []
-        self._connection = AmqpConnection(parameters, self._on_delivery)
+        self._connection = AmqpConnection(parameters, self._on_delivery, on_alarm=on_alarm)
         try:
             self._channel = self._open_channel()
-            self._connection.announce_publishing(self._channel)
+            self._connection.check_publishing(self._channel)
         except BaseException:
             self._connection.abort()
             raise
@@ -118,11 +130,18 @@ class RpcClient:
         self._is_returned = False
         self._replies.clear()
         try:
+            if len(frames) > PROBE_BYTES:
+                self.require_reading()
             self._connection.send(frames)
             while True:
                 delivery = self._next_reply(call)
                 if self._is_returned:
                     raise self._unroutable(invocation)
+                if delivery is None and self.blocked_reason is not None:
+                    raise ServiceException(
+                        "The call has started, and its answer did not come in time: RabbitMQ "
+                        f"takes no messages now: {self.blocked_reason}."
+                    )
                 if delivery is None:
                     raise self._give_up(self._unanswered(invocation))
                 answer = decode_reply(delivery)
@@ -136,21 +155,21 @@ class RpcClient:
     def publish_event(self, invocation: Invocation) -> None:
         """Publish an Event and wait for the broker's confirm; raises ``LambdaApiError``.
 
-        404 when the function has no call queue, as for a call. A function whose call queue is on
-        a node that is down exists, and its event queue may be reached.
+        404 when the function has no call queue, as for a call. RabbitMQ is asked for it first: an
+        event in the socket of a broker that reads nothing would run long after it was refused.
         """
+        function, queue = invocation.function, event_queue(invocation.function)
+        channel = self._confirming_channel()
         try:
-            self._publish_event(invocation, asks_for_function=True)
+            self.probe()  # without it RabbitMQ answers in an alarm, too
+            self._connection.call(channel, "queue_declare", queue=function.queue_name, passive=True)
         except ChannelClosedByBroker as error:
             if is_missing(error):
-                raise function_not_found(invocation.function) from error
+                raise function_not_found(function) from error
             if error.reply_code != _NOT_FOUND:
                 raise
-            self._publish_event(invocation, asks_for_function=False)
-
-    def _publish_event(self, invocation: Invocation, *, asks_for_function: bool) -> None:
-        channel = self._confirming_channel()
-        queue = event_queue(invocation.function)
+            # The call queue is on a node that is down. The event queue may be reached.
+            channel = self._confirming_channel()
         frames = encode_publish(
             channel.channel_number,
             queue,
@@ -161,16 +180,13 @@ class RpcClient:
         )
         self._is_returned = False
         self._confirms.clear()
-        if asks_for_function:
-            # No answer is a yes. After a no RabbitMQ has closed the channel, and drops the event.
-            channel.queue_declare(invocation.function.queue_name, passive=True)
         self._connection.send(frames)
-        self._await_confirm(channel, invocation.function)
+        self._await_confirm(channel, function)
         if self._is_returned:
             if self._ask(queue).fault is not None:
-                raise _unreachable(invocation.function)
+                raise _unreachable(function)
             raise ServiceUnavailable(
-                f"The function {invocation.function.name} takes no asynchronous invocations: "
+                f"The function {function.name} takes no asynchronous invocations: "
                 f"its queue {queue} does not exist."
             )
         if not self._confirms[0]:
@@ -180,11 +196,15 @@ class RpcClient:
         sent_at = time.monotonic()
         while not self._confirms:
             waited_s = time.monotonic() - sent_at
-            if waited_s >= self._queue_timeout_s:
-                channel.close()  # see _give_up
-                raise ServiceUnavailable("The broker did not confirm the event in time.")
+            is_blocked = self.blocked_reason is not None
+            if waited_s >= (CONFIRM_IN_ALARM_S if is_blocked else self._queue_timeout_s):
+                if not is_blocked:
+                    channel.close()  # see _give_up
+                raise ServiceException(
+                    "RabbitMQ did not confirm the event in time; it may have it."
+                )
             queue = event_queue(function)
-            if waited_s >= LOOK_AROUND_S and self._is_unreachable(queue):
+            if waited_s >= LOOK_AROUND_S and not is_blocked and self._is_unreachable(queue):
                 channel.close()
                 raise _unreachable(function)
             self._connection.poll(min(self._queue_timeout_s - waited_s, LOOK_AROUND_S))
@@ -193,6 +213,7 @@ class RpcClient:
 
     def require_function(self, function: FunctionRef) -> None:
         """Check that a call of ``function`` would find its queue; raises ``LambdaApiError``."""
+        self.probe()
         error = _refusal(function, self.queue_state(function.queue_name))
         if error is not None:
             raise error
@@ -200,6 +221,21 @@ class RpcClient:
     def queue_state(self, queue: str) -> QueueState:
         """Return what RabbitMQ says of ``queue`` now."""
         return ask_queue_state(self._connection, queue)
+
+    @property
+    def blocked_reason(self) -> str | None:
+        """Why RabbitMQ reads nothing from this connection, as far as was heard; None: it reads."""
+        return self._connection.blocked_reason
+
+    def require_reading(self) -> None:
+        """Return when RabbitMQ has taken a message; raises ``ServiceUnavailable`` in an alarm."""
+        self._connection.check_publishing(self._channel)
+        if self.blocked_reason is not None:
+            raise broker_blocked(self.blocked_reason)
+
+    def probe(self) -> None:
+        """Have RabbitMQ say soon whether it has an alarm, for ``blocked_reason``."""
+        self._connection.probe(self._channel)
 
     def keep_alive(self) -> None:
         """Read what has come and send the heartbeats that are due, without waiting."""
@@ -240,6 +276,8 @@ class RpcClient:
             if self._channel.is_closed:
                 raise self._closed_by or ChannelClosed(0, "the reply channel was closed")
             if not self._replies and not self._is_returned:
+                if self.blocked_reason is not None and not call.is_started:
+                    raise broker_blocked(self.blocked_reason)
                 self._look_around(call)
         return self._replies.popleft() if self._replies else None
 
@@ -249,6 +287,7 @@ class RpcClient:
             raise self._give_up(CallerGoneError())
         if call.is_started or time.monotonic() - call.sent_at < LOOK_AROUND_S:
             return
+        self.probe()
         function = call.invocation.function
         if self._is_unreachable(function.queue_name):
             raise self._give_up(_unreachable(function))

@@ -37,6 +37,7 @@ from lambda_protocol.invoke_amqp import (
     encode_started,
     parse_reply_to,
 )
+from rapid.amqp_alarm import ALARM_POLL_S, PROBE_S, Alarm
 from rapid.amqp_link import AmqpLink
 from rapid.amqp_load import HAND_BACK_AFTER_S, Load
 from rapid.amqp_window import Window
@@ -44,6 +45,7 @@ from rapid.arrivals import Arrivals
 from rapid.call import Call
 from rapid.confirmer import Confirmer, Question
 from rapid.event_consumer import EventConsumer
+from rapid.metrics import Metrics
 from rapid.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class AmqpConsumer:
         function: FunctionRef,
         scheduler: Scheduler,
         load: Load,
+        metrics: Metrics,
         make_events: MakeEvents,
         needs: Permissions,
         longest_s: float,
@@ -94,6 +97,8 @@ class AmqpConsumer:
         self._reruns_redelivered = reruns_redelivered
         self._checks_payload = checks_payload
         self._link: AmqpLink | None = None
+        self._alarm = Alarm(metrics)
+        self._probe_due = 0.0  # monotonic seconds
         self._commands: queue.SimpleQueue[Callable[[AmqpLink], None]] = queue.SimpleQueue()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._is_woken = False
@@ -111,6 +116,8 @@ class AmqpConsumer:
     @property
     def missing(self) -> str | None:
         """What keeps calls from coming, or None."""
+        if self._alarm.reason is not None:
+            return f"RabbitMQ takes no messages: {self._alarm.reason}"
         if self._link is not None:
             return None
         if self._refused is not None:
@@ -173,7 +180,7 @@ class AmqpConsumer:
         connection = AmqpConnection(self._parameters, on_delivery, wake_fd=self._wake_reader)
         try:
             link = self._open(connection)
-            connection.announce_publishing(link.channel)
+            self._wait_for_alarm(link)
             # A function is found by its call queue, so the event queue has to be there before.
             self._open_events(link)
             self._declare(link)
@@ -182,12 +189,17 @@ class AmqpConsumer:
             logger.info("consuming", extra={"queue": self._function.name, "broker": self._broker})
             while not self._stopping.is_set():
                 # The end may have been heard of while something else was waited for.
-                has_news = self._is_woken or link.lost_by is not None
+                has_news = self._is_woken or link.lost_by is not None or self._has_alarm_news(link)
                 connection.poll(0.0 if has_news else self._poll_limit_s(link))
                 self._is_woken = False
                 if link.lost_by is not None:
                     raise link.lost_by
+                if self._is_blocked(link):
+                    continue
+                self._probe(link)
                 self._run_commands(link)
+                if self._has_alarm_news(link):
+                    continue
                 if self._load.is_over:
                     self._hand_back(link, HAND_BACK_AFTER_S)
                 if not self.events.is_open and time.monotonic() >= self._events_due:
@@ -198,6 +210,45 @@ class AmqpConsumer:
             self._finish(link)
         finally:
             connection.shut_down()
+
+    def _wait_for_alarm(self, link: AmqpLink) -> None:
+        """Find out whether RabbitMQ takes messages, and wait until it does."""
+        link.connection.check_publishing(link.channel)
+        while self._alarm.follow(link.connection.blocked_reason) and not self._stopping.is_set():
+            link.connection.poll(ALARM_POLL_S)
+
+    def _has_alarm_news(self, link: AmqpLink) -> bool:
+        """Whether an alarm was heard of while something else was waited for."""
+        return link.connection.blocked_reason != self._alarm.reason
+
+    def _probe(self, link: AmqpLink) -> None:
+        """Have RabbitMQ tell of an alarm though nothing is published."""
+        if time.monotonic() >= self._probe_due:
+            self._probe_due = time.monotonic() + PROBE_S
+            link.connection.probe(link.channel)
+
+    def _is_blocked(self, link: AmqpLink) -> bool:
+        """Whether RabbitMQ has an alarm, and reads nothing; holds back what could not be answered.
+
+        A call whose caller is answered 503 meanwhile must not start later. So no call starts
+        during the alarm, and after it each caller is asked first.
+        """
+        was_blocked = self._alarm.reason is not None
+        if self._alarm.follow(link.connection.blocked_reason):
+            taken = self._scheduler.withdraw(lambda call: _is_of(call, link))
+            self._load.on_done(len(taken))
+            self._alarm.held += [call.delivery for call in taken if isinstance(call, _AmqpCall)]
+            assert self._alarm.reason is not None
+            self.events.on_blocked(self._alarm.reason, self._alarm.age_s)
+            if self._is_draining:
+                self._drained.set()
+            return True
+        if was_blocked:
+            self.events.on_unblocked()
+        if self._alarm.held and not self._alarm.holds_calls:
+            for delivery in self._alarm.take_held():
+                self._take(link, delivery, has_waited=True)  # a drain hands them back
+        return False
 
     def _finish(self, link: AmqpLink) -> None:
         """Send what is left to send, and hear that the broker has it."""
@@ -250,7 +301,11 @@ class AmqpConsumer:
             )
 
     def _poll_limit_s(self, link: AmqpLink) -> float:
-        limit_s = min(self._load.poll_limit_s, link.window.poll_limit_s, self.events.poll_limit_s)
+        if self._alarm.reason is not None or self._alarm.held:
+            return ALARM_POLL_S
+        limit_s = min(
+            PROBE_S, self._load.poll_limit_s, link.window.poll_limit_s, self.events.poll_limit_s
+        )
         if self.events.is_open:
             return limit_s
         return min(limit_s, max(0.0, self._events_due - time.monotonic()))
@@ -265,12 +320,20 @@ class AmqpConsumer:
             self.events.adapt(is_draining=self._is_draining)
 
     def _on_delivery(self, link: AmqpLink, delivery: Delivery) -> None:
+        if link.connection.blocked_reason is not None or self._alarm.holds_calls:
+            self._alarm.held.append(delivery)  # no more than the prefetch allows
+        else:
+            self._take(link, delivery)
+
+    def _take(self, link: AmqpLink, delivery: Delivery, *, has_waited: bool = False) -> None:
+        """Have a call run, or refuse it; ``has_waited`` asks its caller first."""
         try:
             incoming = decode_call(delivery, self._function, check_payload=self._checks_payload)
             if delivery.redelivered and not self._reruns_redelivered:
                 raise ServiceException("The instance that ran this invocation was lost.")
             call = _AmqpCall(self, link, delivery, incoming)
-            call.wanted_at = self._arrivals.sent_at(incoming, link.window.quiet_s)
+            sent_at = self._arrivals.sent_at(incoming, link.window.quiet_s)
+            call.wanted_at = float("-inf") if has_waited else sent_at
             self._load.on_taken()
             try:
                 self._scheduler.submit(call)
@@ -292,6 +355,7 @@ class AmqpConsumer:
 
     def _on_lost(self, error: Exception | None, delay_s: float) -> None:
         link, self._link = self._link, None
+        self._alarm.forget()
         if self._is_draining:
             self._drained.set()
         if link is not None:
@@ -308,12 +372,13 @@ class AmqpConsumer:
                 logger.error("RabbitMQ refuses what rapid wants; trying again", extra=told)
 
     def _run_commands(self, link: AmqpLink) -> None:
-        while not self._commands.empty():  # nobody else takes any out
+        # Nobody else takes any out. Those that write wait for the end of an alarm.
+        while link.connection.blocked_reason is None and not self._commands.empty():
             self._commands.get_nowait()(link)
 
     def _end_drain(self, link: AmqpLink) -> None:
         """Once nothing comes any more, hand back what has not started."""
-        if link.window.is_closed and self.events.is_drained:
+        if link.window.is_closed and self.events.is_drained and not self._alarm.held:
             self._hand_back(link, 0.0)
             self._drained.set()
 
@@ -348,6 +413,9 @@ class AmqpConsumer:
 
     def ask_caller(self, call: _AmqpCall, address: ReplyAddress) -> None:
         """Ask whether a call's caller still waits for it."""
+        # In an alarm that was not heard of yet nobody could answer: it is to be heard of before the
+        # call is taken for a wanted one.
+        self._command(lambda link: link.connection.probe(link.channel))
         self._confirmer.ask(
             Question(call.incoming, address, lambda answer: self._on_caller_asked(call, answer))
         )

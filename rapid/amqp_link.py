@@ -44,7 +44,7 @@ class AmqpLink:
     ) -> None:
         """``defer`` runs something soon in the consumer's thread, one after the other.
 
-        ``explain`` returns what the log says of an error.
+        Not while RabbitMQ reads nothing. ``explain`` returns what the log says of an error.
         """
         self.connection = connection
         self.channel = channel
@@ -151,6 +151,10 @@ class AmqpLink:
 
     def _send(self, frames: bytes) -> None:
         if not frames:
+            return
+        if self.connection.blocked_reason is not None:
+            # RabbitMQ would not read them, and a full socket holds up the thread that writes.
+            self._defer(lambda: self._send(frames))
             return
         try:
             self.connection.send(frames)

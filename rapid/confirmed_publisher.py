@@ -81,6 +81,11 @@ class ConfirmedPublisher:
         oldest = next(iter(self._pending.values()), None)
         return oldest is not None and time.monotonic() - oldest.sent_at > CONFIRM_LIMIT_S
 
+    def restart_clock(self) -> None:
+        """Count from now on: RabbitMQ had an alarm, and read nothing until now."""
+        for message in self._pending.values():
+            message.sent_at = time.monotonic()
+
     def fail(self) -> None:
         """Tell whoever still waits that the connection is gone."""
         pending, self._pending = self._pending, {}

@@ -324,6 +324,7 @@ class Daemon:
             function=config.function,
             scheduler=self._scheduler,
             load=load,
+            metrics=self._metrics,
             make_events=make_events,
             needs=_broker_permissions(config),
             longest_s=config.timeout_s,

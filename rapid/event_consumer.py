@@ -12,8 +12,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
-from lambda_protocol.amqp_connection import BrokerLost, ChannelClosed
+from lambda_protocol.amqp_connection import BrokerLost, ChannelClosed, broker_blocked
 from lambda_protocol.amqp_frames import PERSISTENT, Delivery, Properties
 from lambda_protocol.errors import ErrorType, LambdaApiError, ServiceException, error_payload
 from lambda_protocol.event_amqp import (
@@ -53,6 +54,9 @@ from rapid.metrics import Metrics
 from rapid.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
+
+#: How long RabbitMQ may take to confirm what it read before an alarm began, seconds.
+CONFIRM_IN_ALARM_S: Final = 2.0
 
 #: Hears that an event is safe, or why it is not.
 OnAccepted = Callable[[LambdaApiError | None], None]
@@ -99,6 +103,7 @@ class EventConsumer:
         self._keys = itertools.count()
         # From the Invoke API, on their way to the consumer's thread.
         self._entering: deque[tuple[Invocation, OnAccepted]] = deque()
+        self._unconfirmed: dict[int, OnAccepted] = {}  # of those that are published, by key
 
     # --- for the connection
 
@@ -200,6 +205,24 @@ class EventConsumer:
         if taken:
             self._load.on_handed_back(events=True)
 
+    def on_blocked(self, reason: str, blocked_s: float) -> None:
+        """Refuse what has not been published, while RabbitMQ reads nothing, for so long now.
+
+        What was published just before may be confirmed yet.
+        """
+        while self._entering:
+            _, on_accepted = self._entering.popleft()
+            on_accepted(broker_blocked(reason))
+        if blocked_s >= CONFIRM_IN_ALARM_S:
+            unconfirmed, self._unconfirmed = self._unconfirmed, {}
+            for on_accepted in unconfirmed.values():
+                on_accepted(ServiceException("RabbitMQ did not confirm the event; it may have it."))
+
+    def on_unblocked(self) -> None:
+        """Go on: what was published may be confirmed from now on."""
+        if self._link is not None:
+            self._link.restart_clock()
+
     @property
     def pending(self) -> int:
         """How many messages the broker has not confirmed yet."""
@@ -220,27 +243,41 @@ class EventConsumer:
     def accept(self, invocation: Invocation, on_accepted: OnAccepted) -> None:
         """Put an event into its queue; ``on_accepted`` hears when it is safe. Any thread.
 
-        Raises ``ServiceException`` when the broker is away.
+        Raises ``ServiceException`` when the broker is away or takes no messages.
         """
-        if self._link is None:
+        link = self._link
+        if link is None:
             raise ServiceException("The broker is not reachable.")
+        if link.blocked_reason is not None:
+            raise broker_blocked(link.blocked_reason)
         self._entering.append((invocation, on_accepted))
         self._defer(self._publish_entering)
 
     def _publish_entering(self) -> None:
         link = self._link
+        if link is not None and self._entering:
+            link.ask()  # else an event that is answered 500 could still be read, and run
+            if link.blocked_reason is not None:
+                return  # the consumer refuses them
         while self._entering:
             invocation, on_accepted = self._entering.popleft()
             if link is None:
                 on_accepted(ServiceException("The connection to the broker was lost."))
                 continue
+            key = next(self._keys)  # a caller may give two the same request id
+            self._unconfirmed[key] = on_accepted
             link.publisher.publish(
                 "",
                 self._queue,
                 encode_event(Event.accepted(invocation)),
                 invocation.payload,
-                functools.partial(_answer, on_accepted),
+                functools.partial(self._on_entered, key),
             )
+
+    def _on_entered(self, key: int, is_safe: bool) -> None:
+        on_accepted = self._unconfirmed.pop(key, None)
+        if on_accepted is not None:
+            on_accepted(None if is_safe else ServiceException("The broker did not take the event."))
 
     # --- what becomes of an event
 
@@ -443,10 +480,6 @@ def _lost(event: Event) -> Outcome:
     """Return the outcome of an attempt whose instance was lost: it counts as the function's."""
     message = f"RequestId: {event.invocation.request_id} Error: The instance was lost"
     return Outcome(payload=error_payload(ErrorType.EXIT_ERROR, message), function_error=UNHANDLED)
-
-
-def _answer(on_accepted: OnAccepted, is_safe: bool) -> None:
-    on_accepted(None if is_safe else ServiceException("The broker did not take the event."))
 
 
 def _record_properties(cause: Invocation) -> Properties:

@@ -23,6 +23,7 @@ class EventLink:
         """Publish on ``channel``, which is fresh, and consume ``queue`` there; see ``Window``."""
         self.lose = link.lose
         self._explain = link.explain
+        self._calls_channel = link.channel
         self.publisher = ConfirmedPublisher(link.connection, channel)
         self.window = Window(
             link.connection, channel, queue, queue_type=queue_type, longest_s=longest_s
@@ -41,6 +42,24 @@ class EventLink:
     def is_overdue(self) -> bool:
         """Whether the broker owes a confirm for too long."""
         return any(publisher.is_overdue() for publisher in self._publishers)
+
+    @property
+    def blocked_reason(self) -> str | None:
+        """Why RabbitMQ reads nothing now; None: it reads. Any thread."""
+        return self._connection.blocked_reason
+
+    def ask(self) -> None:
+        """Return when RabbitMQ has taken a message, or has an alarm. Raises one of ``BrokerLost``.
+
+        What is written before the answer would be read whenever RabbitMQ goes on.
+        """
+        # Not on the channel of events: RabbitMQ would confirm what is published to find out.
+        self._connection.check_publishing(self._calls_channel)
+
+    def restart_clock(self) -> None:
+        """Count the time for confirms from now on."""
+        for publisher in self._publishers:
+            publisher.restart_clock()
 
     def fail(self) -> None:
         """Tell whoever still waits for a confirm that the connection is gone."""

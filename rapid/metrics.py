@@ -59,6 +59,7 @@ class Metrics:
         """``running`` tells how many invocations run now."""
         self._function_name = function_name
         self.running = running
+        self._is_broker_blocked = False
         self._lock = threading.Lock()
         # guarded by _lock:
         self._outcomes = dict.fromkeys(OUTCOMES, 0)
@@ -130,6 +131,10 @@ class Metrics:
         """An init phase has succeeded."""
         with self._lock:
             self._init.observe(init_s)
+
+    def on_broker_blocked(self, is_blocked: bool) -> None:
+        """RabbitMQ has an alarm and reads nothing, or does so no longer."""
+        self._is_broker_blocked = is_blocked
 
     def render(self) -> tuple[str, bytes]:
         """Return content type and text of the Prometheus exposition."""
@@ -219,5 +224,11 @@ class Metrics:
             "lambda_concurrent_executions", "Invocations that run now.", labels=["function_name"]
         )
         gauge.add_metric(label, self.running())
-        families.append(gauge)
+        blocked = GaugeMetricFamily(
+            "lambda_broker_blocked",
+            "1 while RabbitMQ has an alarm and takes no messages.",
+            labels=["function_name"],
+        )
+        blocked.add_metric(label, float(self._is_broker_blocked))
+        families += [gauge, blocked]
         yield from families

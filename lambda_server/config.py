@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 from urllib.parse import urlsplit
 
 from lambda_protocol.address import EVERY_HOST, Address
@@ -15,6 +16,9 @@ from lambda_protocol.log_format import LEVEL_NAMES
 
 #: RabbitMQ takes an expiration of 32 bits of milliseconds; no caller waits for a day.
 _QUEUE_TIMEOUT_MAX_S = 86_400
+
+#: To how many functions a thread keeps its connections, in direct mode.
+KEPT_ENDPOINTS: Final = 4
 
 _ADDRESS = Address(EVERY_HOST, 8080)
 _NO_ORIGINS = AllowedOrigins("CORS_ALLOW_ORIGINS")
@@ -77,6 +81,12 @@ class Config:
             ),
             workers=env.integer("WEB_CONCURRENCY", 1, least=1, most=1024),
         )
+
+    @property
+    def descriptors_per_call(self) -> int:
+        """How many connections a thread that serves calls has open at most."""
+        functions = 1 if self.broker is not None else min(len(self.endpoints), KEPT_ENDPOINTS)
+        return 1 + functions
 
 
 def _endpoints(text: str) -> dict[str, Address]:

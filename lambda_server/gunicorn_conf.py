@@ -15,6 +15,7 @@ import tempfile
 from typing import Any
 
 from lambda_protocol.address import EVERY_HOST, Address
+from lambda_protocol.descriptors import raise_descriptor_limit
 from lambda_protocol.environ import ConfigError
 from lambda_protocol.log_format import level_number
 from lambda_server.config import Config
@@ -28,6 +29,9 @@ try:
 except ConfigError as error:
     sys.stderr.write(f"lambda-server: {error}\n")
     sys.exit(2)
+
+
+raise_descriptor_limit()  # each call takes two: its caller's connection, and the broker's
 
 
 def _binds(address: Address) -> list[str]:

@@ -18,6 +18,7 @@ from lambda_protocol.invocation import Invocation, Outcome
 from lambda_protocol.invoke_http import decode_response, encode_request
 from lambda_protocol.limits import REPLY_GRACE_S, RESPONSE_PAYLOAD_BYTES
 from lambda_server.caller import CallerGoneError
+from lambda_server.config import KEPT_ENDPOINTS
 from lambda_server.endpoints import Endpoints, shortened
 
 logger = logging.getLogger(__name__)
@@ -109,5 +110,8 @@ class HttpInvoker:
             raise ResourceNotReadyException(
                 f"No instance of the function {name} is running at {address.url}."
             ) from error
+        connections.pop(address, None)
+        if len(connections) >= KEPT_ENDPOINTS:
+            connections.pop(next(iter(connections))).close()  # the oldest
         connections[address] = connection
         return connection

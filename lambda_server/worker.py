@@ -28,12 +28,13 @@ from dataclasses import replace
 from email.utils import formatdate
 from http import HTTPStatus
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from gunicorn.sock import ssl_wrap_socket
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from lambda_protocol.descriptors import SpareDescriptor, descriptor_limit
 from lambda_protocol.errors import BadRequestException, ServiceException
 from lambda_protocol.http1 import (
     BadRequestError,
@@ -45,8 +46,12 @@ from lambda_protocol.invocation import new_request_id
 from lambda_protocol.invoke_http import HttpResponse, encode_error
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
 from lambda_protocol.pace import Pace
+from lambda_server.config import Config
 
 logger = logging.getLogger(__name__)
+
+#: What a worker has open besides: listeners, the arbiter's pipes, metrics' files, imports.
+_OTHER_DESCRIPTORS: Final = 96
 
 
 class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -66,6 +71,8 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         self._threads = 0  # guarded by _lock
         # Connection → serving a request. Keys are guarded by _lock; a value is its own thread's.
         self._busy: dict[TConn, bool] = {}
+        self._spare = SpareDescriptor()
+        self._limit = self.worker_connections  # set by run, when the limit of open files is known
         self._pace = replace(self.PACE, idle_s=self.cfg.keepalive or 1)
 
     def handle_exit(self, sig: int, frame: object) -> None:
@@ -75,6 +82,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
     def run(self) -> None:
         """Accept until told to stop, then let what is in hand end."""
         gc.freeze()  # the application stays: the collector need not look at it again
+        self._limit = min(self.worker_connections, _connections_that_fit())
         poller = select.poll()
         listeners = {listener.fileno(): listener for listener in self.sockets}
         for descriptor, listener in listeners.items():
@@ -94,13 +102,14 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
 
     def _accept(self, listener: Any) -> None:
         with self._lock:
-            is_full = not self._free and self._threads >= self.worker_connections
+            is_full = not self._free and self._threads >= self._limit
         if is_full:
             time.sleep(0.01)  # the backlog holds it until a connection ends
             return
         try:
             client, address = listener.accept()
-        except OSError:
+        except OSError as error:
+            self._spare.refuse_if_exhausted(error, listener, _NO_DESCRIPTOR)
             return
         connection = TConn(self.cfg, client, address, listener.getsockname())
         with self._lock:
@@ -326,6 +335,12 @@ def _date_of(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
+def _connections_that_fit() -> int:
+    """Return for how many connections there are descriptors."""
+    config = Config.from_environ(os.environ)
+    return max(1, (descriptor_limit() - _OTHER_DESCRIPTORS) // config.descriptors_per_call)
+
+
 def _render(error: BadRequestError) -> tuple[bytes, bytes]:
     """Return head and body of the answer to no request, in the shape every SDK reads."""
     shown = BadRequestException(str(error)) if error.status < 500 else ServiceException(str(error))
@@ -334,3 +349,6 @@ def _render(error: BadRequestError) -> tuple[bytes, bytes]:
     lines += [f"{name}: {value}" for name, value in response.headers]
     lines += [f"Content-Length: {len(response.body)}", "", ""]
     return "\r\n".join(lines).encode("latin-1"), response.body
+
+
+_NO_DESCRIPTOR: Final = b"".join(_render(BadRequestError(503, "too many open files")))

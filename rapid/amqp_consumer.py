@@ -200,6 +200,7 @@ class AmqpConsumer:
                 self._run_commands(link)
                 if self._has_alarm_news(link):
                     continue
+                link.send_late()
                 if self._load.is_over:
                     self._hand_back(link, HAND_BACK_AFTER_S)
                 if not self.events.is_open and time.monotonic() >= self._events_due:
@@ -304,7 +305,8 @@ class AmqpConsumer:
         if self._alarm.reason is not None or self._alarm.held:
             return ALARM_POLL_S
         limit_s = min(
-            PROBE_S, self._load.poll_limit_s, link.window.poll_limit_s, self.events.poll_limit_s
+            *(PROBE_S, self._load.poll_limit_s, link.window.poll_limit_s),
+            *(self.events.poll_limit_s, link.poll_limit_s),
         )
         if self.events.is_open:
             return limit_s

@@ -9,8 +9,10 @@ over a connection of its own; where it arrived, the others follow on ours.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from lambda_protocol.amqp_connection import (
     AmqpConnection,
@@ -25,6 +27,9 @@ from lambda_protocol.invoke_amqp import ReplyAddress, parse_reply_to
 from rapid.amqp_window import Window
 
 logger = logging.getLogger(__name__)
+
+#: How soon a reply that could not be sent is tried again, seconds.
+LATE_REPLY_S: Final = 1.0
 
 
 class AmqpLink:
@@ -54,6 +59,8 @@ class AmqpLink:
         self._parameters = parameters
         self._defer = defer
         self._nodes: set[bytes] = set()  # of the broker, that a reply has reached
+        self._late: list[Callable[[], None]] = []  # replies; the consumer's thread
+        self._late_at = math.inf  # when they are tried again, monotonic seconds
         self._number = channel.channel_number
         self._frame_max = connection.frame_max
 
@@ -119,28 +126,49 @@ class AmqpLink:
         frames = self._encode(queue, delivery.properties, delivery.body)
         self._send(frames + self.window.acknowledge(delivery))
 
+    @property
+    def poll_limit_s(self) -> float:
+        """When :meth:`send_late` has something to do. The consumer's thread."""
+        return max(0.0, self._late_at - time.monotonic())
+
+    def send_late(self) -> None:
+        """Try again to send replies that could not be sent. The consumer's thread."""
+        if time.monotonic() >= self._late_at:
+            late, self._late, self._late_at = self._late, [], math.inf
+            for send in late:
+                send()
+
     def _is_reached(self, address: ReplyAddress) -> bool:
         return address.node is None or address.node in self._nodes
 
     def _reply_aside(
         self, address: ReplyAddress, properties: Properties, body: bytes, ack: bytes
     ) -> None:
-        """Reply over a connection that may be lost; one thread, the consumer's."""
+        """Reply over a connection that may be lost; one thread, the consumer's.
+
+        Without such a connection the reply cannot be sent, so the call is not acknowledged.
+        """
         assert address.node is not None
         if address.node in self._nodes:  # reached since
             self._send(self._encode(address.queue, properties, body) + ack)
             return
         try:
             aside = AmqpConnection(self._parameters, lambda _delivery: None)
-            try:
-                channel = aside.open_channel()
-                aside.send(self._encode(address.queue, properties, body, channel.channel_number))
-                aside.call(channel, "basic_qos")  # answered only if the reply was survived
-                self._nodes.add(address.node)
-            finally:
-                aside.shut_down()
+        except BrokerLost as error:
+            logger.warning("reply not sent; trying again", extra=self.explain(error))
+            if ack:
+                self._late.append(lambda: self._reply_aside(address, properties, body, ack))
+                self._late_at = time.monotonic() + LATE_REPLY_S
+            return
+        try:
+            channel = aside.open_channel()
+            aside.send(self._encode(address.queue, properties, body, channel.channel_number))
+            aside.call(channel, "basic_qos")  # answered only if the reply was survived
+            self._nodes.add(address.node)
         except BrokerLost as error:
             logger.warning("reply dropped: its caller is gone", extra=self.explain(error))
+        finally:
+            aside.shut_down()
         self._send(ack)
 
     def _encode(

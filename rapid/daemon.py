@@ -15,9 +15,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from lambda_protocol.address import Address
+from lambda_protocol.descriptors import descriptor_limit, raise_descriptor_limit
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.invocation import Invocation
 from rapid.config import Config
+from rapid.connection_limits import share_descriptors
 from rapid.deadline import Deadline, StopDeadlines
 from rapid.destinations import (
     AmqpDestination,
@@ -70,7 +72,12 @@ class Daemon:
         self._outputs = outputs
         self._has_terminal = _has_terminal()
         self._memory = MemoryLimits(config.memory_mb)
-        self._reaper = Reaper()
+        self._reaper = Reaper(raise_descriptor_limit())
+        self._connection_limits = share_descriptors(
+            descriptor_limit(),
+            environments=config.max_concurrency,
+            calls_per_environment=config.runtime_concurrency,
+        )
         self._reporter = Reporter(as_json=config.logs_json, level=config.system_log_level)
         metrics = self._metrics = Metrics(config.function.name)
         self._scheduler = Scheduler(
@@ -99,6 +106,7 @@ class Daemon:
             checks_payload=config.checks_payload,
             has_openfaas=config.has_openfaas,
             allowed_origins=config.allowed_origins,
+            max_connections=self._connection_limits.invoke_api,
         )
         self._is_stopping = False
         self._stops: queue.SimpleQueue[StopDeadlines] = queue.SimpleQueue()
@@ -253,7 +261,8 @@ class Daemon:
         return listener or self._open_listener(index, self._config.runtime_api._replace(port=0))
 
     def _open_listener(self, index: int, address: Address) -> RuntimeApiListener:
-        listener = RuntimeApiListener(address, index, config=self._config)
+        most = self._connection_limits.runtime_api
+        listener = RuntimeApiListener(address, index, config=self._config, max_connections=most)
         self._listeners[index] = listener
         return listener
 

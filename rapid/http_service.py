@@ -21,9 +21,11 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Final
 
 from lambda_protocol.address import Address
+from lambda_protocol.descriptors import SpareDescriptor
 from lambda_protocol.http1 import BadRequestError, Request, RequestReader, encode_head
 from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer
 from lambda_protocol.pace import Pace
+from rapid.connection_limits import INVOKE_API_CONNECTIONS
 from rapid.rest_sender import RestSender
 
 logger = logging.getLogger(__name__)
@@ -134,7 +136,7 @@ class HttpService(ThreadingTCPServer):
         *,
         name: str,
         max_body_bytes: int,
-        max_connections: int = 2048,
+        max_connections: int = INVOKE_API_CONNECTIONS,
         needs_host: bool = True,
         pace: Pace = PACE,
         keeps_oversize: Callable[[str], bool] = lambda path: False,
@@ -158,6 +160,7 @@ class HttpService(ThreadingTCPServer):
             target=self.serve_forever, name=f"{name}-accept", daemon=True
         )
         self.sender = RestSender(name, pace=pace)
+        self._spare = SpareDescriptor()
         self._address = address
         super().__init__(address, Connection)
 
@@ -188,6 +191,14 @@ class HttpService(ThreadingTCPServer):
         self.socket.close()  # socketserver made it for one family
         self.socket = self._address.listen(self.request_queue_size)
         self.server_address = self.socket.getsockname()
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        """Accept a connection; without a descriptor for it, refuse it and raise ``OSError``."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            self._spare.refuse_if_exhausted(error, self.socket)
+            raise
 
     def process_request(self, request: object, client_address: object) -> None:
         """Give the connection a thread, or close it when there are too many."""

@@ -41,6 +41,7 @@ from lambda_protocol.invoke_http import (
 )
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
 from rapid.call import Call, OnOutcome
+from rapid.connection_limits import INVOKE_API_CONNECTIONS
 from rapid.http_service import JSON, Exchange, Headers, HttpService
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class InvokeApi:
         checks_payload: bool,
         has_openfaas: bool,
         allowed_origins: AllowedOrigins,
+        max_connections: int = INVOKE_API_CONNECTIONS,
     ) -> None:
         """Bind ``address``; ``is_ready`` returns None, or what is not ready.
 
@@ -93,6 +95,7 @@ class InvokeApi:
             self.handle,
             name="invoke-api",
             max_body_bytes=SYNC_PAYLOAD_BYTES,
+            max_connections=max_connections,
             render_error=_render_error,
         )
 

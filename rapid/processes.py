@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import logging
 import os
+import resource  # os.wait4 imports it, and must not have to where no descriptor is left
 import signal
 import subprocess
 import sys
@@ -77,8 +78,13 @@ class Reaper:
     Thread-safe.
     """
 
-    def __init__(self) -> None:
-        """Know no children but those that the program before us left, as an entrypoint does."""
+    def __init__(self, descriptor_limit: int | None = None) -> None:
+        """Know no children but those that the program before us left, as an entrypoint does.
+
+        Children inherit ``descriptor_limit`` as their soft limit of open files, not ours:
+        ``select`` fails for descriptors over 1,024.
+        """
+        self._descriptor_limit = descriptor_limit
         self._lock = threading.Lock()
         # guarded by _lock:
         self._on_exit: dict[int, OnExit] = {}  # by pid
@@ -104,16 +110,18 @@ class Reaper:
         ``on_exit`` runs once, in the reaping thread, without any lock of ours held.
         """
         with self._lock:  # so that the exit cannot be reaped before it can be told
-            process = subprocess.Popen(  # noqa: S603 - running the user's command is the job
-                argv,
-                env=dict(environ),
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                pass_fds=pass_fds,
-                process_group=0,
-            )
+            with inherited_descriptor_limit(self._descriptor_limit) as limit_process:
+                process = subprocess.Popen(  # noqa: S603 - running the user's command is the job
+                    argv,
+                    env=dict(environ),
+                    cwd=cwd,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=stderr,
+                    pass_fds=pass_fds,
+                    process_group=0,
+                )
+                limit_process(process.pid)
             process.returncode = 0  # tells subprocess that nobody has to wait for it
             self._on_exit[process.pid] = on_exit
             self._owners[process.pid] = owner
@@ -170,6 +178,35 @@ class Reaper:
                 is_known = pid in self._on_exit or pid in self._inherited
             if not is_known:
                 yield from _tree(pid, is_spared)
+
+
+@contextlib.contextmanager
+def inherited_descriptor_limit(soft: int | None) -> Iterator[Callable[[int], None]]:
+    """Have a process that is started meanwhile inherit ``soft`` as its limit of open files.
+
+    Our own limit is that low for the moment. If more is open than that allows for, a pipe for the
+    start could not be opened, so the limit is set right after the start: call what is given with
+    the process id. Source: getrlimit(2), prlimit.
+    """
+    ours, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft is None or soft == ours:
+        yield _ignore
+        return
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    if lowest_free + _START_DESCRIPTORS > soft:
+
+        def limit_process(pid: int) -> None:
+            with contextlib.suppress(OSError):  # it has ended, or is another user's by now
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+        yield limit_process
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        yield _ignore
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (ours, hard))
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +282,15 @@ def environ_of(pid: int, *, reads: int = _READS) -> bytes:
     return b""
 
 
+#: How many descriptors a start needs, and connections may take meanwhile.
+_START_DESCRIPTORS: Final = 64
+
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
+
+
+def _ignore(_pid: int) -> None:
+    """Do nothing: the process has the right limit."""
 
 
 def _prctl(option: int, value: int) -> None:

@@ -56,6 +56,7 @@ class RuntimeApiListener:
         index: int,
         *,
         config: Config,
+        max_connections: int,
     ) -> None:
         """Bind ``address``; raises ``OSError`` when it is taken."""
         self._environment: ExecutionEnvironment | None = None
@@ -69,6 +70,7 @@ class RuntimeApiListener:
             max_body_bytes=RESPONSE_PAYLOAD_BYTES,
             keeps_oversize=lambda path: path.endswith("/error"),
             pace=PACE,
+            max_connections=max_connections,
             needs_host=False,  # runtimes written by hand, on loopback, leave it out
             render_error=lambda status, message: (JSON, _error_body(_type_of(status), message)),
         )

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
+from pika import BasicProperties
 
 from lambda_protocol.amqp_refusals import exactly
 from scripts.rabbitmq_node import RabbitmqNode
@@ -405,3 +406,31 @@ def test_a_destination_that_may_not_be_written_to_costs_no_call(
         assert "access to exchange 'records'" in line
         assert in_flight.result(LIMIT_S).status == 200
     assert "broker not reached" not in "\n".join(rapid.log)
+
+
+def test_a_reply_that_cannot_be_sent_is_sent_later_and_acknowledged_then(
+    tenant: Tenant, start_rapid: StartRapid
+) -> None:
+    """The first reply to a node goes over a connection of its own, which RabbitMQ refuses here."""
+    rapid = start_rapid(
+        ECHO, RAPID_AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name
+    )
+    with AmqpClient(tenant.guest_uri, direct=True) as caller:
+        limit("user", "max-connections")(tenant)
+        properties = BasicProperties(reply_to=caller.reply_to, correlation_id="1")
+
+        caller.publish(tenant.function_name, b'"late"', properties)
+        rapid.wait_for_log("reply not sent; trying again", count=2)
+
+        assert unacknowledged(tenant) == 1
+        tenant.node.ctl("clear_user_limits", tenant.user, "all")
+        assert caller.next_reply().body == b'"late"'
+        wait_until(lambda: unacknowledged(tenant) == 0, "the acknowledgement")
+
+
+def unacknowledged(tenant: Tenant) -> int:
+    """Return how many calls of the function are taken and not acknowledged."""
+    columns = ("--silent", "name", "messages_unacknowledged")
+    text = tenant.node.ctl("list_queues", "-p", tenant.vhost, *columns)
+    counts = dict(line.split("\t") for line in text.splitlines())
+    return int(counts[tenant.function_name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import logging
 import select
+import socket
 import threading
 from collections.abc import Mapping
 from typing import Final
@@ -99,7 +100,7 @@ class HttpInvoker:
             connections = self._local.connections = {}
         connection = connections.get(address)
         if connection is not None and connection.sock is not None:
-            if not select.select([connection.sock], [], [], 0)[0]:
+            if not _is_readable(connection.sock):
                 return connection
             connection.close()  # readable between calls: the peer has closed it
         connection = BoundedConnection(address)
@@ -115,3 +116,9 @@ class HttpInvoker:
             connections.pop(next(iter(connections))).close()  # the oldest
         connections[address] = connection
         return connection
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    poller = select.poll()  # select.select takes no descriptor over 1,023
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(0))

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from scripts.ports import LOOPBACK
 from tests.conftest import StartRapid
 from tests.support import (
     ECHO,
@@ -132,12 +134,15 @@ def test_1100_idle_connections_cost_rapid_nothing_that_it_has(
     assert not [line for line in rapid.log if "Traceback" in line]
 
 
+@pytest.mark.parametrize("is_direct", [False, True], ids=["rabbitmq", "direct"])
 @pytest.mark.parametrize("hard", [1024, 4096])
 def test_with_1100_idle_connections_no_call_of_the_server_is_500(
-    start_rapid: StartRapid, idle: ExitStack, broker: str, hard: int
+    start_rapid: StartRapid, idle: ExitStack, broker: str, hard: int, is_direct: bool
 ) -> None:
     rapid = start_rapid(ECHO, RAPID_AMQP_URI=broker)
-    with Server(prefix=with_open_files(1024, hard), AMQP_URI=broker) as server:
+    endpoints = f"{rapid.function_name}=http://{LOOPBACK}:{rapid.port}"
+    way: dict[str, Any] = {"LAMBDA_ENDPOINTS": endpoints} if is_direct else {"AMQP_URI": broker}
+    with Server(prefix=with_open_files(1024, hard), **way) as server:
         with ExitStack() as stack:
             clients = [stack.enter_context(server.client()) for _ in range(40)]
             for client in clients:
@@ -146,6 +151,7 @@ def test_with_1100_idle_connections_no_call_of_the_server_is_500(
 
             statuses = {
                 client.post(f"/2015-03-31/functions/{rapid.function_name}/invocations", b"1").status
+                for _ in range(2)
                 for client in clients
             }
 

@@ -23,8 +23,22 @@ class Peer:
 
 #: A node, which NodePorts are reached through, or Kubernetes' API server.
 OUTSIDE: Final = Peer()
-#: Where a cloud hands out its credentials.
-METADATA_SERVICE: Final = Peer(address="169.254.169.254")
+#: Where clouds hand out their credentials.
+METADATA_SERVICES: Final = tuple(
+    Peer(address=address)
+    for address in (
+        "169.254.169.254",  # AWS, Google Cloud, Azure, Oracle Cloud and others
+        "169.254.170.2",  # ECS
+        "168.63.129.16",  # Azure's WireServer
+        "100.100.100.200",  # Alibaba Cloud
+        "192.0.0.192",  # Oracle Cloud, classic
+        "fd00:ec2::254",  # AWS
+        "fd20:ce::254",  # Google Cloud
+        "fe80::a9fe:a9fe",  # OpenStack
+    )
+)
+#: The addresses of kind's pods.
+POD_NETWORKS: Final = frozenset({"10.244.0.0/16", "fd00:10:244::/56"})
 
 
 def allows(cluster: Cluster, source: Peer, target: Peer, port: int) -> bool:
@@ -80,10 +94,11 @@ def _is_peer(cluster: Cluster, policy: Resource, rules: Any, other: Peer) -> boo
 
 def _is_one(cluster: Cluster, policy: Resource, rule: Any, other: Peer) -> bool:
     if "ipBlock" in rule:
-        # Pods have addresses too, which no manifest knows: a rule for every address takes them.
+        # Pods have addresses too: a rule for every address takes them, in kind's network.
         block = rule["ipBlock"]
         if other.pod is not None:
-            return ipaddress.ip_network(block["cidr"]).prefixlen == 0
+            is_every = ipaddress.ip_network(block["cidr"]).prefixlen == 0
+            return is_every and not POD_NETWORKS & set(block.get("except", []))
         excepted = any(_is_in(other.address, each) for each in block.get("except", []))
         return _is_in(other.address, block["cidr"]) and not excepted
     if other.pod is None:

@@ -122,6 +122,16 @@ def test_denied_by_default_nobody_reaches_anything(source: str) -> None:
         pytest.param(
             {"from": [{"ipBlock": {"cidr": "172.18.0.0/16"}}]}, {"outside"}, id="an address"
         ),
+        pytest.param(
+            {"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]},
+            {"server", "other", "outside"},
+            id="every address, pods' too",
+        ),
+        pytest.param(
+            {"from": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.244.0.0/16"]}}]},
+            {"outside"},
+            id="every address but pods'",
+        ),
         pytest.param({"from": [{"ipBlock": {"cidr": "10.9.0.0/16"}}]}, set(), id="another address"),
         pytest.param(
             {"from": [{"ipBlock": {"cidr": "172.0.0.0/8", "except": ["172.18.0.0/16"]}}]},

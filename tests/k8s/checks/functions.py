@@ -156,6 +156,13 @@ def probes_ask_what_rapid_answers(cluster: Cluster) -> Iterator[str]:
                 yield f"{each}: its {name} asks {probe}"
 
 
+def nothing_else_is_started_in_a_function(cluster: Cluster) -> Iterator[str]:
+    """It would have the broker's password among its variables, where the function reads them."""
+    for each in cluster.functions:
+        if list(everything_at(function_container(each), "exec")):
+            yield f"{each} has a probe or hook that is a command"
+
+
 def pods_are_spread_over_nodes(cluster: Cluster) -> Iterator[str]:
     server = cluster.get("Deployment", "lambda-server", "lambda")
     for each in (*cluster.functions, server):
@@ -205,6 +212,7 @@ CHECKS: Final = (
     rapid_comes_as_a_folder_of_an_image_volume,
     a_function_may_write_to_tmp_only,
     probes_ask_what_rapid_answers,
+    nothing_else_is_started_in_a_function,
     pods_are_spread_over_nodes,
     the_server_is_there_twice,
 )

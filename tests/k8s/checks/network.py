@@ -9,7 +9,7 @@ from typing import Final
 from tests.k8s.checks.services import container_port, pods_behind
 from tests.k8s.manifests import Cluster, Pod
 from tests.k8s.network_policies import (
-    METADATA_SERVICE,
+    METADATA_SERVICES,
     OUTSIDE,
     Peer,
     allows,
@@ -39,8 +39,11 @@ FLOWS: Final = (
     Flow(("kubernetes-dashboard", "kubernetes-dashboard"),
          ("kubernetes-dashboard", "dashboard-metrics-scraper"), 8000),
 )  # fmt: skip
-#: Who must not. What has a NodePort cannot be here: its pods are open to everybody.
+#: Who must not.
 CLOSED: Final = (
+    Flow(("lambda", "*function"), ("messaging", "rabbitmq"), 15672),
+    Flow(("lambda", "*function"), ("messaging", "rabbitmq"), 15692),
+    Flow(("lambda", "lambda-server"), ("messaging", "rabbitmq"), 15672),
     Flow(("lambda", "*function"), ("keda", "keda-operator"), 9666),
     Flow(("lambda", "lambda-server"), ("lambda", "*function"), 8080),
     Flow(("registry", "registry"), ("lambda", "*function"), 8080),
@@ -69,8 +72,24 @@ def nobody_else_may(cluster: Cluster) -> Iterator[str]:
 
 def functions_do_not_reach_the_clouds_credentials(cluster: Cluster) -> Iterator[str]:
     for each in cluster.functions:
-        if each.pod and allows(cluster, Peer(each.pod), METADATA_SERVICE, 80):
-            yield f"{each} reaches {METADATA_SERVICE.address}"
+        for service in METADATA_SERVICES:
+            for port in (53, 80, 32526):  # the last is the WireServer's too
+                if each.pod and allows(cluster, Peer(each.pod), service, port):
+                    yield f"{each} reaches port {port} of {service.address}"
+
+
+def functions_do_not_reach_node_ports(cluster: Cluster) -> Iterator[str]:
+    """A node lets pass to a NodePort what policies would not: its calls come from the node."""
+    ports = [
+        port["nodePort"]
+        for service in cluster.of("Service")
+        for port in service.spec.get("ports", [])
+        if "nodePort" in port
+    ]
+    for each in cluster.functions:
+        for port in ports:
+            if each.pod and allows(cluster, Peer(each.pod), OUTSIDE, port):
+                yield f"{each} reaches the NodePort {port}"
 
 
 def prometheus_may_read_what_says_so(cluster: Cluster) -> Iterator[str]:
@@ -134,6 +153,7 @@ CHECKS: Final = (
     what_belongs_together_may_talk,
     nobody_else_may,
     functions_do_not_reach_the_clouds_credentials,
+    functions_do_not_reach_node_ports,
     prometheus_may_read_what_says_so,
     node_ports_are_open,
     what_the_api_asks_is_open,

@@ -204,6 +204,11 @@ def broker_that_restarts_everything(cluster: Cluster) -> None:
     echo_container(cluster)["livenessProbe"]["httpGet"]["path"] = "/readyz"
 
 
+@fault(functions.nothing_else_is_started_in_a_function)
+def command_in_the_functions_container(cluster: Cluster) -> None:
+    echo_container(cluster)["lifecycle"] = {"preStop": {"exec": {"command": ["sleep", "5"]}}}
+
+
 @fault(functions.pods_are_spread_over_nodes)
 def pods_on_one_node(cluster: Cluster) -> None:
     del server_pod(cluster)["topologySpreadConstraints"]

@@ -232,8 +232,30 @@ def functions_that_anybody_calls(cluster: Cluster) -> None:
 
 @fault(network.functions_do_not_reach_the_clouds_credentials)
 def functions_that_may_ask_for_credentials(cluster: Cluster) -> None:
-    for each in spec(cluster, "NetworkPolicy", "functions")["egress"][0]["to"]:
-        each.get("ipBlock", {}).pop("except", None)
+    for rule in spec(cluster, "NetworkPolicy", "functions")["egress"]:
+        for each in rule["to"]:
+            each.get("ipBlock", {}).pop("except", None)
+
+
+@fault(network.functions_do_not_reach_the_clouds_credentials)
+def functions_that_may_ask_azure(cluster: Cluster) -> None:
+    for rule in spec(cluster, "NetworkPolicy", "functions")["egress"]:
+        for each in rule["to"]:
+            excepted = each.get("ipBlock", {}).get("except", [])
+            excepted[:] = [block for block in excepted if block != "168.63.129.16/32"]
+
+
+@fault(network.functions_do_not_reach_node_ports)
+def functions_that_reach_the_nodes_ports(cluster: Cluster) -> None:
+    for rule in spec(cluster, "NetworkPolicy", "functions")["egress"]:
+        rule.pop("ports", None)
+
+
+@fault(network.nobody_else_may)
+def management_of_the_broker_that_pods_reach(cluster: Cluster) -> None:
+    spec(cluster, "NetworkPolicy", "rabbitmq-external", "messaging")["ingress"][0].pop("from")
+    for rule in spec(cluster, "NetworkPolicy", "functions")["egress"]:
+        rule.pop("ports", None)
 
 
 @fault(network.prometheus_may_read_what_says_so)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from lambda_protocol.invoke_http import (
     parse_invoke_path,
     require_json,
 )
+from lambda_protocol.json_check import require_json_text
 
 #: Header values as an HTTP reader gives them: Latin-1 without line ends.
 VALUES = st.one_of(
@@ -93,3 +95,52 @@ def test_a_payload_is_json_where_the_library_says_so(body: bytes) -> None:
     except LambdaApiError:
         return
     json.loads(body)
+
+
+#: Pieces of JSON texts, and of what is nearly one.
+PIECES = st.sampled_from(
+    [
+        *'[]{},:"\\-019.eE \ntruefalsn\ufeff\x7f\xa0\x01',
+        "true",
+        "null",
+        "NaN",
+        '"a"',
+        '"":',
+        "-0.5e+1",
+        "\\ud800",
+        "\\u12",
+    ]
+).map(str.encode)
+VALUES_OF_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(), max_size=5),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner),
+)
+
+
+@given(
+    st.lists(PIECES, max_size=12).map(b"".join)
+    | st.builds(
+        lambda value, indent, at, piece: (
+            (text := json.dumps(value, indent=indent).encode())[: at % (len(text) + 1)]
+            + piece
+            + text[at % (len(text) + 1) :]
+        ),
+        VALUES_OF_JSON,
+        st.sampled_from([None, 1]),
+        st.integers(0, 1000),
+        st.just(b"") | PIECES,
+    )
+)
+def test_a_large_payload_is_checked_as_a_small_one_is(body: bytes) -> None:
+    def is_json(check: Callable[[bytes], None]) -> bool:
+        try:
+            check(body)
+        except (LambdaApiError, ValueError, RecursionError):
+            return False
+        return True
+
+    assert is_json(require_json_text) == is_json(require_json)

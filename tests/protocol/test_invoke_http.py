@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 import urllib.parse
 import uuid
 from collections.abc import Mapping
@@ -151,6 +152,10 @@ def test_a_number_of_many_digits_is_a_payload() -> None:
         pytest.param(b"[" * 200_000, id="deep"),
         pytest.param(b"   ", id="blank"),
         pytest.param(b'"a\nb"', id="control-character"),
+        pytest.param(b"[" + b"[]," * 30_000, id="large-half"),
+        pytest.param(b'"' + b"x" * 100_000 + b'\xff"', id="large-not-utf-8"),
+        pytest.param(b'["' + b"x" * 100_000 + b'", NaN]', id="large-NaN"),
+        pytest.param(b"[" + b'{"":0},' * 30_000 + b"{}] []", id="large-two"),
     ],
 )
 def test_a_payload_that_is_no_json_is_refused_with_the_documented_text(body: bytes) -> None:
@@ -158,6 +163,29 @@ def test_a_payload_that_is_no_json_is_refused_with_the_documented_text(body: byt
         require_json(body)
 
     assert caught.value.message.startswith(NOT_JSON)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        pytest.param(b'{"":0}', id="objects"),
+        pytest.param(b"[]", id="arrays"),
+        pytest.param(b'"aa"', id="strings"),
+        pytest.param(b"12", id="numbers"),
+        pytest.param(b'[[[[[{"a":[1]}]]]]]', id="nested"),
+    ],
+)
+def test_the_check_of_a_large_payload_keeps_nothing(piece: bytes) -> None:
+    count = 1_000_000 // len(piece)
+    body = b"[" + (piece + b",") * count + piece + b"]"
+    require_json(body)  # what is compiled on first use stays
+    tracemalloc.start()
+
+    require_json(body)
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000
 
 
 def test_a_payload_is_taken_unchecked_where_the_check_is_off() -> None:

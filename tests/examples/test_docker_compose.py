@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import configparser
+import re
+import subprocess
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
+from lambda_protocol import __version__
 from tests.support import ROOT
 
 FUNCTIONS: Final = ("echo-lambda", "image-greyscale-lambda")
@@ -39,13 +42,10 @@ def test_it_runs_the_broker_the_server_and_both_functions(services: Any) -> None
 
 
 def test_images_have_the_versions_that_kubernetes_has(services: Any) -> None:
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    ours = config["metadata"]["version"]
-
-    assert services["rabbitmq"]["image"] == f"rabbitmq:{versions()['rabbitmq']}"
+    tag = versions()["rabbitmq"].removesuffix("-management")
+    assert services["rabbitmq"]["image"] == f"rabbitmq:{tag}"
     for name in ("lambda-server", *FUNCTIONS):
-        assert services[name]["image"] == f"{name}:{ours}"
+        assert services[name]["image"] == f"{name}:{__version__}"
 
 
 def test_ports_are_open_to_this_machine_only(services: Any) -> None:
@@ -61,6 +61,55 @@ def test_all_log_in_to_the_broker_as_the_user_that_it_makes(services: Any) -> No
         assert environment[f"{prefix}AMQP_URI"] == "amqp://rabbitmq"
         assert environment[f"{prefix}AMQP_USERNAME"] == broker["RABBITMQ_DEFAULT_USER"]
         assert environment[f"{prefix}AMQP_PASSWORD"] == broker["RABBITMQ_DEFAULT_PASS"]
+
+
+def test_no_password_is_in_the_file(services: Any) -> None:
+    text = (ROOT / "docker-compose.yaml").read_text()
+
+    references = re.findall(r"\$\{([^}]*)\}", text)
+    assert {each.partition(":?")[0] for each in references} == {"RABBITMQ_PASSWORD"}
+    assert all(":?is not set; " in each for each in references)
+    for service in services.values():
+        for name, value in service["environment"].items():
+            assert "PASS" not in name or value.startswith("${RABBITMQ_PASSWORD:?")
+
+
+def test_the_line_that_makes_a_password_makes_one_that_only_we_read(tmp_path: Path) -> None:
+    text = (ROOT / "docker-compose.yaml").read_text()
+    (line,) = [line.strip("# ") for line in text.splitlines() if "> .env" in line]
+
+    made = set()
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        folder.mkdir()
+        subprocess.run(["sh", "-c", line], cwd=folder, check=True)
+        assert (folder / ".env").stat().st_mode & 0o777 == 0o600
+        made.add((folder / ".env").read_text())
+
+    assert len(made) == 2
+    assert all(re.fullmatch(r"RABBITMQ_PASSWORD=[0-9a-f]{32}\n", each) for each in made)
+    assert "/.env" in (ROOT / ".gitignore").read_text().splitlines()
+    assert line in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_nothing_is_started_beside_a_function(services: Any, function: str) -> None:
+    service = services[function]
+
+    # Its variables hold the broker's password, and the function could read them.
+    assert service["healthcheck"] == {"disable": True}
+    assert "post_start" not in service
+    assert "pre_stop" not in service
+
+
+def test_functions_reach_the_broker_and_nothing_else_of_ours(services: Any) -> None:
+    networks = {name: set(service["networks"]) for name, service in services.items()}
+
+    for function in FUNCTIONS:
+        (own,) = networks[function]
+        assert {name for name, those in networks.items() if own in those} == {function, "rabbitmq"}
+    assert networks["rabbitmq"] == set().union(*networks.values())
+    assert "management" not in services["rabbitmq"]["image"]
+    assert "ports" not in services["rabbitmq"]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

@@ -134,7 +134,7 @@ class Settings(Environ):
                     f"{name[:_NAME_SHOWN]!r} is no setting of rapid and has no effect; "
                     f"the nearest is {nearest(name, self._known)}"
                 )
-            elif name in FORMER and not self._variables.get(PREFIX + name):
+            elif name in FORMER and not self.find(PREFIX + name)[1]:
                 text = f"{name} is left to the function; rapid reads {PREFIX}{name}"
                 self._notes.append(Note(logging.INFO, text))
         return tuple(self._notes)

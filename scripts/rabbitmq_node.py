@@ -303,9 +303,20 @@ class RabbitmqNode:
 
 
 def find_server() -> Path | None:
-    """Return the rabbitmq-server program of this machine, or None if it cannot be started."""
+    """Return the rabbitmq-server program, or None if this machine has none that can be started.
+
+    ``RABBITMQ_SERVER`` names another one than the system's. Raises RabbitmqError if it is absent.
+    """
+    given = os.environ.get("RABBITMQ_SERVER")
+    if given and not Path(given).is_file():
+        raise RabbitmqError(
+            f"RABBITMQ_SERVER is {given!r}, which is no file; expected a rabbitmq-server program "
+            "with rabbitmqctl beside it"
+        )
     if shutil.which("epmd") is None:
         return None
+    if given:
+        return Path(given)
     if _SERVER.exists():
         return _SERVER
     found = shutil.which("rabbitmq-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

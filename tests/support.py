@@ -45,6 +45,10 @@ MULTI: Final = str(FUNCTIONS / "multi")
 RECORDER_EXTENSION: Final = FUNCTIONS / "recorder-extension"
 #: A command line that runs ``tests/functions/handlers.py``; its last word is the handler.
 AWSLAMBDARIC: Final = (sys.executable, "-m", "awslambdaric")
+#: aws cli: the program that the variable AWS_CLI names, or the one of this environment.
+AWS_CLI: Final = (
+    (os.environ["AWS_CLI"],) if "AWS_CLI" in os.environ else (sys.executable, "-m", "awscli")
+)
 
 #: Whether rapid is the static file that RAPID_BINARY names, or runs from the checkout.
 IS_ONE_FILE: Final = "RAPID_BINARY" in os.environ
@@ -551,7 +555,8 @@ def run_rapid(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
 def base_environ() -> dict[str, str]:
     """Return what every program gets: nothing of the developer's own settings."""
     environ = {name: value for name, value in os.environ.items() if name.startswith(_PASSED)}
-    environ["PATH"] = f"{Path(sys.executable).parent}:{environ.get('PATH', os.defpath)}"
+    programs = [Path(AWS_CLI[0]).parent, Path(sys.executable).parent]
+    environ["PATH"] = ":".join([*map(str, programs), environ.get("PATH", os.defpath)])
     environ["PYTHONPATH"] = f"{ROOT}:{FUNCTIONS}"
     return environ
 

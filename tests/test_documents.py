@@ -18,7 +18,7 @@ from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import ErrorType, LambdaApiError, ServiceException
 from lambda_server.__main__ import main as lambda_server
 from lambda_server.functions_file import read_functions
-from rapid.command_line import USAGE, parse_command_line
+from rapid.command_line import USAGE
 from rapid.settings import ALIASES, FORMER, INIT_CONTAINER, PREFIX
 from tests.documents import DOCUMENTS, code_blocks, code_words, make_targets, table_rows
 from tests.support import ECHO, ROOT, Rapid, Server, WebProgram, unique_name
@@ -168,17 +168,6 @@ def test_readme_names_the_flags_of_rapid() -> None:
     named = {word.split()[0] for row in rows for word in code_words(row[0])}
 
     assert named == set(re.findall(r"--[a-z-]+", USAGE.partition("Example:")[0]))
-
-
-def test_readme_names_the_settings_that_flags_of_rapid_go_before() -> None:
-    for row in table_rows(README, "flag"):
-        if row[1] == "rapid" and row[2].startswith("goes before"):
-            flag, metavar = code_words(row[0])[0].split()
-            value = "127.0.0.1:1" if metavar == "HOST:PORT" else "1"
-            line = parse_command_line([flag, value])
-
-            assert code_words(row[2]) == list(line.flags)
-            assert all(setting in USAGE for setting in line.flags)
 
 
 @pytest.mark.parametrize("command", ["dev", "invoke"])

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 
 from tests.conformance.conftest import OpenDoor
 from tests.conformance.doors import CountingProxy, Door, Gate, boto3_client
-from tests.support import LIMIT_S, MISBEHAVE, Answer
+from tests.support import AWS_CLI, LIMIT_S, MISBEHAVE, Answer
 
 conformance = pytest.mark.conformance
 
@@ -286,10 +285,12 @@ def test_the_aws_cli_invokes_with_a_log_tail(door: Door, tmp_path: Path) -> None
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     command = ["lambda", "invoke", "--function-name", door.function_name, "--log-type", "Tail"]
-    command += ["--endpoint-url", door.url, "--payload", '{"x": 1}', str(out)]
+    payload = tmp_path / "payload.json"
+    payload.write_text('{"x": 1}')  # on the command line version 2 wants base64
+    command += ["--endpoint-url", door.url, "--payload", f"fileb://{payload}", str(out)]
 
     run = subprocess.run(
-        [sys.executable, "-m", "awscli", *command],
+        [*AWS_CLI, *command],
         env=environ,
         capture_output=True,
         text=True,

@@ -95,6 +95,7 @@ def test_a_former_setting_is_one_line_and_the_functions(name: str) -> None:
 
 def test_a_former_setting_is_not_mentioned_where_rapid_has_its_own() -> None:
     assert config(RAPID_PORT="1", PORT="3000").notes == ()
+    assert config("--port", "1", PORT="3000").notes == ()
 
 
 def test_an_empty_name_with_the_prefix_is_unset() -> None:

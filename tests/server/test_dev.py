@@ -153,18 +153,6 @@ def test_two_functions_are_served_until_ctrl_c(file: Path) -> None:
         assert "Traceback" not in "\n".join(program.log)
 
 
-def test_a_broker_of_the_environment_is_the_functions(file: Path) -> None:
-    file.write_text(f"[functions.one]\ncommand=['{MISBEHAVE}']")
-    (port,) = free_ports(1)
-    own = {"AMQP_URI": "amqp://own", "AMQP_PASSWORD": "a secret", "PORT": "3000"}
-    with dev(file, port, RAPID_AMQP_URI="amqp://nobody", **own) as program, Client(port) as client:
-        program.wait_for_log("serving on ")
-        answer = client.post("/2015-03-31/functions/one/invocations", b'{"do": "env"}')
-
-        assert own.items() <= answer.json()["environ"].items()
-        assert "broker not reached" not in "\n".join(program.log)
-
-
 def test_the_printed_command_calls_with_the_functions_event(file: Path) -> None:
     file.write_text(
         f"""[functions.one]\ncommand=['{ECHO}']\nevent={{name="it's"}}"""

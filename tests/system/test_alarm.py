@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +51,12 @@ def wait_for_empty(node: RabbitmqNode, queue: str) -> None:
         return [queue, "0"] in rows
 
     wait_until(is_empty, f"the queue {queue} to be empty")
+
+
+def thread_states(pid: int | None) -> list[str]:
+    """Return how the kernel says the threads of a process are: T is stopped."""
+    stats = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return [text.rpartition(")")[2].split()[0] for text in stats]
 
 
 @pytest.fixture
@@ -104,14 +111,21 @@ def test_an_alarm_that_ends_leaves_nothing_behind(
     assert rapid.invoke(X_Amz_Invocation_Type="Event").status == 202
 
 
+@pytest.mark.parametrize("slot_is_taken_by", ["a call", "a direct call"])
 def test_what_was_refused_in_an_alarm_never_runs(
-    programs: tuple[Rapid, Server], calm: RabbitmqNode, ledger: Ledger, pool: ThreadPoolExecutor
+    programs: tuple[Rapid, Server],
+    calm: RabbitmqNode,
+    ledger: Ledger,
+    pool: ThreadPoolExecutor,
+    slot_is_taken_by: str,
 ) -> None:
     rapid, server = programs
     name = rapid.function_name
-    running = pool.submit(server.invoke, name, ledger.held)
+    if slot_is_taken_by == "a call":
+        running = pool.submit(server.invoke, name, ledger.held)
+    else:  # then rapid holds one of the calls that wait
+        running = pool.submit(rapid.invoke, ledger.held)
     ledger.wait_for(2)
-    rapid.wait_for_log("consuming")
     waiting = [pool.submit(server.invoke, name, f'["waiting {n}"]') for n in range(3)]
 
     begin_alarm(calm)
@@ -120,6 +134,8 @@ def test_what_was_refused_in_an_alarm_never_runs(
     refused.append(server.invoke(name, '["an event"]', X_Amz_Invocation_Type="Event"))
     refused.append(rapid.invoke('["an event"]', X_Amz_Invocation_Type="Event"))
     ledger.open()
+    if slot_is_taken_by == "a direct call":
+        assert running.result(LIMIT_S).status == 200
     end_alarm(calm)
 
     assert {answer.status for answer in refused} == {503}
@@ -162,6 +178,7 @@ def test_what_was_answered_while_the_broker_stood_still_never_runs(
     assert calm.pid is not None
 
     os.kill(calm.pid, signal.SIGSTOP)
+    wait_until(lambda: set(thread_states(calm.pid)) == {"T"}, "the broker to stand still")
     event: dict[str, Any] = {"X_Amz_Invocation_Type": "Event"}
     calls = [pool.submit(server.invoke, name, '["a call"]') for _ in range(4)]
     calls += [pool.submit(server.invoke, name, '["an event"]', **event) for _ in range(2)]

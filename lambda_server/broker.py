@@ -18,7 +18,7 @@ from lambda_protocol.amqp_connection import (
 )
 from lambda_protocol.amqp_refusals import Permissions, Refusals, exactly
 from lambda_protocol.environ import BrokerAddress
-from lambda_protocol.errors import LambdaApiError, ServiceException
+from lambda_protocol.errors import LambdaApiError, ServiceException, ServiceUnavailable
 from lambda_server.metrics import set_broker_blocked
 from lambda_server.queue_state import QueueStates
 from lambda_server.rpc_client import RpcClient
@@ -63,7 +63,12 @@ class Broker:
 
     def announce(self) -> None:
         """Log in a thread of its own that the broker is reached, or is not yet and then is."""
-        threading.Thread(target=self._announce, name="broker-announce", daemon=True).start()
+        try:
+            threading.Thread(target=self._announce, name="broker-announce", daemon=True).start()
+        except RuntimeError as error:
+            logger.warning(
+                "the broker is not looked for before a call", extra={"error": str(error)}
+            )
 
     @contextlib.contextmanager
     def client(self) -> Iterator[RpcClient]:
@@ -109,15 +114,21 @@ class Broker:
     def _slot(self) -> _Slot:
         slot: _Slot | None = getattr(self._local, "slot", None)
         if slot is None:
-            slot = self._local.slot = _Slot(threading.current_thread())
+            slot = _Slot(threading.current_thread())
             with self._lock:
-                self._slots.append(slot)
                 if self._keeper is None:
-                    self._keeper = threading.Thread(
-                        target=self._keep_alive, name="broker-keeper", daemon=True
-                    )
-                    self._keeper.start()
+                    self._keeper = self._start_keeper()
+                self._slots.append(slot)
+            self._local.slot = slot
         return slot
+
+    def _start_keeper(self) -> threading.Thread:
+        keeper = threading.Thread(target=self._keep_alive, name="broker-keeper", daemon=True)
+        try:
+            keeper.start()
+        except RuntimeError as error:
+            raise ServiceUnavailable("No thread can be started; try again.") from error
+        return keeper
 
     def _open(self, slot: _Slot) -> RpcClient:
         if slot.client is not None:

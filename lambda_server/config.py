@@ -41,6 +41,7 @@ class Config:
     log_level: str = "INFO"
     logs_structured: bool = False
     address: Address = _ADDRESS
+    health_port: int | None = None  #: where only health checks and scrapes are answered
     workers: int = 1  #: gunicorn's processes
 
     @classmethod
@@ -79,6 +80,7 @@ class Config:
                 env.host("INVOKE_API_HOST", EVERY_HOST),
                 env.integer("PORT", 8080, least=0, most=65535),
             ),
+            health_port=env.integer("HEALTH_PORT", 0, least=1, most=65535) or None,
             workers=env.integer("WEB_CONCURRENCY", 1, least=1, most=1024),
         )
 

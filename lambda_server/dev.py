@@ -260,6 +260,7 @@ def _rapid_environ(name: str, environment: Mapping[str, str], address: Address) 
         "RAPID_INVOKE_API_HOST": address.host,
         "RAPID_PORT": str(address.port),
         "RAPID_RUNTIME_API_PORT": "0",
+        "RAPID_HEALTH_PORT": "",  # one port for many
         "AWS_LAMBDA_FUNCTION_NAME": name,
     }
 

@@ -46,6 +46,8 @@ def _binds(address: Address) -> list[str]:
 
 workers = _config.workers
 bind = _binds(_config.address)
+if _config.health_port is not None:
+    bind += _binds(_config.address._replace(port=_config.health_port))
 # gthread, but each connection keeps its thread; -k gthread works too, at twice the cost a call.
 worker_class = "lambda_server.worker.ConnectionWorker"
 threads = 64  # what -k gthread would use

@@ -16,6 +16,7 @@ import functools
 import gc
 import io
 import logging
+import math
 import os
 import queue
 import select
@@ -35,7 +36,11 @@ from gunicorn.sock import ssl_wrap_socket
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from lambda_protocol.descriptors import SpareDescriptor, descriptor_limit
-from lambda_protocol.errors import BadRequestException, ServiceException
+from lambda_protocol.errors import (
+    BadRequestException,
+    ServiceException,
+    ServiceUnavailable,
+)
 from lambda_protocol.http1 import (
     BadRequestError,
     Request,
@@ -46,12 +51,17 @@ from lambda_protocol.invocation import new_request_id
 from lambda_protocol.invoke_http import HttpResponse, encode_error
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
 from lambda_protocol.pace import Pace
+from lambda_protocol.places import Places
+from lambda_protocol.reserve import SIZE, Reserve
 from lambda_server.config import Config
 
 logger = logging.getLogger(__name__)
 
-#: What a worker has open besides: listeners, the arbiter's pipes, metrics' files, imports.
-_OTHER_DESCRIPTORS: Final = 96
+#: What a worker has open besides: the reserve's connections, listeners, the arbiter's pipes,
+#: metrics' files, imports.
+_OTHER_DESCRIPTORS: Final = 96 + SIZE
+#: How often the log tells that connections are refused, seconds.
+_WARN_EVERY_S: Final = 10.0
 
 
 class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -68,12 +78,28 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         super().__init__(*args, **kwargs)
         self._lock = threading.Lock()
         self._free: list[queue.SimpleQueue[TConn]] = []  # guarded by _lock
-        self._threads = 0  # guarded by _lock
         # Connection → serving a request. Keys are guarded by _lock; a value is its own thread's.
         self._busy: dict[TConn, bool] = {}
-        self._spare = SpareDescriptor()
-        self._limit = self.worker_connections  # set by run, when the limit of open files is known
+        self._warned_at = -math.inf
         self._pace = replace(self.PACE, idle_s=self.cfg.keepalive or 1)
+
+    def _open(self) -> None:
+        """Open what belongs to this process; gunicorn makes the worker before it forks."""
+        config = Config.from_environ(os.environ)
+        self._spare = SpareDescriptor()
+        self._places = Places(min(self.worker_connections, _threads_that_fit(config)))
+        self._reserve = Reserve(
+            "server", self._answer_health, _REFUSAL, pace=self._pace, answers_block=True
+        )
+        self._listeners: dict[int, Any] = {}  # by descriptor
+        for listener in self.sockets:
+            listener.setblocking(False)
+            name = listener.getsockname()
+            if config.health_port is not None and name[1:2] == (config.health_port,):
+                self._reserve.listen(listener)
+            else:
+                self._listeners[listener.fileno()] = listener
+        self._reserve.start()
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """Begin a graceful stop; the signal itself ends the accept loop's wait."""
@@ -82,65 +108,79 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
     def run(self) -> None:
         """Accept until told to stop, then let what is in hand end."""
         gc.freeze()  # the application stays: the collector need not look at it again
-        self._limit = min(self.worker_connections, _connections_that_fit())
+        self._open()
         poller = select.poll()
-        listeners = {listener.fileno(): listener for listener in self.sockets}
-        for descriptor, listener in listeners.items():
-            listener.setblocking(False)
-            poller.register(descriptor, select.POLLIN)
+        for listener in self._listeners.values():
+            poller.register(listener, select.POLLIN)
         poller.register(self.PIPE[0], select.POLLIN)
         while self.alive and self.is_parent_alive():
             self.notify()
             for descriptor, _ in poller.poll(1000):
-                if descriptor in listeners:
-                    self._accept(listeners[descriptor])
-                else:
+                if descriptor not in self._listeners:
                     os.read(descriptor, 4096)
+                    continue
+                try:
+                    self._accept(self._listeners[descriptor])
+                except Exception:
+                    logger.exception("a connection was not accepted")
         for listener in self.sockets:
             listener.close()
         self._finish()
+        self._reserve.stop()
 
     def _accept(self, listener: Any) -> None:
-        with self._lock:
-            is_full = not self._free and self._threads >= self._limit
-        if is_full:
-            time.sleep(0.01)  # the backlog holds it until a connection ends
-            return
         try:
             client, address = listener.accept()
         except OSError as error:
-            self._spare.refuse_if_exhausted(error, listener, _NO_DESCRIPTOR)
+            self._spare.refuse_if_exhausted(error, listener, _REFUSAL)
             return
         connection = TConn(self.cfg, client, address, listener.getsockname())
         with self._lock:
-            self._busy[connection] = False
             inbox = self._free.pop() if self._free else None
-            self._threads += inbox is None
+        if inbox is None and not self._places.take():
+            self._turn_away(client, "too many connections")
+            return
+        with self._lock:
+            self._busy[connection] = False
         if inbox is not None:
             inbox.put(connection)
             return
-        thread = threading.Thread(
-            target=self._run_thread, args=(connection,), name="connection", daemon=True
-        )
         try:
-            thread.start()
+            threading.Thread(
+                target=self._run_thread, args=(connection,), name="connection", daemon=True
+            ).start()
         except (RuntimeError, MemoryError) as error:
-            logger.warning("no thread for a connection", extra={"error": str(error)})
-            self._forget(connection)
+            self._places.give_back()
             with self._lock:
-                self._threads -= 1
+                del self._busy[connection]
+            self._turn_away(client, "no thread for a connection", error=str(error))
+
+    def _turn_away(self, client: socket.socket, reason: str, **data: str) -> None:
+        """Refuse a connection, but for its health check; the accepting thread."""
+        now = time.monotonic()
+        if now - self._warned_at > _WARN_EVERY_S:
+            self._warned_at = now
+            logger.warning(reason, extra=data)
+        if self.cfg.is_ssl:
+            client.close()  # in the clear nothing can be said
+        else:
+            self._reserve.take(client)
 
     def _run_thread(self, connection: TConn) -> None:
         inbox: queue.SimpleQueue[TConn] = queue.SimpleQueue()
-        while True:
-            try:
-                self._serve(connection)
-            except Exception:
-                logger.exception("connection failed")
-            self._forget(connection)
-            with self._lock:
-                self._free.append(inbox)
-            connection = inbox.get()
+        try:
+            while True:
+                try:
+                    self._serve(connection)
+                except Exception:
+                    logger.exception("connection failed")
+                finally:
+                    self._forget(connection)
+                with self._lock:
+                    self._free.append(inbox)
+                connection = inbox.get()
+        finally:
+            self._places.give_back()
 
     def _forget(self, connection: TConn) -> None:
         with contextlib.suppress(OSError):
@@ -191,7 +231,14 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         self._busy[connection] = False
         return not request.is_last
 
-    def _environ(self, connection: TConn, request: Request) -> dict[str, Any]:
+    def _answer_health(self, request: Request) -> bytes:
+        """Return the response to a request that the reserve has read."""
+        written: list[bytes] = []
+        response = _Response(written.append, request)
+        response.send(self.wsgi(self._environ(None, request), response.start))
+        return b"".join(written)
+
+    def _environ(self, connection: TConn | None, request: Request) -> dict[str, Any]:
         """Return the WSGI environment of ``request``. Source: PEP 3333."""
         environ = {
             "REQUEST_METHOD": request.method,
@@ -211,9 +258,10 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
             "wsgi.multithread": True,
             "wsgi.multiprocess": self.cfg.workers > 1,
             "wsgi.run_once": False,
-            "gunicorn.socket": connection.sock,  # by which a caller that hangs up is noticed
+            "gunicorn.socket": connection
+            and connection.sock,  # by which a caller that hangs up is noticed
         }
-        if isinstance(connection.client, tuple):  # not a Unix socket
+        if connection and isinstance(connection.client, tuple):  # not a Unix socket
             environ["REMOTE_ADDR"] = connection.client[0]
             environ["SERVER_NAME"] = connection.server[0]
             environ["SERVER_PORT"] = str(connection.server[1])
@@ -335,15 +383,17 @@ def _date_of(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
-def _connections_that_fit() -> int:
-    """Return for how many connections there are descriptors."""
-    config = Config.from_environ(os.environ)
+def _threads_that_fit(config: Config) -> int:
+    """Return for how many threads that serve a connection there are descriptors."""
     return max(1, (descriptor_limit() - _OTHER_DESCRIPTORS) // config.descriptors_per_call)
 
 
 def _render(error: BadRequestError) -> tuple[bytes, bytes]:
     """Return head and body of the answer to no request, in the shape every SDK reads."""
-    shown = BadRequestException(str(error)) if error.status < 500 else ServiceException(str(error))
+    fault = (
+        ServiceUnavailable if error.status == HTTPStatus.SERVICE_UNAVAILABLE else ServiceException
+    )
+    shown = (BadRequestException if error.status < 500 else fault)(str(error))
     response: HttpResponse = encode_error(shown, new_request_id())
     lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in response.headers]
@@ -351,4 +401,6 @@ def _render(error: BadRequestError) -> tuple[bytes, bytes]:
     return "\r\n".join(lines).encode("latin-1"), response.body
 
 
-_NO_DESCRIPTOR: Final = b"".join(_render(BadRequestError(503, "too many open files")))
+_REFUSAL: Final = b"".join(
+    _render(BadRequestError(503, "There is no place for another connection."))
+)

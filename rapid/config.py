@@ -67,6 +67,7 @@ class Config:
     is_snap_start: bool
     availability_zone_id: str  #: what the metadata endpoint answers
     invoke_api: Address
+    health_port: Address | None  #: where nothing but health checks and scrapes is answered
     runtime_api: Address
     takes_any_runtime_port: bool  #: no port was asked for, so the default one need not be had
     extensions_dir: Path
@@ -144,6 +145,7 @@ class Config:
                 env.host("RAPID_INVOKE_API_HOST", EVERY_HOST),
                 env.integer("RAPID_PORT", 8080, least=0, most=65535),
             ),
+            health_port=_health_port(env),
             runtime_api=Address(
                 env.host("RAPID_RUNTIME_API_HOST", "127.0.0.1"),
                 env.integer("RAPID_RUNTIME_API_PORT", 9001, least=0, most=65535),
@@ -245,6 +247,11 @@ def _function(env: Settings, handler: str, region: str) -> FunctionRef:
         return function
 
     return env.parsed("AWS_LAMBDA_FUNCTION_NAME", parse(_name_in(handler)), parse)
+
+
+def _health_port(env: Settings) -> Address | None:
+    port = env.integer("RAPID_HEALTH_PORT", 0, least=1, most=65535)
+    return Address(env.host("RAPID_INVOKE_API_HOST", EVERY_HOST), port) if port else None
 
 
 def _retry_policy(env: Settings) -> RetryPolicy:

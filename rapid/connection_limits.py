@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
+from lambda_protocol.reserve import SIZE
+
 logger = logging.getLogger(__name__)
 
 #: Callers' connections, where the limit of open files allows for them.
@@ -14,8 +16,8 @@ INVOKE_API_CONNECTIONS: Final = 2048
 _RUNTIME_API_CONNECTIONS: Final = 128
 _CONNECTIONS_PER_CALL: Final = 4
 _FEWEST: Final = 16
-#: The broker's connections, records' and subscribers', imports, control groups.
-_OTHER: Final = 96
+#: The reserve's connections and the broker's, records' and subscribers', imports, control groups.
+_OTHER: Final = 96 + SIZE
 #: Of one environment besides: its listener, pipes, telemetry.
 _PER_ENVIRONMENT: Final = 16
 

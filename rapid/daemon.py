@@ -107,6 +107,7 @@ class Daemon:
             has_openfaas=config.has_openfaas,
             allowed_origins=config.allowed_origins,
             max_connections=self._connection_limits.invoke_api,
+            health_port=config.health_port,
         )
         self._is_stopping = False
         self._stops: queue.SimpleQueue[StopDeadlines] = queue.SimpleQueue()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import socket
 import threading
 import time
@@ -25,6 +26,8 @@ from lambda_protocol.descriptors import SpareDescriptor
 from lambda_protocol.http1 import BadRequestError, Request, RequestReader, encode_head
 from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer
 from lambda_protocol.pace import Pace
+from lambda_protocol.places import Places
+from lambda_protocol.reserve import Reserve
 from rapid.connection_limits import INVOKE_API_CONNECTIONS
 from rapid.rest_sender import RestSender
 
@@ -36,6 +39,8 @@ PACE: Final = Pace()
 #: often it is tried.
 _THREAD_WAIT_S: Final = 1.0
 _THREAD_POLL_S: Final = 0.01
+#: How often the log tells that connections are refused, seconds.
+_WARN_EVERY_S: Final = 10.0
 
 #: How often a peer that has sent a FIN is looked at, seconds: at first, and at last.
 _PEER_CHECKS_S: Final = (0.01, 1.0)
@@ -62,7 +67,9 @@ class Exchange:
         "request",
     )
 
-    def __init__(self, connection: Connection, request: Request, began_at: float = 0.0) -> None:
+    def __init__(
+        self, connection: Connection | KeptAnswer, request: Request, began_at: float = 0.0
+    ) -> None:
         """Belongs to ``connection``, which reads the next request only after the answer."""
         self.request = request
         self.began_at = began_at  #: when its head had come, monotonic seconds
@@ -108,6 +115,7 @@ class Exchange:
 
     def send_interim(self) -> None:
         """Send an interim response, unless the answer is sent or on its way; raises ``OSError``."""
+        assert isinstance(self._connection, Connection)
         with self._lock:
             if not self._answered:
                 self._connection.socket.send(INTERIM_RESPONSE, socket.MSG_DONTWAIT)
@@ -116,6 +124,20 @@ class Exchange:
     def is_answered(self) -> bool:
         """Whether the response is sent or on its way."""
         return self._answered
+
+
+class KeptAnswer:
+    """Stands in for a connection: keeps the answer, which is all there by then."""
+
+    def __init__(self, server: HttpService) -> None:
+        """Be a connection of ``server``."""
+        self.server = server
+        self.data = b""
+
+    def send_answer(self, data: bytes, _is_last: bool) -> bool:
+        """Keep ``data``."""
+        self.data = data
+        return True
 
 
 #: Takes each exchange, in its connection's thread; answers it now or keeps it for later.
@@ -140,12 +162,16 @@ class HttpService(ThreadingTCPServer):
         needs_host: bool = True,
         pace: Pace = PACE,
         keeps_oversize: Callable[[str], bool] = lambda path: False,
+        has_health: bool = False,
+        health_port: Address | None = None,
         render_error: Callable[[int, str], tuple[Headers, bytes]],
     ) -> None:
         """Bind ``address`` (port 0: any free one); raises ``OSError`` when it is taken.
 
         ``needs_host`` refuses HTTP/1.1 without a Host header. ``pace`` is that of the peers.
         ``keeps_oversize`` tells of a path whether the beginning of a body over the limit is wanted.
+        If ``has_health``, the handler answers health checks at once, also where there is no place,
+        and on ``health_port`` nothing else is answered.
         ``render_error`` makes the answer to a request that is no HTTP, or whose handler failed.
         """
         self.handle_exchange = handler
@@ -155,14 +181,21 @@ class HttpService(ThreadingTCPServer):
         self.pace = pace
         self.keeps_oversize = keeps_oversize
         self.render_error = render_error
-        self._slots = threading.BoundedSemaphore(max_connections)
+        self.places = Places(max_connections)
         self._thread = threading.Thread(
             target=self.serve_forever, name=f"{name}-accept", daemon=True
         )
         self.sender = RestSender(name, pace=pace)
         self._spare = SpareDescriptor()
+        self._warned_at = -math.inf
+        self._refusal = self._render(503, "There is no place for another connection.")
+        self._reserve = self._make_reserve() if has_health else None
+        self._health: socket.socket | None = None
         self._address = address
         super().__init__(address, Connection)
+        if self._reserve is not None and health_port is not None:
+            self._health = health_port.listen()
+            self._reserve.listen(self._health)
 
     @property
     def port(self) -> int:
@@ -172,6 +205,8 @@ class HttpService(ThreadingTCPServer):
     def start(self) -> None:
         """Accept connections from now on."""
         self.sender.start()
+        if self._reserve is not None:
+            self._reserve.start()
         self._thread.start()
 
     def stop(self, limit_s: float = 0.0) -> bool:
@@ -184,6 +219,11 @@ class HttpService(ThreadingTCPServer):
                 self.socket.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread at once
             self.shutdown()
         self.server_close()
+        if self._reserve is not None:
+            self._reserve.stop()
+        if self._health is not None:
+            self._health.close()
+        self._spare.close()
         return self.sender.stop(limit_s)
 
     def server_bind(self) -> None:
@@ -197,36 +237,66 @@ class HttpService(ThreadingTCPServer):
         try:
             return super().get_request()
         except OSError as error:
-            self._spare.refuse_if_exhausted(error, self.socket)
+            self._spare.refuse_if_exhausted(error, self.socket, self._refusal)
             raise
 
     def process_request(self, request: object, client_address: object) -> None:
-        """Give the connection a thread, or close it when there are too many."""
+        """Give the connection a thread, or refuse it when there are too many."""
         assert isinstance(request, socket.socket)
-        if not self._slots.acquire(blocking=False):
-            logger.warning("too many connections", extra={"service": self.name})
-            self.shutdown_request(request)
-            return
-        deadline = time.monotonic() + _THREAD_WAIT_S
-        while True:
-            try:
-                return super().process_request(request, client_address)
-            except (RuntimeError, MemoryError) as error:
-                if time.monotonic() < deadline:  # a killed function gives threads back
-                    time.sleep(_THREAD_POLL_S)
-                    continue
-                self._slots.release()
-                logger.warning(
-                    "no thread for a connection", extra={"service": self.name, "error": str(error)}
-                )
-                return self.shutdown_request(request)
+        if not self.places.take():
+            self._turn_away(request, "too many connections")
+        elif (error := self._start_thread(request, client_address)) is not None:
+            self.places.give_back()
+            self._turn_away(request, "no thread for a connection", error=str(error))
 
     def process_request_thread(self, request: object, client_address: object) -> None:
         """Serve the connection in its own thread."""
         try:
             super().process_request_thread(request, client_address)  # type: ignore[arg-type]
         finally:
-            self._slots.release()
+            self.places.give_back()
+
+    def _start_thread(self, request: object, client_address: object) -> Exception | None:
+        deadline = time.monotonic() + _THREAD_WAIT_S
+        while True:
+            try:
+                super().process_request(request, client_address)  # type: ignore[arg-type]
+                return None
+            except (RuntimeError, MemoryError) as error:
+                if time.monotonic() > deadline:
+                    return error
+                time.sleep(_THREAD_POLL_S)  # a killed function gives threads back
+
+    def _turn_away(self, sock: socket.socket, reason: str, **data: str) -> None:
+        """Refuse a connection, but for its health check; the accepting thread."""
+        now = time.monotonic()
+        if now - self._warned_at > _WARN_EVERY_S:
+            self._warned_at = now
+            logger.warning(reason, extra={"service": self.name, **data})
+        if self._reserve is not None:
+            self._reserve.take(sock)
+            return
+        with contextlib.suppress(OSError):
+            sock.send(self._refusal, socket.MSG_DONTWAIT)
+        self.shutdown_request(sock)
+
+    def _make_reserve(self) -> Reserve:
+        return Reserve(
+            self.name, self._answer_here, self._refusal, pace=self.pace, answers_block=False
+        )
+
+    def _answer_here(self, request: Request) -> bytes:
+        """Return the response to a request that the handler answers at once."""
+        kept = KeptAnswer(self)
+        self.handle_exchange(Exchange(kept, request))
+        return kept.data or self._refusal
+
+    def _render(self, status: int, message: str) -> bytes:
+        kept, request = KeptAnswer(self), Request("", "", {})
+        request.is_last = True
+        headers, body = self.render_error(status, message)
+        Exchange(kept, request).answer(status, headers, body)
+        return kept.data
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Log what a connection's thread died of."""

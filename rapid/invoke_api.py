@@ -17,6 +17,7 @@ from lambda_protocol.errors import (
     LambdaApiError,
     MethodNotAllowedException,
     ServiceException,
+    ServiceUnavailable,
     UnknownOperationException,
 )
 from lambda_protocol.function_name import FunctionRef, function_not_found, parse_function_name
@@ -73,6 +74,7 @@ class InvokeApi:
         has_openfaas: bool,
         allowed_origins: AllowedOrigins,
         max_connections: int = INVOKE_API_CONNECTIONS,
+        health_port: Address | None = None,
     ) -> None:
         """Bind ``address``; ``is_ready`` returns None, or what is not ready.
 
@@ -96,6 +98,8 @@ class InvokeApi:
             name="invoke-api",
             max_body_bytes=SYNC_PAYLOAD_BYTES,
             max_connections=max_connections,
+            has_health=True,
+            health_port=health_port,
             render_error=_render_error,
         )
 
@@ -242,6 +246,8 @@ def _render_error(status: int, message: str) -> tuple[Headers, bytes]:
     error: LambdaApiError = ServiceException("An internal error occurred.")
     if status < 500:
         error = BadRequestException(message)
+    elif status == HTTPStatus.SERVICE_UNAVAILABLE:
+        error = ServiceUnavailable(message)
     response = encode_error(error, new_request_id())
     return response.headers, response.body
 

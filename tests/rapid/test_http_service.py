@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import select
 import socket
@@ -16,6 +17,7 @@ import pytest
 from lambda_protocol.address import Address
 from lambda_protocol.pace import Pace
 from rapid.http_service import JSON, Exchange, Handler, Headers, HttpService
+from scripts.ports import free_ports
 from tests.support import LIMIT_S, Client, RawConnection, wait_until
 
 MIB = 1_048_576
@@ -626,7 +628,7 @@ def test_an_idle_connection_may_stay(serve: Serve) -> None:
 # --- the listener
 
 
-def test_a_connection_too_many_is_closed(serve: Serve) -> None:
+def test_a_connection_too_many_is_503_and_closed(serve: Serve) -> None:
     service = serve(describe, max_connections=2)
     with RawConnection(service.port) as one, RawConnection(service.port) as two:
         for connection in (one, two):
@@ -634,6 +636,7 @@ def test_a_connection_too_many_is_closed(serve: Serve) -> None:
             connection.read_answer()
 
         with RawConnection(service.port) as third:
+            assert third.read_answer().status == 503
             assert third.read_to_end() == b""
 
 
@@ -647,7 +650,7 @@ def test_a_connections_place_is_free_again_after_it(serve: Serve) -> None:
         wait_until(lambda: not connection_threads(), "the connection's thread to end")
 
 
-def test_a_connection_without_a_thread_is_closed_and_loses_no_place(
+def test_a_connection_without_a_thread_is_503_and_loses_no_place(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = serve(describe, max_connections=1)
@@ -655,11 +658,58 @@ def test_a_connection_without_a_thread_is_closed_and_loses_no_place(
         patched.setattr(threading.Thread, "start", no_thread)
         for _ in range(3):
             with RawConnection(service.port) as connection:
+                assert connection.read_answer().status == 503
                 assert connection.read_to_end() == b""
+    assert service.places.taken == 0
 
     with RawConnection(service.port) as connection:
         connection.send(b"GET / HTTP/1.1\r\n\r\n")
         assert connection.read_answer().status == 200
+
+
+def test_without_a_descriptor_a_connection_is_503(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve(describe)
+    accept = service.socket.accept
+    failures = [OSError(errno.EMFILE, "Too many open files")]
+
+    class Exhausted:
+        """Stands in for the listener: it fails once, for want of a descriptor."""
+
+        def accept(self) -> object:
+            if failures:
+                raise failures.pop()
+            return accept()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(listener, name)
+
+    listener = service.socket
+    monkeypatch.setattr(service, "socket", Exhausted())
+    with RawConnection(service.port) as connection:
+        assert connection.read_answer().status == 503
+        assert connection.read_to_end() == b""
+
+    with RawConnection(service.port) as connection:
+        connection.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert connection.read_answer().status == 200
+
+
+def test_health_is_answered_where_there_is_no_place(serve: Serve) -> None:
+    (port,) = free_ports(1)
+    health = Address("127.0.0.1", port)
+    service = serve(describe, max_connections=1, has_health=True, health_port=health)
+    with Client(service.port) as client:
+        assert client.get("/").status == 200
+
+        for each in (service.port, port):
+            for path, status in (("/healthz", 200), ("/metrics", 200), ("/", 503)):
+                with Client(each) as other:
+                    assert other.get(path).status == status
+    wait_until(lambda: service.places.taken == 0, "the place to be free")
+    with Client(service.port) as client:
+        assert client.get("/").status == 200
 
 
 def no_thread(_thread: threading.Thread) -> None:

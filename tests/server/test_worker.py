@@ -14,6 +14,7 @@ import pytest
 
 from lambda_protocol.http1 import DRAIN_BYTES
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
+from scripts.ports import free_ports
 from tests.conftest import StartServer
 from tests.server.fakes import FakeInstance
 from tests.support import LIMIT_S, Answer, Client, RawConnection, Server, wait_until
@@ -323,7 +324,7 @@ def test_calls_on_many_connections_run_side_by_side(
         assert [int(result.result(LIMIT_S).body) for result in results] == [*range(100)]
 
 
-def test_a_connection_beyond_the_limit_waits_and_is_then_served(
+def test_a_connection_beyond_the_limit_is_503_but_for_health(
     start_server: StartServer, instance: FakeInstance
 ) -> None:
     server = start_server(
@@ -332,19 +333,45 @@ def test_a_connection_beyond_the_limit_waits_and_is_then_served(
     )  # fmt: skip
     instance.hold()
     with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(server.raw()) for _ in range(4)]
-        for number, connection in enumerate(connections):
-            connection.send(post(b"%d" % number, b"Connection: close"))
+        held = [stack.enter_context(server.raw()) for _ in range(2)]
+        for number, connection in enumerate(held):
+            connection.send(post(b"%d" % number))
         instance.wait_for(2)
-        connections[-1].socket.settimeout(0.3)
-        with pytest.raises(TimeoutError):
-            connections[-1].read_answer()
-        assert len(instance.requests) == 2
-        connections[-1].socket.settimeout(LIMIT_S)
 
+        assert_is_aws_error(server.invoke("echo", b"3"), 503)
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert server.get(path).status == 200
         instance.release()
 
-        assert [int(connection.read_answer().body) for connection in connections] == [0, 1, 2, 3]
+        assert [int(connection.read_answer().body) for connection in held] == [0, 1]
+        assert len(instance.requests) == 2
+    wait_until(lambda: server.invoke("echo", b"1").status == 200, "a place to be free")
+    assert sum("too many connections" in line for line in server.log) == 1
+
+
+def test_health_has_a_port_of_its_own(start_server: StartServer, instance: FakeInstance) -> None:
+    (port,) = free_ports(1)
+    server = start_server(LAMBDA_ENDPOINTS=f"echo={instance.url}", HEALTH_PORT=str(port))
+
+    with Client(port) as health:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert health.get(path).status == server.get(path).status == 200
+        assert_is_aws_error(health.post(PATH.decode(), b"1"), 503)
+    assert instance.requests == []
+    assert server.stop() == 0
+
+
+def test_slow_clients_over_the_limit_do_not_make_the_server_deaf_to_health(
+    start_server: StartServer, instance: FakeInstance
+) -> None:
+    """The newest of them hold every connection of the reserve as well."""
+    server = start_server("--worker-connections", "100", LAMBDA_ENDPOINTS=f"echo={instance.url}")
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(server.raw()).send(b"G")
+
+        for _ in range(20):
+            assert server.get("/healthz").status == 200
 
 
 # --- the end

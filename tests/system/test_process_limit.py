@@ -40,8 +40,8 @@ def start_limited() -> Iterator[StartLimited]:
 def is_used_up(rapid: Rapid) -> bool:
     """Whether a connection finds no thread: the function has taken what there was."""
     with RawConnection(rapid.port) as connection:
-        connection.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        return connection.read_to_end() == b""
+        connection.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return connection.read_answer().status == 503
 
 
 def test_a_fork_bomb_is_killed_and_answered_and_the_next_call_works(
@@ -66,6 +66,7 @@ def test_a_call_that_needs_an_environment_meanwhile_is_answered(
         pool.submit(rapid.do, do="fork_bomb")
         wait_until(lambda: is_used_up(rapid), "the limit to be used up")
 
+        assert rapid.get("/healthz").status == 200
         answer = connected.post(rapid.path, b"{}")
 
         assert answer.error_type == "Runtime.Unknown"
@@ -104,10 +105,12 @@ def test_a_server_whose_connections_find_no_thread_goes_on() -> None:
     prefix = with_process_limit(12)
     with Server(prefix=prefix, ready=False, LAMBDA_ENDPOINTS=f"f=http://{LOOPBACK}:1") as server:
         with ExitStack() as stack:
-            for _ in range(20):
-                connection = stack.enter_context(RawConnection(server.port))
-                connection.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            connections = [stack.enter_context(RawConnection(server.port)) for _ in range(20)]
+            for connection in connections:
+                connection.send(b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert {each.read_answer().status for each in connections} == {404, 503}
             server.wait_for_log("no thread for a connection")
+            assert server.get("/healthz").status == 200
 
         wait_until(lambda: server.get("/healthz").status == 200, "the server to serve")
         assert not [line for line in server.log if "Traceback" in line]

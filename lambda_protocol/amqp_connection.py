@@ -12,6 +12,7 @@ import contextlib
 import heapq
 import itertools
 import logging
+import math
 import os
 import select
 import socket
@@ -232,15 +233,23 @@ class AmqpConnection(pika.connection.Connection):
         channel.add_on_close_callback(self._closed_by.__setitem__)
         return channel
 
-    def call(self, channel: pika.channel.Channel, method: str, **arguments: Any) -> Any:
+    def call(
+        self,
+        channel: pika.channel.Channel,
+        method: str,
+        *,
+        limit_s: float = math.inf,
+        **arguments: Any,
+    ) -> Any:
         """Run a synchronous method of ``channel`` and return the broker's answer frame.
 
         Raises ``pika.exceptions.ChannelClosed``, with a note of what was asked for, when the
-        broker refuses it.
+        broker refuses it, and ``TimeoutError`` after ``socket_timeout`` or ``limit_s``.
         """
         answers: list[Any] = []
         getattr(channel, method)(callback=answers.append, **arguments)
-        self._wait(lambda: bool(answers) or channel in self._closed_by, self._step_timeout_s)
+        limit_s = min(limit_s, self._step_timeout_s)
+        self._wait(lambda: bool(answers) or channel in self._closed_by, limit_s)
         words = [f"{name}={value!r}" for name, value in arguments.items()]
         self._raise_if_closed(channel, " ".join([method.replace("_", ".", 1), *words]))
         return answers[0]

@@ -17,8 +17,8 @@ from lambda_protocol.amqp_connection import AmqpConnection, ChannelClosedByBroke
 
 #: How old a known state may be, seconds: a queue is asked for at most so often.
 FRESH_S: Final = 1.0
-#: A queue that RabbitMQ says nothing of for so long is out of reach, seconds. If the node of a classic
-#: queue is down, RabbitMQ 3.10 answers at once, and 4.0 after a minute.
+#: A queue that RabbitMQ says nothing of for so long is out of reach, seconds. If the node of a
+#: classic queue is down, RabbitMQ 3.10 answers at once, and 4.0 after a minute.
 ANSWER_LIMIT_S: Final = 1.0
 #: How long a thread waits for what another one asks, seconds.
 _WAIT_S: Final = 2.0

@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from lambda_protocol.byte_budget import ByteBudget, Share
 from lambda_protocol.pace import Pace, Progress, TooSlowError
 
 #: Request line and headers together, bytes: AWS takes 1 MB, X-Ray causes come near it.
@@ -26,6 +27,10 @@ DRAIN_BYTES: Final = 16 * 1_048_576
 MAX_HEADERS: Final = 512
 _READ_SIZE: Final = 16_384
 _BODY_READ_SIZE: Final = 1_048_576
+#: A body of so many bytes is not counted in the budget: the limit of connections bounds these.
+_FREE_BYTES: Final = 16_384
+#: The least that is taken of the budget for a chunked body at a time.
+_RESERVED_BYTES: Final = 262_144
 #: How long a peer may pause that sends more than is read of it, seconds.
 _DISCARD_PAUSE_S: Final = 1.0
 _PACE: Final = Pace()
@@ -80,6 +85,7 @@ class Request:
         "method",
         "path",
         "query",
+        "share",
         "trailers",
         "version",
     )
@@ -93,6 +99,7 @@ class Request:
         self.headers = headers
         self.version = version
         self.body = b""
+        self.share: Share | None = None  #: of the budget, for a body that is not small
         self.trailers: Mapping[str, str] = {}  #: what followed a chunked body, lower-case names
         self.body_size = 0  #: bytes the peer sent or announced, kept or not
         self.is_oversize = False  #: the body was over the limit, and is here only if asked for
@@ -108,6 +115,12 @@ class Request:
     def is_http_1_1(self) -> bool:
         """Whether the peer speaks HTTP/1.1, not HTTP/1.0."""
         return self.version == "HTTP/1.1"
+
+    def release(self) -> None:
+        """Forget the body, and give back what it has of the budget. Idempotent, any thread."""
+        self.body = b""
+        if self.share is not None:
+            self.share.give()
 
 
 def encode_head(lines: Sequence[str]) -> bytes:
@@ -133,11 +146,14 @@ class RequestReader:
         max_body_bytes: int,
         needs_host: bool = True,
         pace: Pace = _PACE,
+        budget: ByteBudget | None = None,
     ) -> None:
         """Read from ``sock``, which blocks, with :meth:`Pace.limit_waits` of ``pace`` called.
 
-        ``needs_host`` refuses HTTP/1.1 without a Host header, as RFC 9112, 3.2 asks.
+        ``needs_host`` refuses HTTP/1.1 without a Host header, as RFC 9112, 3.2 asks. Bodies have
+        to fit into ``budget``, together with all others that do.
         """
+        self._budget = budget
         self._socket = sock
         self._max_body_bytes = max_body_bytes
         self._needs_host = needs_host
@@ -187,8 +203,15 @@ class RequestReader:
         """Read the body of ``request``, decoded; too large or cut off is noted on it.
 
         ``keeps_oversize`` keeps the beginning of a body over the limit, at most ``DRAIN_BYTES``
-        more than that. Raises ``BadRequestError``.
+        more than that. Raises ``BadRequestError``: 429 for a body that the budget has no room for.
         """
+        try:
+            self._read_body(request, keeps_oversize)
+        except BaseException:
+            request.release()
+            raise
+
+    def _read_body(self, request: Request, keeps_oversize: bool) -> None:
         headers = request.headers
         length_text = headers.get("content-length")
         coding = headers.get("transfer-encoding")
@@ -198,19 +221,18 @@ class RequestReader:
             request.is_http_1_1 and coding.lower() == "chunked" and length_text is None
         ):
             raise BadRequestError(400, "Transfer-Encoding is not chunked alone, by HTTP/1.1")
+        length = None if coding is not None else _parse_length(length_text)
+        if length is not None and length <= self._max_body_bytes:
+            self._reserve(request, length)
         expects = headers.get("expect", "").lower() == "100-continue" and request.is_http_1_1
         if expects and not self._buffer:
             self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._progress = Progress(self._pace) if self._pace.bytes_per_s else None
         try:
-            if coding is not None:
+            if length is None:
                 self._read_chunked(request, keeps_oversize)
             else:
-                if length_text is None or not length_text.isascii() or not length_text.isdigit():
-                    raise BadRequestError(400, f"Content-Length is {length_text!r:.80}")
-                if len(length_text) > _LENGTH_DIGITS:
-                    raise BadRequestError(413, "body too large")
-                self._read_sized(request, int(length_text), keeps_oversize)
+                self._read_sized(request, length, keeps_oversize)
         except (PeerGoneError, _BrokenChunkError):
             request.is_truncated = True
             request.is_last = True
@@ -259,7 +281,8 @@ class RequestReader:
         request.body = b"".join(parts)
 
     def _read_chunked(self, request: Request, keeps_oversize: bool) -> None:
-        parts: list[bytes] = []
+        kept = bytearray()  # chunks may be of a byte each
+        reserved = _FREE_BYTES
         while True:
             line = _CHUNK_LINE.fullmatch(self._read_line())
             if line is None:
@@ -271,18 +294,35 @@ class RequestReader:
             if request.body_size > self._max_body_bytes:
                 request.is_oversize = True
                 if not keeps_oversize:
-                    parts.clear()
+                    kept.clear()
+                    request.release()
                 if request.body_size > self._max_body_bytes + DRAIN_BYTES:
                     request.is_last = True
-                    request.body = b"".join(parts)
+                    request.body = bytes(kept)
                     return
-            data = self._read_exactly(count + 2)
-            if not data.endswith(b"\r\n"):
+            is_kept = keeps_oversize or not request.is_oversize
+            if is_kept and request.body_size > reserved:
+                step = max(request.body_size - reserved, _RESERVED_BYTES)
+                self._reserve(request, step)
+                reserved += step
+            while count:
+                data = self._read_some(count)
+                count -= len(data)
+                if is_kept:
+                    kept += data
+            if self._read_exactly(2) != b"\r\n":
                 raise _BrokenChunkError
-            if keeps_oversize or not request.is_oversize:
-                parts.append(data[:-2])
         request.trailers = self._read_trailers()
-        request.body = b"".join(parts)
+        request.body = bytes(kept)
+
+    def _reserve(self, request: Request, count: int) -> None:
+        """Take ``count`` bytes of the budget before they are read; small ones are free."""
+        if self._budget is None or count <= _FREE_BYTES:
+            return
+        if request.share is None:
+            request.share = Share(self._budget)
+        if not request.share.take(count):
+            raise BadRequestError(429, "the budget of bytes in hand is used up")
 
     def _read_trailers(self) -> Mapping[str, str]:
         lines: list[bytes] = []
@@ -318,6 +358,15 @@ class RequestReader:
         del buffer[:count]
         return data
 
+    def _read_some(self, most: int) -> bytes:
+        """Return bytes of a body: what is here already, or what comes next."""
+        buffer = self._buffer
+        if not buffer:
+            return self._receive(min(most, _BODY_READ_SIZE))
+        data = bytes(buffer[:most])
+        del buffer[:most]
+        return data
+
     def _fill(self) -> None:
         self._buffer += self._receive(_READ_SIZE)
 
@@ -335,6 +384,14 @@ class RequestReader:
         if progress is not None:
             progress.add(len(data))
         return data
+
+
+def _parse_length(text: str | None) -> int:
+    if text is None or not text.isascii() or not text.isdigit():
+        raise BadRequestError(400, f"Content-Length is {text!r:.80}")
+    if len(text) > _LENGTH_DIGITS:
+        raise BadRequestError(413, "body too large")
+    return int(text)
 
 
 def _parse_head(head: bytes) -> Request:

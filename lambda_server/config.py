@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from lambda_protocol.address import EVERY_HOST, Address
+from lambda_protocol.byte_budget import LEAST_BYTES
 from lambda_protocol.cors import AllowedOrigins
 from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
 from lambda_protocol.limits import FUNCTION_TIMEOUT_MAX_S, INVOKE_QUEUE_TIMEOUT_S
@@ -37,6 +38,7 @@ class Config:
     invoke_timeout_s: float = float(FUNCTION_TIMEOUT_MAX_S)  #: longest run, in direct mode
     connect_timeout_s: float = 5.0
     checks_payload: bool = True
+    bytes_in_hand: int | None = None  #: of payloads, in all workers; None: by our memory limit
     allowed_origins: AllowedOrigins = _NO_ORIGINS  #: of web pages
     log_level: str = "INFO"
     logs_structured: bool = False
@@ -71,6 +73,7 @@ class Config:
             ),
             connect_timeout_s=env.seconds("CONNECT_TIMEOUT", 5.0, least=0.1, most=60),
             checks_payload=env.flag("CHECK_PAYLOAD", default=True),
+            bytes_in_hand=env.integer("BYTES_IN_HAND", 0, least=LEAST_BYTES, most=1 << 50) or None,
             allowed_origins=AllowedOrigins.parse(
                 "CORS_ALLOW_ORIGINS", env.text("CORS_ALLOW_ORIGINS")
             ),

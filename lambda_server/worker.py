@@ -35,9 +35,11 @@ from urllib.parse import unquote_to_bytes
 from gunicorn.sock import ssl_wrap_socket
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from lambda_protocol.byte_budget import LEAST_BYTES, ByteBudget, default_bytes, too_many_bytes
 from lambda_protocol.descriptors import SpareDescriptor, descriptor_limit
 from lambda_protocol.errors import (
     BadRequestException,
+    LambdaApiError,
     ServiceException,
     ServiceUnavailable,
 )
@@ -57,6 +59,8 @@ from lambda_server.config import Config
 
 logger = logging.getLogger(__name__)
 
+#: A longer body is not copied for one write with its head, bytes.
+_JOINED_BYTES: Final = 65_536
 #: What a worker has open besides: the reserve's connections, listeners, the arbiter's pipes,
 #: metrics' files, imports.
 _OTHER_DESCRIPTORS: Final = 96 + SIZE
@@ -86,6 +90,8 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
     def _open(self) -> None:
         """Open what belongs to this process; gunicorn makes the worker before it forks."""
         config = Config.from_environ(os.environ)
+        bytes_in_hand = config.bytes_in_hand or default_bytes()
+        self._budget = ByteBudget(max(LEAST_BYTES, bytes_in_hand // config.workers))
         self._spare = SpareDescriptor()
         self._places = Places(min(self.worker_connections, _threads_that_fit(config)))
         self._reserve = Reserve(
@@ -197,7 +203,12 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
                 sock = connection.sock = ssl_wrap_socket(sock, self.cfg)
                 sock.do_handshake()
             self._pace.limit_waits(sock)
-            reader = RequestReader(sock, max_body_bytes=SYNC_PAYLOAD_BYTES, pace=self._pace)
+            reader = RequestReader(
+                sock,
+                max_body_bytes=SYNC_PAYLOAD_BYTES,
+                pace=self._pace,
+                budget=self._budget,
+            )
             try:
                 while self._serve_one(connection, reader):
                     pass
@@ -224,6 +235,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
                 request.is_last = True
             response.send(chunks)
         finally:
+            request.release()
             took = datetime.timedelta(seconds=time.monotonic() - started)
             self.log.access(response, request, environ, took)
         if request.is_last and (request.is_oversize or request.is_truncated):
@@ -324,7 +336,11 @@ class _Response:
                 body = b"".join(chunks)
                 head = self._head(len(body))
                 self.sent = len(body) if self._has_body else 0
-                self._write(head + body if self._has_body else head)
+                if self.sent > _JOINED_BYTES:
+                    self._write(head)
+                    self._write(body)
+                else:
+                    self._write(head + body if self._has_body else head)
                 return
             first = next(iter_chunks := iter(chunks), b"")  # starts the response
             self._write(self._head(None))
@@ -390,10 +406,13 @@ def _threads_that_fit(config: Config) -> int:
 
 def _render(error: BadRequestError) -> tuple[bytes, bytes]:
     """Return head and body of the answer to no request, in the shape every SDK reads."""
-    fault = (
-        ServiceUnavailable if error.status == HTTPStatus.SERVICE_UNAVAILABLE else ServiceException
-    )
-    shown = (BadRequestException if error.status < 500 else fault)(str(error))
+    shown: LambdaApiError = ServiceException(str(error))
+    if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+        shown = too_many_bytes()
+    elif error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        shown = ServiceUnavailable(str(error))
+    elif error.status < 500:
+        shown = BadRequestException(str(error))
     response: HttpResponse = encode_error(shown, new_request_id())
     lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in response.headers]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from lambda_protocol.address import EVERY_HOST, Address
+from lambda_protocol.byte_budget import LEAST_BYTES
 from lambda_protocol.cors import AllowedOrigins
 from lambda_protocol.environ import BrokerAddress, ConfigError, WrongValue
 from lambda_protocol.errors import LambdaApiError
@@ -58,6 +59,7 @@ class Config:
     has_eager_init: bool
     accepts_any_name: bool
     checks_payload: bool
+    bytes_in_hand: int | None  #: of callers' payloads; None: by our memory limit
     prints_reports: bool
     logs_json: bool  #: the function's log format
     application_log_level: str  #: of the function's own records, in a JSON log
@@ -131,6 +133,9 @@ class Config:
             has_eager_init=env.flag("RAPID_EAGER_INIT", default=True),
             accepts_any_name=env.flag("RAPID_ANY_FUNCTION_NAME", default=True),
             checks_payload=env.flag("RAPID_CHECK_PAYLOAD", default=True),
+            bytes_in_hand=(
+                env.integer("RAPID_BYTES_IN_HAND", 0, least=LEAST_BYTES, most=1 << 50) or None
+            ),
             prints_reports=env.flag("RAPID_PRINT_REPORTS"),
             logs_json=logs_json,
             application_log_level=env.choice("AWS_LAMBDA_LOG_LEVEL", "INFO", LEVELS),

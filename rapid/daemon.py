@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from lambda_protocol.address import Address
+from lambda_protocol.byte_budget import ByteBudget, default_bytes
 from lambda_protocol.descriptors import descriptor_limit, raise_descriptor_limit
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.invocation import Invocation
@@ -71,6 +72,7 @@ class Daemon:
         self._config = config
         self._outputs = outputs
         self._has_terminal = _has_terminal()
+        self._bytes_in_hand = config.bytes_in_hand or default_bytes()
         self._memory = MemoryLimits(config.memory_mb)
         self._reaper = Reaper(raise_descriptor_limit())
         self._connection_limits = share_descriptors(
@@ -108,6 +110,7 @@ class Daemon:
             allowed_origins=config.allowed_origins,
             max_connections=self._connection_limits.invoke_api,
             health_port=config.health_port,
+            budget=ByteBudget(self._bytes_in_hand),
         )
         self._is_stopping = False
         self._stops: queue.SimpleQueue[StopDeadlines] = queue.SimpleQueue()
@@ -297,6 +300,7 @@ class Daemon:
             on_failure=config.on_failure,
             submit=self._scheduler.submit,
             metrics=self._metrics,
+            max_bytes=self._bytes_in_hand,
             send_by_http=self._send_by_http,
         )
 

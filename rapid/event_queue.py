@@ -39,8 +39,10 @@ class EventQueue:
         submit: Callable[[Call], None],
         metrics: Metrics,
         send_by_http: SendByHttp,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
-        """Nothing runs before :meth:`start`."""
+        """Nothing runs before :meth:`start`; payloads of ``max_bytes`` are held at most."""
+        self._max_bytes = min(MAX_BYTES, max_bytes)
         self._policy = policy
         self._on_success = on_success
         self._on_failure = on_failure
@@ -66,7 +68,7 @@ class EventQueue:
         """Take an event; raises ``LambdaApiError`` when there is no room or we are stopping."""
         size = len(invocation.payload)
         with self._lock:
-            if self._events >= MAX_EVENTS or self._bytes + size > MAX_BYTES:
+            if self._events >= MAX_EVENTS or self._bytes + size > self._max_bytes:
                 raise TooManyRequestsException()
             self._events += 1
             self._bytes += size

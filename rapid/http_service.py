@@ -22,6 +22,7 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Final
 
 from lambda_protocol.address import Address
+from lambda_protocol.byte_budget import ByteBudget
 from lambda_protocol.descriptors import SpareDescriptor
 from lambda_protocol.http1 import BadRequestError, Request, RequestReader, encode_head
 from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer
@@ -93,6 +94,8 @@ class Exchange:
                 return False
             self._answered = True
         self.on_disconnect = None
+        self.is_unstarted = None  # both know the payload
+        self.request.release()
         try:
             data = self._encode(status, headers, body)
         except ValueError as error:
@@ -161,6 +164,7 @@ class HttpService(ThreadingTCPServer):
         max_connections: int = INVOKE_API_CONNECTIONS,
         needs_host: bool = True,
         pace: Pace = PACE,
+        budget: ByteBudget | None = None,
         keeps_oversize: Callable[[str], bool] = lambda path: False,
         has_health: bool = False,
         health_port: Address | None = None,
@@ -169,6 +173,7 @@ class HttpService(ThreadingTCPServer):
         """Bind ``address`` (port 0: any free one); raises ``OSError`` when it is taken.
 
         ``needs_host`` refuses HTTP/1.1 without a Host header. ``pace`` is that of the peers.
+        Their bodies have to fit into ``budget``.
         ``keeps_oversize`` tells of a path whether the beginning of a body over the limit is wanted.
         If ``has_health``, the handler answers health checks at once, also where there is no place,
         and on ``health_port`` nothing else is answered.
@@ -179,6 +184,7 @@ class HttpService(ThreadingTCPServer):
         self.max_body_bytes = max_body_bytes
         self.needs_host = needs_host
         self.pace = pace
+        self.budget = budget
         self.keeps_oversize = keeps_oversize
         self.render_error = render_error
         self.places = Places(max_connections)
@@ -318,6 +324,7 @@ class Connection(BaseRequestHandler):
             max_body_bytes=self.server.max_body_bytes,
             needs_host=self.server.needs_host,
             pace=self.server.pace,
+            budget=self.server.budget,
         )
         self._exchange: Exchange | None = None
         self._owes_answer = False  # cleared by whoever has sent the answer
@@ -326,6 +333,8 @@ class Connection(BaseRequestHandler):
     def finish(self) -> None:
         """Send nothing more: the socket is about to be closed."""
         self.server.sender.forget(self.socket)
+        if self._exchange is not None:
+            self._exchange.request.release()
 
     def handle(self) -> None:
         """Serve requests until the peer or an error ends the connection."""
@@ -398,9 +407,10 @@ class Connection(BaseRequestHandler):
 
     def _on_early_end(self, exchange: Exchange, is_gone: bool) -> None:
         """The peer sends no more, and is owed an answer: it may still read, unless it is parked."""
+        is_unstarted = exchange.is_unstarted  # before the other: an answer clears it after that
         on_disconnect = exchange.on_disconnect
-        if on_disconnect is None or (exchange.is_unstarted is not None and not is_gone):
-            is_gone = not self._await_answer(exchange, exchange.is_unstarted or _never)
+        if on_disconnect is None or (is_unstarted is not None and not is_gone):
+            is_gone = not self._await_answer(exchange, is_unstarted or _never)
             if not is_gone:
                 return
         if on_disconnect is not None:
@@ -413,7 +423,7 @@ class Connection(BaseRequestHandler):
         """
         exchange = self._exchange
         assert exchange is not None
-        if exchange.on_disconnect is not None and exchange.is_unstarted is None:
+        if exchange.is_unstarted is None and exchange.on_disconnect is not None:
             return False
         return self._await_answer(exchange, lambda: True)
 

@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from lambda_protocol.address import Address
+from lambda_protocol.byte_budget import ByteBudget, too_many_bytes
 from lambda_protocol.cors import AllowedOrigins
 from lambda_protocol.errors import (
     BadRequestException,
@@ -75,6 +76,7 @@ class InvokeApi:
         allowed_origins: AllowedOrigins,
         max_connections: int = INVOKE_API_CONNECTIONS,
         health_port: Address | None = None,
+        budget: ByteBudget | None = None,
     ) -> None:
         """Bind ``address``; ``is_ready`` returns None, or what is not ready.
 
@@ -97,6 +99,7 @@ class InvokeApi:
             self.handle,
             name="invoke-api",
             max_body_bytes=SYNC_PAYLOAD_BYTES,
+            budget=budget,
             max_connections=max_connections,
             has_health=True,
             health_port=health_port,
@@ -244,7 +247,9 @@ def _send(exchange: Exchange, response: HttpResponse) -> None:
 def _render_error(status: int, message: str) -> tuple[Headers, bytes]:
     """Render what went wrong below the API: bytes that are no HTTP, or a fault of ours."""
     error: LambdaApiError = ServiceException("An internal error occurred.")
-    if status < 500:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        error = too_many_bytes()
+    elif status < 500:
         error = BadRequestException(message)
     elif status == HTTPStatus.SERVICE_UNAVAILABLE:
         error = ServiceUnavailable(message)

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from rapid.cgroups import MemoryCgroup, OomWatch, find_memory_cgroup
+from lambda_protocol.memory_cgroup import MemoryCgroup, find_memory_cgroup
+from rapid.cgroups import OomWatch
 from rapid.processes import ProcessGroup
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rapid.cgroups import find_memory_cgroup
+from lambda_protocol.memory_cgroup import find_memory_cgroup
 from tests.conftest import StartRapid
 from tests.support import MISBEHAVE, RAPID, RECORDER_EXTENSION, Rapid, wait_until
 

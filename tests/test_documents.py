@@ -292,3 +292,11 @@ def test_the_functions_of_the_example_can_be_run() -> None:
 
     assert [function.name for function in functions] == ["echo-lambda", "hello"]
     assert all((function.cwd / function.command[0]).is_file() for function in functions)
+
+
+def test_each_test_that_the_threat_table_names_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "SECURITY.md").read_text()))
+    sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+
+    assert len(named) > 20
+    assert [name for name in sorted(named) if f"def {name}(" not in sources] == []

@@ -17,9 +17,6 @@ from lambda_protocol.amqp_connection import AmqpConnection, ChannelClosedByBroke
 
 #: How old a known state may be, seconds: a queue is asked for at most so often.
 FRESH_S: Final = 1.0
-#: A queue that RabbitMQ says nothing of for so long is out of reach, seconds. If the node of a
-#: classic queue is down, RabbitMQ 3.10 answers at once, and 4.0 after a minute.
-ANSWER_LIMIT_S: Final = 1.0
 #: How long a thread waits for what another one asks, seconds.
 _WAIT_S: Final = 2.0
 #: Of so many queues the state is kept: callers make names up.
@@ -43,12 +40,7 @@ def ask_queue_state(connection: AmqpConnection, queue: str) -> QueueState:
     """Ask RabbitMQ for ``queue``. The connection's thread; raises one of ``BrokerLost``."""
     channel = connection.open_channel()
     try:
-        answer: Any = connection.call(
-            channel, "queue_declare", limit_s=ANSWER_LIMIT_S, queue=queue, passive=True
-        )
-    except TimeoutError:
-        connection.open_channel()  # raises when it is RabbitMQ as a whole that does not answer
-        return QueueState(fault=f"no answer for the queue within {ANSWER_LIMIT_S:g} s")
+        answer: Any = connection.call(channel, "queue_declare", queue=queue, passive=True)
     except ChannelClosedByBroker as error:
         if is_missing(error):
             return QueueState(exists=False)

@@ -94,8 +94,6 @@ class RpcClient:
         self._events: Channel | None = None
         self._events_closed: Exception | None = None  # why the last one was
         self._confirms: list[bool] = []
-        # RabbitMQ 4.0 lets channels wait that have to do with a queue whose node is down.
-        self._is_spent = False
         self._connection = AmqpConnection(parameters, self._on_delivery, on_alarm=on_alarm)
         try:
             self._channel = self._open_channel()
@@ -185,7 +183,7 @@ class RpcClient:
         self._connection.send(frames)
         self._await_confirm(channel, function)
         if self._is_returned:
-            if self.queue_state(queue).fault is not None:
+            if self._ask(queue).fault is not None:
                 raise _unreachable(function)
             raise ServiceUnavailable(
                 f"The function {function.name} takes no asynchronous invocations: "
@@ -221,12 +219,8 @@ class RpcClient:
             raise error
 
     def queue_state(self, queue: str) -> QueueState:
-        """Return what RabbitMQ says of ``queue`` now; out of reach, this client is spent."""
-        state = ask_queue_state(self._connection, queue)
-        if state.fault is not None:
-            self._is_spent = True
-            logger.warning("queue not reached", extra={"queue": queue, "broker_says": state.fault})
-        return state
+        """Return what RabbitMQ says of ``queue`` now."""
+        return ask_queue_state(self._connection, queue)
 
     @property
     def blocked_reason(self) -> str | None:
@@ -245,17 +239,12 @@ class RpcClient:
 
     def keep_alive(self) -> None:
         """Read what has come and send the heartbeats that are due, without waiting."""
-        if self._is_spent:
-            raise ConnectionError("a queue was asked for that is out of reach")
         if self._connection.has_news():
             self._connection.poll(0)
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
-        if self._is_spent:
-            self._connection.abort()
-        else:
-            self._connection.shut_down()
+        self._connection.shut_down()
 
     def _open_channel(self) -> Channel:
         channel = self._connection.open_channel()
@@ -308,11 +297,7 @@ class RpcClient:
         function = invocation.function
         error = _refusal(function, self._state(function.queue_name))
         # What was known may be a second old; it is not what the call has met.
-        return (
-            error
-            or _refusal(function, self.queue_state(function.queue_name))
-            or _unreachable(function)
-        )
+        return error or _refusal(function, self._ask(function.queue_name)) or _unreachable(function)
 
     def _unanswered(self, invocation: Invocation) -> LambdaApiError:
         """Return why nobody answered: all are busy, or nobody is there."""
@@ -329,16 +314,22 @@ class RpcClient:
 
     def _state(self, queue: str) -> QueueState:
         """Return the state of a queue, at most a second old."""
-        state = self._queue_states.fresh(queue, lambda: self.queue_state(queue))
-        return self.queue_state(queue) if state is UNKNOWN else state
+        state = self._queue_states.fresh(queue, lambda: self._ask(queue))
+        return self._ask(queue) if state is UNKNOWN else state
 
     def _is_unreachable(self, queue: str) -> bool:
         """Whether it is known that a queue is on a node that is down; waits for nobody's answer."""
         try:
-            state = self._queue_states.fresh(queue, lambda: self.queue_state(queue), wait_s=0.0)
+            state = self._queue_states.fresh(queue, lambda: self._ask(queue), wait_s=0.0)
         except TimeoutError:
             return False
         return state.fault is not None
+
+    def _ask(self, queue: str) -> QueueState:
+        state = self.queue_state(queue)
+        if state.fault is not None:
+            logger.warning("queue not reached", extra={"queue": queue, "broker_says": state.fault})
+        return state
 
     def _on_delivery(self, delivery: Delivery) -> None:
         if is_question(delivery):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import ssl
 import threading
 import time
@@ -270,6 +271,25 @@ def test_a_poll_of_a_dropped_connection_is_a_lost_broker(connect: Connect) -> No
 
     with pytest.raises(BrokerLost):
         connection.poll(0)
+
+
+def test_the_kernel_ends_a_connection_whose_peer_acknowledges_nothing(connect: Connect) -> None:
+    """Sooner than a heartbeat, which a broker that stands still for 40 s has to outlive."""
+    sock = connect(ignore)._socket
+    assert sock is not None
+    tcp = socket.IPPROTO_TCP
+
+    idle, interval, count, unacknowledged_ms = (
+        sock.getsockopt(tcp, option)
+        for option in (
+            socket.TCP_KEEPIDLE,
+            socket.TCP_KEEPINTVL,
+            socket.TCP_KEEPCNT,
+            socket.TCP_USER_TIMEOUT,
+        )
+    )
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert (idle + interval * count, unacknowledged_ms) == (20, 20_000)
 
 
 def test_heartbeats_keep_an_idle_connection(broker: str) -> None:

@@ -572,6 +572,16 @@ def marked_pids(mark: str) -> list[int]:
     return found
 
 
+def pids_of(mark: str) -> list[int]:
+    """Return the processes that have ``mark`` among their arguments and run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return [pid for pid in found if is_alive(pid)]
+
+
 def child_states(pid: int) -> dict[int, str]:
     """Return the children of a process and how the kernel says they are: S sleeps, Z is dead."""
     found = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -16,23 +15,13 @@ from rapid.cgroups import OomWatch
 from rapid.memory_limits import EnvironmentMemory
 from rapid.processes import ProcessGroup
 from tests.conftest import StartRapid
-from tests.support import MISBEHAVE, RAPID, is_alive, running_now, unique_name, wait_until
+from tests.support import MISBEHAVE, RAPID, pids_of, running_now, unique_name, wait_until
 
 CLOSED = "import ctypes, time; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); time.sleep(600)"
 JOINS = "import os, time; os.setpgid(0, int(os.environ['GROUP'])); time.sleep(600)"
 HOPS = "import os\nwhile True:\n    if os.fork():\n        os._exit(0)"
 #: As a user that may not read a closed environment block.
 UNPRIVILEGED = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *RAPID)
-
-
-def pids_of(mark: str) -> list[int]:
-    """Return the processes that have ``mark`` among their arguments and run."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if mark.encode() in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
-    return [pid for pid in found if is_alive(pid)]
 
 
 @pytest.fixture

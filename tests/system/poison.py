@@ -35,6 +35,10 @@ class RawPublisher:
             frames = _with_table(frames, table)
         self._connection.send(frames)
 
+    def flush(self) -> None:
+        """Wait until RabbitMQ has taken all that was published; raises ``BrokerLost`` if not."""
+        self._connection.call(self._channel, "basic_qos", prefetch_count=0)  # in its order
+
     def close(self) -> None:
         """Hang up."""
         self._connection.shut_down()
@@ -101,6 +105,10 @@ def random_table(rng: random.Random) -> bytes:
         if width is None:
             data = rng.randbytes(rng.randrange(60)) if kind in b"Sx" else b""
             value = struct.pack(">I", len(data)) + data
+        elif kind in b"fd":  # RabbitMQ closes the connection for what is no number, or infinite
+            value = rng.choice([bytes(width), b"\xff\x6f" + bytes(width), b"\x7f\x6f" * width])[
+                :width
+            ]
         else:
             value = rng.choice([bytes(width), b"\xff" * width, b"\x7f" + b"\xff" * width])[:width]
         fields += bytes((len(name),)) + name + kind + value

@@ -110,6 +110,7 @@ def test_messages_with_every_field_type_and_any_text_cost_nothing_else(
     for _ in range(400):
         queue = rapid.function_name + rng.choice(["", ".events"])
         raw_amqp.publish(queue, random_body(rng), random_text(rng), random_table(rng))
+    raw_amqp.flush()
 
     reply = amqp.call(rapid.function_name, b"[1]")
 

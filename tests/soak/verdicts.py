@@ -1,0 +1,222 @@
+"""What must hold when the attacks are over: each promise returns the lines that break it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Final
+from unicodedata import category
+
+from scripts.progress import OnWait, wait_until
+from tests.soak.load import Figures, Load
+from tests.soak.stand import SLOTS_OF_A_RAPID, TIMEOUT_S, Stand
+from tests.support import LIMIT_S, ROOT, WebProgram, base_environ, is_alive, pids_of
+
+#: How long what was begun may take to end: retries, keep-alive, connections of RabbitMQ, seconds.
+SETTLE_LIMIT_S: Final = 90.0
+FLAT_FROM_MINUTES: Final = 5.0
+MEMORY_GROWTH: Final = 1.10
+MEMORY_GROWTH_MB: Final = 8.0
+#: A connection to RabbitMQ, an environment's pipes, a caller: not one a round of anything.
+SPARE: Final = 32
+
+Broken = list[str]
+
+
+def processes(stand: Stand) -> Broken:
+    """No process was replaced or ended."""
+    return [f"{name} ({pid}) is gone" for name, pid in stand.pids.items() if not is_alive(pid)]
+
+
+def memory(load: Load) -> Broken:
+    """The last third uses at most 10 % or 8 MB more than the middle third."""
+    broken = []
+    for name, samples in load.samples.items():
+        _, middle, last = thirds([sample.rss_mb for sample in samples])
+        if last > max(middle * MEMORY_GROWTH, middle + MEMORY_GROWTH_MB):
+            broken.append(f"{name} grew from {middle:.1f} to {last:.1f} MB")
+    return broken
+
+
+def thirds(values: Sequence[float]) -> list[float]:
+    """Return the medians of the first, middle and last third."""
+    size = max(1, len(values) // 3)
+    return [median(values[at : at + size]) for at in (0, size, len(values) - size)]
+
+
+def descriptors_and_threads(load: Load, on_wait: OnWait) -> Broken:
+    """Both are back where they began; the server keeps threads, but of no more than it used."""
+    limits = {}
+    for name, samples in load.samples.items():
+        early = samples[: len(samples) // 3]
+        threads = max(s.threads for s in early) if name == "server" else samples[0].threads
+        limits[name] = (samples[0].descriptors + SPARE, threads + SPARE)
+
+    def over() -> Broken:
+        broken = []
+        for name, pid in load.stand.pids.items():
+            now = load.after[name] = Figures.of(pid)
+            for what, count, limit in zip(
+                ("descriptors", "threads"),
+                (now.descriptors, now.threads),
+                limits[name],
+                strict=True,
+            ):
+                if count > limit:
+                    broken.append(f"{name} has {count} {what}, {limit} expected at most")
+        return broken
+
+    with contextlib.suppress(OSError):  # the verdict on processes tells
+        wait_until(lambda: not over(), SETTLE_LIMIT_S, on_wait)
+        return over()
+    return []
+
+
+def slots(stand: Stand, on_wait: OnWait) -> Broken:
+    """As many calls as there are slots run at once, in three tries."""
+    ways: list[tuple[WebProgram, str, int]] = [
+        (stand.server, stand.function, SLOTS_OF_A_RAPID * len(stand.queued)),
+        (stand.direct, stand.direct.function_name, SLOTS_OF_A_RAPID),
+    ]
+    return [
+        f"{program.name}: fewer than {count} calls at once"
+        for program, function, count in ways
+        if not any(_run_at_once(stand, program, function, count, on_wait) for _ in range(3))
+    ]
+
+
+def _run_at_once(
+    stand: Stand, program: WebProgram, function: str, count: int, on_wait: OnWait
+) -> bool:
+    """Return whether ``count`` calls were all running before the first of them could end."""
+    folder = stand.node.folder
+    marks = [folder / uuid.uuid4().hex for _ in range(count)]
+    gate = folder / uuid.uuid4().hex
+    with ThreadPoolExecutor(count) as pool:
+
+        def call(mark: Path) -> bool:
+            wish = (
+                f'{{"do": "print_halves", "first": "1", "rest": "2\\n", '
+                f'"wrote": "{mark}", "until": "{gate}"}}'
+            )
+            with program.client() as client:
+                path = f"/2015-03-31/functions/{function}/invocations"
+                answer = client.post(path, wish.encode())
+                return answer.status == 200 and "X-Amz-Function-Error" not in answer.headers
+
+        calls = pool.map(call, marks)
+        wait_until(lambda: all(mark.exists() for mark in marks), TIMEOUT_S, on_wait)
+        gate.touch()
+        return all(calls)
+
+
+def callers(load: Load) -> Broken:
+    """A healthy caller fails only while RabbitMQ was broken on purpose, and is told of it."""
+    return [
+        f"the caller {way}: {len(caller.failures)} failures, {failure}"
+        for way, caller in load.callers.items()
+        for failure in caller.failures[:1]
+    ]
+
+
+def attacks(load: Load) -> Broken:
+    """Every attack was made, and is answered as it should be."""
+    broken = [f"{attack.name}: was not made" for attack in load.attacks if not attack.outcomes]
+    return broken + [
+        f"{attack.name}: {len(attack.surprises)} unexpected, {surprise}"
+        for attack in load.attacks
+        for surprise in attack.surprises[:1]
+    ]
+
+
+def queues(stand: Stand, on_wait: OnWait) -> Broken:
+    """Nothing waits but dead letters, and these are at least all that rapid counted."""
+    dead = f"{stand.function}.dead"
+
+    def left() -> dict[str, int]:
+        return {name: count for name, count in stand.queues().items() if count and name != dead}
+
+    wait_until(lambda: not left(), SETTLE_LIMIT_S, on_wait)
+    broken = [f"{name} still holds {count}" for name, count in left().items()]
+    letters, counted = stand.queues().get(dead, 0), stand.dead_letters_counted()
+    if letters < counted:
+        broken.append(f"{letters} dead letters, but rapid counted {counted}")
+    return broken
+
+
+def dead_letters_are_shown(stand: Stand) -> Broken:
+    """``lambda-server dead list`` prints nothing that a terminal would obey."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lambda_server", "dead", "list", stand.function, "--limit", "2000"],
+        env={**base_environ(), "AMQP_URI": stand.node.uri},
+        cwd=ROOT,
+        capture_output=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    if done.returncode:
+        return [f"dead list: {done.stderr.decode()[-300:]}"]
+    obeyed = {char for char in done.stdout.decode() if category(char) in ("Cc", "Cf", "Zl", "Zp")}
+    return [f"dead list prints {obeyed - {chr(10)}}"] if obeyed > {"\n"} else []
+
+
+def logs(stand: Stand) -> Broken:
+    """No traceback runs through the product."""
+    found = stand.tracebacks()
+    return [f"{len(found)} lines of tracebacks, {found[0]}"] if found else []
+
+
+def stop(stand: Stand) -> Broken:
+    """Every program ends when it is told to, with 0, and no process stays, hidden ones included."""
+    broken = []
+    for program in [stand.server, *stand.rapids]:
+        code = program.stop(2 * LIMIT_S)
+        if code != 0:
+            broken.append(f"{program.name} ended with {code}")
+        if left := program.descendants():
+            broken.append(f"{program.name} left {left}")
+    hidden = pids_of(stand.orphan_mark)
+    for pid in hidden:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 9)
+    return broken + ([f"hidden processes are left: {hidden}"] if hidden else [])
+
+
+def is_idle(stand: Stand, on_wait: OnWait) -> Broken:
+    """While the attacks pause, what runs comes down to nothing."""
+    if wait_until(stand.is_idle, SETTLE_LIMIT_S, on_wait):
+        return []
+    return [f"invocations still ran {SETTLE_LIMIT_S:g} s into the pause of {time.strftime('%X')}"]
+
+
+#: Told at the end, in this order.
+Promise = tuple[str, Callable[[], Broken]]
+
+
+def promises(load: Load, minutes: float, on_wait: OnWait) -> list[Promise]:
+    """Return every promise in words, and how it is judged; the last stops the programs.
+
+    A short run says nothing about memory: the programs still warm up.
+    """
+    stand = load.stand
+    is_warm = minutes >= FLAT_FROM_MINUTES
+    return [
+        ("No process was replaced or ended", lambda: processes(stand)),
+        *([("Memory is flat", lambda: memory(load))] if is_warm else []),
+        ("Descriptors and threads are back", lambda: descriptors_and_threads(load, on_wait)),
+        ("Every slot is usable", lambda: slots(stand, on_wait)),
+        ("Healthy callers fail only with RabbitMQ", lambda: callers(load)),
+        ("Attacks are answered as they should be", lambda: attacks(load)),
+        ("Queues are empty, and no dead letter is lost", lambda: queues(stand, on_wait)),
+        ("Dead letters are harmless on a terminal", lambda: dead_letters_are_shown(stand)),
+        ("No log has a traceback", lambda: logs(stand)),
+        ("All stops, and no process is left", lambda: stop(stand)),
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -14,8 +15,8 @@ from tests.soak import verdicts
 from tests.soak.attacks import all_attacks
 from tests.soak.load import Load
 from tests.soak.page import DOCUMENT, as_text, write_page
-from tests.soak.stand import RECOVERY_LIMIT_S, Stand, start_stand
-from tests.support import ROOT
+from tests.soak.stand import RECOVERY_LIMIT_S, start_stand
+from tests.support import LIMIT_S, ROOT
 
 #: From how many minutes on a run is worth a page.
 WRITTEN_FROM: Final = 10.0
@@ -31,41 +32,43 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, prog="make soak")
     parser.add_argument("minutes", type=float, nargs="?", default=10.0)
     minutes = parser.parse_args().minutes
-    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+    with tempfile.TemporaryDirectory(prefix="soak-") as name, contextlib.ExitStack() as stack:
         with Step("start RabbitMQ, the server and three rapids"):
-            running = start_stand(Path(name))
-            stand = running.__enter__()
-        try:
-            load, verdict = _soak(stand, minutes)
-        finally:
-            running.__exit__(None, None, None)
+            stand = stack.enter_context(start_stand(Path(name)))
+        load = Load(stand, all_attacks(), minutes)
+        verdict = _soak(load)
     print(as_text(load, verdict))
     if minutes >= WRITTEN_FROM:
-        write_page(load, verdict, minutes)
+        write_page(load, verdict)
         print(f"Written to {DOCUMENT.relative_to(ROOT)}.")
     return 1 if any(verdict.values()) else 0
 
 
-def _soak(stand: Stand, minutes: float) -> tuple[Load, dict[str, list[str]]]:
+def _soak(load: Load) -> dict[str, list[str]]:
     """Attack, pause, attack; then judge. Returns each promise with the lines that break it."""
-    load = Load(stand, all_attacks())
-    verdict: dict[str, list[str]] = {"What runs comes down to nothing in each pause": []}
-    (in_pauses,) = verdict.values()
-    end = time.monotonic() + minutes * 60
-    cycle_s = max(SHORTEST_CYCLE_S, minutes * 60 / CYCLES)
-    while (left_s := end - time.monotonic()) > 1 and not verdicts.processes(stand):
+    in_pauses: list[str] = []
+    end = time.monotonic() + load.minutes * 60
+    cycle_s = max(SHORTEST_CYCLE_S, load.minutes * 60 / CYCLES)
+    with Step("measure at rest") as step:
+        wait_until(lambda: all(map(len, load.samples.values())), LIMIT_S, step.tick)
+    while (left_s := end - time.monotonic()) > 1 and not load.is_someone_gone():
         with Step(f"attack, {left_s:.0f} s to go") as step:
             load.attack()
-            wait_until(lambda: bool(verdicts.processes(stand)), min(cycle_s, left_s), step.tick)
+            wait_until(load.is_someone_gone, min(cycle_s, left_s), step.tick)
             in_pauses += [f"{name} did not end its round" for name in load.pause(ROUND_LIMIT_S)]
-            in_pauses += verdicts.is_idle(stand, step.tick)
+            in_pauses += verdicts.is_idle(load, step.tick)
             step.result(_summary(load))
+    verdict = {verdicts.words(verdicts.is_idle): in_pauses}
     with Step("let it settle, and judge") as step:
         in_pauses += [f"{name} did not end" for name in load.stop_attacks(ROUND_LIMIT_S)]
         load.stop()
-        for promise, judge in verdicts.promises(load, minutes, step.tick):
-            verdict[promise] = judge()
-    return load, verdict
+        for promise in verdicts.PROMISES:
+            try:
+                broken = promise(load, step.tick)
+            except Exception as error:  # which is no reason to lose the other verdicts
+                broken = [f"it could not be judged: {error!r}"[:500]]
+            verdict[verdicts.words(promise)] = broken
+    return verdict
 
 
 def _summary(load: Load) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 
 from tests.soak.attacks import CUT_OFF, Attack
 from tests.soak.stand import Stand
-from tests.support import Client
+from tests.support import Client, is_alive
 
 SAMPLE_EVERY_S: Final = 2.0
 HEALTHY_EVERY_S: Final = 0.25
@@ -112,9 +112,10 @@ class HealthyCaller:
 class Load:
     """Everything that runs against a stand."""
 
-    def __init__(self, stand: Stand, attacks: list[Attack]) -> None:
+    def __init__(self, stand: Stand, attacks: list[Attack], minutes: float) -> None:
         """Start measuring and the healthy callers; the attacks wait for :meth:`attack`."""
         self.stand = stand
+        self.minutes = minutes
         self.attacks = attacks
         self.samples: dict[str, list[Figures]] = {name: [] for name in stand.pids}
         self.after: dict[str, Figures] = {}  #: when the attacks are over
@@ -134,6 +135,10 @@ class Load:
             Repeated(attack.name, self._attacker(attack, lock), attack.pause_s)
             for attack, lock in zip(attacks, self._rounds, strict=True)
         ]
+
+    def is_someone_gone(self) -> bool:
+        """Return whether a process has ended that should not."""
+        return not all(map(is_alive, self.stand.pids.values()))
 
     def attack(self) -> None:
         """Let the attacks go on."""

@@ -68,7 +68,7 @@ def as_text(load: Load, verdict: Verdict) -> str:
     return "\n".join(parts)
 
 
-def write_page(load: Load, verdict: Verdict, minutes: float) -> None:
+def write_page(load: Load, verdict: Verdict) -> None:
     """Write the page of this run."""
     now = datetime.datetime.now(datetime.UTC)
     verdicts: _Rows = [("promise", "verdict")]
@@ -77,7 +77,7 @@ def write_page(load: Load, verdict: Verdict, minutes: float) -> None:
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
     DOCUMENT.write_text(
         _PAGE.format(
-            minutes=f"{minutes:g}",
+            minutes=f"{load.minutes:g}",
             when=f"{now:%d %B %Y}, {machine}, RabbitMQ {load.stand.rabbitmq_version}",
             promises=_markdown(verdicts),
             faults=len(load.stand.faults),
@@ -112,8 +112,9 @@ def _processes(load: Load) -> _Rows:
     ]
     for name, samples in load.samples.items():
         rss = [samples[0].rss_mb, *thirds([sample.rss_mb for sample in samples])]
-        descriptors = [sample.descriptors for sample in (*samples, load.after[name])]
-        threads = [sample.threads for sample in (*samples, load.after[name])]
+        to_the_end = [*samples, load.after.get(name, samples[-1])]
+        descriptors = [sample.descriptors for sample in to_the_end]
+        threads = [sample.threads for sample in to_the_end]
         rows.append((name, *(f"{each:.1f}" for each in rss), _range(descriptors), _range(threads)))
     return rows
 

@@ -1,4 +1,4 @@
-"""What must hold when the attacks are over: each promise returns the lines that break it."""
+"""What must hold when the attacks are over: each promise returns how it is broken, line by line."""
 
 from __future__ import annotations
 
@@ -29,16 +29,22 @@ MEMORY_GROWTH_MB: Final = 8.0
 SPARE: Final = 32
 
 Broken = list[str]
+Promise = Callable[[Load, OnWait], Broken]
 
 
-def processes(stand: Stand) -> Broken:
-    """No process was replaced or ended."""
-    return [f"{name} ({pid}) is gone" for name, pid in stand.pids.items() if not is_alive(pid)]
+def processes(load: Load, _on_wait: OnWait) -> Broken:
+    """No process is replaced or ends."""
+    return [f"{name} ({pid}) is gone" for name, pid in load.stand.pids.items() if not is_alive(pid)]
 
 
-def memory(load: Load) -> Broken:
-    """The last third uses at most 10 % or 8 MB more than the middle third."""
-    broken = []
+def memory(load: Load, _on_wait: OnWait) -> Broken:
+    """Memory in the last third is at most 10 % or 8 MB over the middle third.
+
+    A short run says nothing about that: the programs still warm up.
+    """
+    broken: Broken = []
+    if load.minutes < FLAT_FROM_MINUTES:
+        return broken
     for name, samples in load.samples.items():
         _, middle, last = thirds([sample.rss_mb for sample in samples])
         if last > max(middle * MEMORY_GROWTH, middle + MEMORY_GROWTH_MB):
@@ -53,7 +59,10 @@ def thirds(values: Sequence[float]) -> list[float]:
 
 
 def descriptors_and_threads(load: Load, on_wait: OnWait) -> Broken:
-    """Both are back where they began; the server keeps threads, but of no more than it used."""
+    """Descriptors and threads are back where they began.
+
+    The server keeps the threads that it used: these are compared with the first third.
+    """
     limits = {}
     for name, samples in load.samples.items():
         early = samples[: len(samples) // 3]
@@ -80,8 +89,9 @@ def descriptors_and_threads(load: Load, on_wait: OnWait) -> Broken:
     return []
 
 
-def slots(stand: Stand, on_wait: OnWait) -> Broken:
-    """As many calls as there are slots run at once, in three tries."""
+def slots(load: Load, on_wait: OnWait) -> Broken:
+    """As many calls as there are slots run at once."""
+    stand = load.stand
     ways: list[tuple[WebProgram, str, int]] = [
         (stand.server, stand.function, SLOTS_OF_A_RAPID * len(stand.queued)),
         (stand.direct, stand.direct.function_name, SLOTS_OF_A_RAPID),
@@ -118,7 +128,7 @@ def _run_at_once(
         return all(calls)
 
 
-def callers(load: Load) -> Broken:
+def callers(load: Load, _on_wait: OnWait) -> Broken:
     """A healthy caller fails only while RabbitMQ was broken on purpose, and is told of it."""
     return [
         f"the caller {way}: {len(caller.failures)} failures, {failure}"
@@ -127,8 +137,8 @@ def callers(load: Load) -> Broken:
     ]
 
 
-def attacks(load: Load) -> Broken:
-    """Every attack was made, and is answered as it should be."""
+def attacks(load: Load, _on_wait: OnWait) -> Broken:
+    """Every attack is made, and answered as it should be."""
     broken = [f"{attack.name}: was not made" for attack in load.attacks if not attack.outcomes]
     return broken + [
         f"{attack.name}: {len(attack.surprises)} unexpected, {surprise}"
@@ -137,8 +147,9 @@ def attacks(load: Load) -> Broken:
     ]
 
 
-def queues(stand: Stand, on_wait: OnWait) -> Broken:
+def queues(load: Load, on_wait: OnWait) -> Broken:
     """Nothing waits but dead letters, and these are at least all that rapid counted."""
+    stand = load.stand
     dead = f"{stand.function}.dead"
 
     def left() -> dict[str, int]:
@@ -152,11 +163,12 @@ def queues(stand: Stand, on_wait: OnWait) -> Broken:
     return broken
 
 
-def dead_letters_are_shown(stand: Stand) -> Broken:
-    """``lambda-server dead list`` prints nothing that a terminal would obey."""
+def dead_letters_are_shown(load: Load, _on_wait: OnWait) -> Broken:
+    """`lambda-server dead list` prints nothing that a terminal would obey."""
+    function = load.stand.function
     done = subprocess.run(
-        [sys.executable, "-m", "lambda_server", "dead", "list", stand.function, "--limit", "2000"],
-        env={**base_environ(), "AMQP_URI": stand.node.uri},
+        [*(sys.executable, "-m", "lambda_server", "dead", "list", "--limit", "2000"), function],
+        env={**base_environ(), "AMQP_URI": load.stand.node.uri},
         cwd=ROOT,
         capture_output=True,
         timeout=LIMIT_S,
@@ -168,15 +180,15 @@ def dead_letters_are_shown(stand: Stand) -> Broken:
     return [f"dead list prints {obeyed - {chr(10)}}"] if obeyed > {"\n"} else []
 
 
-def logs(stand: Stand) -> Broken:
+def logs(load: Load, _on_wait: OnWait) -> Broken:
     """No traceback runs through the product."""
-    found = stand.tracebacks()
+    found = load.stand.tracebacks()
     return [f"{len(found)} lines of tracebacks, {found[0]}"] if found else []
 
 
-def stop(stand: Stand) -> Broken:
-    """Every program ends when it is told to, with 0, and no process stays, hidden ones included."""
-    broken = []
+def stop(load: Load, _on_wait: OnWait) -> Broken:
+    """Every program ends with 0 when it is told to, and leaves no process, not a hidden one."""
+    stand, broken = load.stand, []
     for program in [stand.server, *stand.rapids]:
         code = program.stop(2 * LIMIT_S)
         if code != 0:
@@ -190,33 +202,28 @@ def stop(stand: Stand) -> Broken:
     return broken + ([f"hidden processes are left: {hidden}"] if hidden else [])
 
 
-def is_idle(stand: Stand, on_wait: OnWait) -> Broken:
-    """While the attacks pause, what runs comes down to nothing."""
-    if wait_until(stand.is_idle, SETTLE_LIMIT_S, on_wait):
+def is_idle(load: Load, on_wait: OnWait) -> Broken:
+    """What runs comes down to nothing in each pause."""
+    if wait_until(load.stand.is_idle, SETTLE_LIMIT_S, on_wait):
         return []
     return [f"invocations still ran {SETTLE_LIMIT_S:g} s into the pause of {time.strftime('%X')}"]
 
 
-#: Told at the end, in this order.
-Promise = tuple[str, Callable[[], Broken]]
+#: Judged at the end, in this order: the last stops the programs. The first line says what it is.
+PROMISES: Final = (
+    processes,
+    memory,
+    descriptors_and_threads,
+    slots,
+    callers,
+    attacks,
+    queues,
+    dead_letters_are_shown,
+    logs,
+    stop,
+)
 
 
-def promises(load: Load, minutes: float, on_wait: OnWait) -> list[Promise]:
-    """Return every promise in words, and how it is judged; the last stops the programs.
-
-    A short run says nothing about memory: the programs still warm up.
-    """
-    stand = load.stand
-    is_warm = minutes >= FLAT_FROM_MINUTES
-    return [
-        ("No process was replaced or ended", lambda: processes(stand)),
-        *([("Memory is flat", lambda: memory(load))] if is_warm else []),
-        ("Descriptors and threads are back", lambda: descriptors_and_threads(load, on_wait)),
-        ("Every slot is usable", lambda: slots(stand, on_wait)),
-        ("Healthy callers fail only with RabbitMQ", lambda: callers(load)),
-        ("Attacks are answered as they should be", lambda: attacks(load)),
-        ("Queues are empty, and no dead letter is lost", lambda: queues(stand, on_wait)),
-        ("Dead letters are harmless on a terminal", lambda: dead_letters_are_shown(stand)),
-        ("No log has a traceback", lambda: logs(stand)),
-        ("All stops, and no process is left", lambda: stop(stand)),
-    ]
+def words(promise: Promise) -> str:
+    """Return what is promised, in words."""
+    return str(promise.__doc__).partition(".")[0]

@@ -57,6 +57,8 @@ _IS_WANTED = "X-Lambda-Wanted"
 #: In a call, and in an answer: when it was sent, on a clock that only its sender reads. A caller
 #: that says it answers the frame ``wanted``.
 _SENT_MS = "X-Lambda-Sent-Ms"
+#: In that frame: 1 when the function runs the call.
+_RUNNING = "X-Lambda-Running"
 _WITHIN_MS = "X-Lambda-Answered-Within-Ms"
 _STATUS = "X-Lambda-Status"
 _ERROR_TYPE = "X-Lambda-Error-Type"
@@ -78,9 +80,10 @@ class IncomingCall:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The frame that says: still at it, and when it is answered at the latest."""
+    """The frame that says that an instance has the call, and when it is answered at the latest."""
 
     within_s: float  #: from now: a duration, because the two clocks may differ
+    is_running: bool = False  #: else it waits in the instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +194,14 @@ def encode_error(correlation_id: str | None, error: LambdaApiError) -> Propertie
     return _reply(correlation_id, {_STATUS: error.status, _ERROR_TYPE: error.code})
 
 
-def encode_started(correlation_id: str | None, within_s: float) -> Properties:
+def encode_started(
+    correlation_id: str | None, within_s: float, *, is_running: bool = False
+) -> Properties:
     """Return the properties of the empty frame that says when the answer is due at the latest."""
-    return _reply(correlation_id, {_FRAME: _STARTED, _WITHIN_MS: int(within_s * 1000)})
+    headers: dict[str, HeaderValue] = {_FRAME: _STARTED, _WITHIN_MS: int(within_s * 1000)}
+    if is_running:
+        headers[_RUNNING] = 1
+    return _reply(correlation_id, headers)
 
 
 def encode_question(correlation_id: str | None) -> Properties:
@@ -234,7 +242,8 @@ def decode_reply(delivery: Delivery) -> Outcome | Started:
     if headers.get(_FRAME) == _STARTED:
         within_ms = headers.get(_WITHIN_MS)
         within_s = within_ms / 1000 if isinstance(within_ms, int) else 0.0
-        return Started(min(max(within_s, 0.0), ANNOUNCED_MAX_S))
+        within_s = min(max(within_s, 0.0), ANNOUNCED_MAX_S)
+        return Started(within_s, headers.get(_RUNNING) == 1)
     code = _text(headers.get(_ERROR_TYPE))
     if code is not None:
         status = headers.get(_STATUS)

@@ -64,7 +64,8 @@ class _WaitingCall:
     caller: HttpPeer | None
     sent_at: float  #: monotonic seconds, as is the deadline
     deadline: float
-    is_started: bool = False
+    is_started: bool = False  #: an instance has it
+    is_running: bool = False
 
 
 class RpcClient:
@@ -147,7 +148,7 @@ class RpcClient:
                 answer = decode_reply(delivery)
                 if isinstance(answer, Outcome):
                     return answer
-                call.is_started = True
+                call.is_started, call.is_running = True, answer.is_running
                 call.deadline = time.monotonic() + answer.within_s + REPLY_GRACE_S
         finally:
             self._waiting = None
@@ -276,7 +277,7 @@ class RpcClient:
             if self._channel.is_closed:
                 raise self._closed_by or ChannelClosed(0, "the reply channel was closed")
             if not self._replies and not self._is_returned:
-                if self.blocked_reason is not None and not call.is_started:
+                if self.blocked_reason is not None and not call.is_running:
                     raise broker_blocked(self.blocked_reason)
                 self._look_around(call)
         return self._replies.popleft() if self._replies else None
@@ -285,9 +286,11 @@ class RpcClient:
         """End the wait of a call whose caller has left, or whose queue cannot be reached."""
         if call.caller is not None and call.caller.has_left():
             raise self._give_up(CallerGoneError())
-        if call.is_started or time.monotonic() - call.sent_at < LOOK_AROUND_S:
+        if call.is_running or time.monotonic() - call.sent_at < LOOK_AROUND_S:
             return
         self.probe()
+        if call.is_started:
+            return
         function = call.invocation.function
         if self._is_unreachable(function.queue_name):
             raise self._give_up(_unreachable(function))

@@ -467,9 +467,9 @@ class _AmqpCall(Call):
         if address is not None:
             self.ask_caller = lambda: consumer.ask_caller(self, address)
 
-    def _send_started(self, answered_by: float) -> None:
+    def _send_started(self, answered_by: float, is_running: bool) -> None:
         within_s = answered_by - time.monotonic()
-        properties = encode_started(self.incoming.correlation_id, within_s)
+        properties = encode_started(self.incoming.correlation_id, within_s, is_running=is_running)
         self.link.send_started(self.incoming.reply_to, properties)
 
 

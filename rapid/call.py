@@ -27,7 +27,7 @@ CONFIRM_LIMIT_S: Final = 0.1
 #: Gets the outcome of a call, or why it could not be run; must not block.
 OnOutcome = Callable[[Outcome | LambdaApiError], None]
 #: Gets the time, monotonic seconds, by which a call that takes long is answered.
-OnStarted = Callable[[float], None]
+OnStarted = Callable[[float, bool], None]
 
 
 class Call:
@@ -44,6 +44,7 @@ class Call:
         "deadline_ms",
         "invocation",
         "invocation_id",
+        "is_announced",
         "is_cold",
         "log_mark",
         "on_outcome",
@@ -62,6 +63,7 @@ class Call:
         self.invocation = invocation
         self.on_outcome = on_outcome
         self.on_started = on_started
+        self.is_announced = False  #: the caller was told of it while it waited
         # Monotonic seconds, set by the scheduler and the environment:
         self.received_at = 0.0
         self.wait_deadline = 0.0

@@ -361,6 +361,8 @@ class Scheduler:
         if not environment.can_take_locked:
             self._idle.remove(environment)
         self._running += 1
+        if call.is_announced:
+            self.note_deadline_locked(now)  # its caller is told that it runs
         self._metrics.on_started(now - call.received_at, is_cold=call.is_cold)
         return Delivery(call, environment, exchange)
 
@@ -466,9 +468,9 @@ class Scheduler:
             for call in throttled:
                 with _logged():
                     self._refuse(call, TooManyRequestsException())
-            for on_started, answered_by in announce:
+            for on_started, answered_by, is_running in announce:
                 with _logged():  # before the answer that may be due: nothing follows that
-                    on_started(answered_by)
+                    on_started(answered_by, is_running)
             for act in due:
                 with _logged():
                     act()
@@ -478,20 +480,26 @@ class Scheduler:
 
     def _take_announcements_locked(
         self, environments: Iterable[ExecutionEnvironment], now: float
-    ) -> list[tuple[OnStarted, float]]:
-        """Return whom to tell that a call takes long, each once, and when it is answered."""
+    ) -> list[tuple[OnStarted, float, bool]]:
+        """Return whom to tell that a call takes long, when it is answered, and whether it runs.
+
+        Each is told once, or a second time when a call that was said to wait runs.
+        """
         announce = []
         held = [call for environment in environments for call in environment.running_locked()]
         for call in (*held, *self._waiting.calls):
-            if call.on_started is None:
+            is_running = call.started_at > 0.0
+            if call.on_started is None or (call.is_announced and not is_running):
                 continue
             due = call.received_at + STARTED_FRAME_AFTER_S
             if due > now:
                 self.note_deadline_locked(due)
                 continue
-            answered_by = call.deadline if call.started_at else call.wait_deadline + self._timeout_s
-            announce.append((call.on_started, answered_by))
-            call.on_started = None
+            answered_by = call.deadline if is_running else call.wait_deadline + self._timeout_s
+            announce.append((call.on_started, answered_by, is_running))
+            call.is_announced = True
+            if is_running:
+                call.on_started = None
         return announce
 
 

@@ -199,10 +199,11 @@ def test_an_errors_headers_tell_status_and_class() -> None:
     assert headers == {"X-Lambda-Status": 500, "X-Lambda-Error-Type": "ServiceException"}
 
 
-def test_a_started_frame_survives_the_broker() -> None:
-    properties = encode_started("cid", 2.5)
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_started_frame_survives_the_broker(is_running: bool) -> None:
+    properties = encode_started("cid", 2.5, is_running=is_running)
 
-    assert decode_reply(delivered(properties, b"")) == Started(2.5)
+    assert decode_reply(delivered(properties, b"")) == Started(2.5, is_running)
 
 
 def test_the_reply_of_a_foreign_worker_is_an_outcome() -> None:

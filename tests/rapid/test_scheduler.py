@@ -220,12 +220,14 @@ class Waiter:
         self.name = name
         self.outcomes: list[Outcome | LambdaApiError] = []
         self.started: list[float] = []
+        self.heard_that_it_runs = False
 
     def on_outcome(self, outcome: Outcome | LambdaApiError) -> None:
         self.outcomes.append(outcome)
 
-    def on_started(self, answered_by: float) -> None:
+    def on_started(self, answered_by: float, is_running: bool) -> None:
         self.started.append(answered_by)
+        self.heard_that_it_runs = is_running
 
     @property
     def outcome(self) -> Outcome | LambdaApiError | None:
@@ -732,7 +734,7 @@ def test_a_call_that_takes_long_is_announced_once_with_its_deadline() -> None:
     world.advance(0.5)
 
     assert before == []
-    assert waiter.started == [deadline]
+    assert (waiter.started, waiter.heard_that_it_runs) == ([deadline], True)
 
 
 def test_a_waiting_call_is_announced_with_the_latest_time_it_can_be_answered() -> None:
@@ -744,7 +746,23 @@ def test_a_waiting_call_is_announced_with_the_latest_time_it_can_be_answered() -
 
     world.advance(1)
 
-    assert waiter.started == [latest]
+    assert (waiter.started, waiter.heard_that_it_runs) == ([latest], False)
+
+
+def test_a_call_that_was_said_to_wait_is_announced_again_when_it_runs() -> None:
+    world = World()
+    (environment,) = world.ready(1)
+    world.submit("running")
+    waiter = world.submit("waiting")
+    world.advance(1)
+
+    environment.answer()
+    environment.next()
+    world.advance(0.1)
+    world.advance(2)
+
+    assert (len(waiter.started), waiter.heard_that_it_runs) == (2, True)
+    assert waiter.started[1] < waiter.started[0]
 
 
 def test_a_fast_call_is_not_announced() -> None:

@@ -17,7 +17,7 @@ from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
 from scripts.ports import free_ports
 from tests.conftest import StartServer
 from tests.server.fakes import FakeInstance
-from tests.support import LIMIT_S, Answer, Client, RawConnection, Server, wait_until
+from tests.support import LIMIT_S, Answer, Client, RawConnection, Server, wait_for, wait_until
 
 PATH = b"/2015-03-31/functions/echo/invocations"
 MIB = 1_048_576
@@ -333,7 +333,7 @@ def test_a_connection_beyond_the_limit_is_503_but_for_health(
     )  # fmt: skip
     instance.hold()
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(server.raw()) for _ in range(2)]
+        held = [stack.enter_context(with_a_place(server)) for _ in range(2)]
         for number, connection in enumerate(held):
             connection.send(post(b"%d" % number))
         instance.wait_for(2)
@@ -346,7 +346,21 @@ def test_a_connection_beyond_the_limit_is_503_but_for_health(
         assert [int(connection.read_answer().body) for connection in held] == [0, 1]
         assert len(instance.requests) == 2
     wait_until(lambda: server.invoke("echo", b"1").status == 200, "a place to be free")
-    assert sum("too many connections" in line for line in server.log) == 1
+    assert any("too many connections" in line for line in server.log)
+
+
+def with_a_place(server: Server) -> RawConnection:
+    """Return a connection that has a thread: those before it may only just have been closed."""
+
+    def connect() -> RawConnection | None:
+        connection = server.raw()
+        connection.send(b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n")
+        if connection.read_answer().status == 404:
+            return connection
+        connection.close()
+        return None
+
+    return wait_for(connect, "a place")
 
 
 def test_health_has_a_port_of_its_own(start_server: StartServer, instance: FakeInstance) -> None:

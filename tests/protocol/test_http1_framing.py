@@ -67,7 +67,7 @@ def read(data: bytes) -> Read:
 
 
 def llhttp(data: bytes) -> Read:
-    # It is compiled for this machine's C library, and not for that of the static file's interpreter.
+    # It is compiled for this machine's C library, not for that of the static file.
     httptools = pytest.importorskip("httptools", exc_type=ImportError)
     found: Read = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from rapid.cgroups import OomWatch
 from rapid.memory_limits import EnvironmentMemory
 from rapid.processes import ProcessGroup
 from tests.conftest import StartRapid
-from tests.support import MISBEHAVE, RAPID, pids_of, running_now, unique_name, wait_until
+from tests.support import MISBEHAVE, RAPID, is_alive, pids_of, running_now, unique_name, wait_until
 
 CLOSED = "import ctypes, time; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); time.sleep(600)"
 JOINS = "import os, time; os.setpgid(0, int(os.environ['GROUP'])); time.sleep(600)"

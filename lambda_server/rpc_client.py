@@ -239,9 +239,14 @@ class RpcClient:
         self._connection.probe(self._channel)
 
     def keep_alive(self) -> None:
-        """Read what has come and send the heartbeats that are due, without waiting."""
+        """Read what has come and send the heartbeats that are due, without waiting.
+
+        RabbitMQ may have closed the channel for replies after the last call had its answer.
+        """
         if self._connection.has_news():
             self._connection.poll(0)
+        if self._channel.is_closed:
+            raise self._closed_by or ChannelClosed(0, "the reply channel was closed")
 
     def close(self) -> None:
         """Close the connection. Idempotent."""

@@ -15,6 +15,7 @@ import tempfile
 from typing import Any
 
 from lambda_protocol.address import EVERY_HOST, Address
+from lambda_protocol.allocator import give_back_large_blocks
 from lambda_protocol.descriptors import raise_descriptor_limit
 from lambda_protocol.environ import ConfigError
 from lambda_protocol.log_format import level_number
@@ -71,6 +72,11 @@ _own_multiproc_dir: str | None = None
 if workers > 1 and not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     _own_multiproc_dir = tempfile.mkdtemp(prefix="lambda-server-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = _own_multiproc_dir
+
+
+def post_fork(_server: Any, _worker: Any) -> None:
+    """Let the worker give payloads back to the system."""
+    give_back_large_blocks()
 
 
 def child_exit(_server: Any, worker: Any) -> None:

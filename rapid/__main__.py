@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from lambda_protocol.allocator import give_back_large_blocks
 from lambda_protocol.environ import ConfigError
 from lambda_protocol.log_format import configure_logging
 from rapid import __version__
@@ -46,6 +47,7 @@ def main_entry() -> None:
 
 
 def _serve(config: Config) -> int:
+    give_back_large_blocks()
     outputs = open_outputs()
     try:
         configure_logging(

@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -591,6 +592,13 @@ def child_states(pid: int) -> dict[int, str]:
             if int(parent) == pid:
                 found[int(folder.name)] = state
     return found
+
+
+def resident_mb(pid: int) -> float:
+    """Return the resident memory of a process in 10⁶ bytes, 0 when it is a zombie."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) * 1024 / 1e6 if found else 0.0
 
 
 def running_now(rapid: Rapid) -> int:

@@ -58,9 +58,9 @@ def test_a_json_line_has_message_and_extras_as_members() -> None:
 
 
 def test_a_plain_line_has_no_control_characters() -> None:
-    line = PlainFormatter("rapid").format(record("a\x1b[2J", name_of="b\x9b\u202e\ud800\x7f"))
+    line = PlainFormatter("rapid").format(record("a\x1b[2J", name_of="b\x9b\u061c\u202e\ud800\x7f"))
 
-    assert line.endswith(r"a\x1b[2J name_of=b\x9b\u202e\ud800\x7f")
+    assert line.endswith(r"a\x1b[2J name_of=b\x9b\u061c\u202e\ud800\x7f")
 
 
 def test_a_json_line_is_one_line_whatever_is_in_it() -> None:

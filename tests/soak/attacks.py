@@ -51,14 +51,18 @@ ODD_ERRORS: Final = (
 ESCAPES: Final = "\x1b]0;owned\x07\x1b[2J\x1b[31m\x9b5n\u202e"
 
 
-def _invoke(stand: Stand, rng: random.Random, body: bytes, **headers: str) -> int:
-    """Return the status of a call through either door."""
+def _invoke(stand: Stand, rng: random.Random, body: bytes, **headers: str) -> Outcome:
+    """Return the status of a call through either door; of a fault its words, too."""
     port, path = stand.door(rng)
     with Client(port, 2 * LIMIT_S) as client:
-        return client.post(path, body, **headers).status
+        answer = client.post(path, body, **headers)
+    if answer.status < 500:
+        return answer.status
+    way = "direct" if port == stand.direct.port else "server"
+    return f"{answer.status} {way} {answer.json().get('message')}"
 
 
-def _do(stand: Stand, rng: random.Random, headers: dict[str, str], **event: Any) -> int:
+def _do(stand: Stand, rng: random.Random, headers: dict[str, str], **event: Any) -> Outcome:
     return _invoke(stand, rng, json.dumps(event).encode(), **headers)
 
 

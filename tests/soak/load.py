@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import random
-import re
 import threading
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ from typing import Final
 
 from tests.soak.attacks import CUT_OFF, Attack
 from tests.soak.stand import Stand
-from tests.support import Client, is_alive
+from tests.support import Client, is_alive, resident_mb
 
 SAMPLE_EVERY_S: Final = 2.0
 HEALTHY_EVERY_S: Final = 0.25
@@ -35,16 +34,11 @@ class Figures:
     @classmethod
     def of(cls, pid: int) -> Figures:
         """Measure a process; raises ``OSError`` when it is gone."""
-        status = Path(f"/proc/{pid}/status").read_text()
-
-        def number(name: str) -> int:
-            found = re.search(rf"^{name}:\s+(\d+)", status, re.MULTILINE)
-            return int(found[1]) if found else 0  # a zombie has no VmRSS
-
+        folder = Path(f"/proc/{pid}")
         return cls(
-            rss_mb=number("VmRSS") * 1024 / 1e6,
-            descriptors=len(list(Path(f"/proc/{pid}/fd").iterdir())),
-            threads=number("Threads"),
+            rss_mb=resident_mb(pid),
+            descriptors=len(list((folder / "fd").iterdir())),
+            threads=len(list((folder / "task").iterdir())),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartRapid, StartServer
-from tests.support import MISBEHAVE, Client, RawConnection, wait_until
+from tests.support import (
+    MISBEHAVE,
+    Client,
+    RawConnection,
+    child_states,
+    resident_mb,
+    wait_until,
+)
 
 LARGE = "x" * 5_000_000
 HEAD = (
@@ -63,6 +71,27 @@ def test_a_payload_over_the_budget_is_429_until_another_is_answered(
     assert first.result()[0] == 200
 
     assert invoke({"pad": LARGE})[0] == 200
+
+
+@pytest.mark.parametrize("door", ["rapid", "server"])
+def test_payloads_leave_no_memory_behind(
+    start_rapid: StartRapid, start_server: StartServer, pool: ThreadPoolExecutor, door: str
+) -> None:
+    """Threads of many connections, which glibc gives several arenas, take turns with them."""
+    rapid = start_rapid(MISBEHAVE, RAPID_MAX_CONCURRENCY="2")
+    port, pid = rapid.port, rapid.pid
+    if door == "server":
+        server = start_server(LAMBDA_ENDPOINTS=f"{rapid.function_name}=http://127.0.0.1:{port}")
+        port, (pid,) = server.port, child_states(server.pid)
+    before = resident_mb(pid)
+
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(port)) for _ in range(24)]
+        payload = json.dumps(LARGE).encode()
+        answers = list(pool.map(lambda client: client.post(rapid.path, payload), clients))
+
+    assert {answer.status for answer in answers} == {200}
+    wait_until(lambda: resident_mb(pid) < before + 30, "the memory to be given back")
 
 
 def _without_type(answer: tuple[int, object]) -> tuple[int, object]:

@@ -11,6 +11,7 @@ from typing import Final
 
 from lambda_protocol.address import Address
 from scripts.ports import LOOPBACK
+from tests.support import LIMIT_S
 
 _PIECE: Final = b"x" * 65_536
 _HEAD: Final = b"HTTP/1.1 200 OK\r\n"
@@ -42,7 +43,8 @@ class EndlessPeer:
         self._is_over = threading.Event()
         self._listener = socket.create_server((LOOPBACK, 0))
         self.address = Address(LOOPBACK, self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, name="endless-accept", daemon=True).start()
+        self._acceptor = threading.Thread(target=self._accept, name="endless-accept", daemon=True)
+        self._acceptor.start()
 
     def __enter__(self) -> EndlessPeer:
         return self
@@ -51,6 +53,7 @@ class EndlessPeer:
         self._is_over.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join(LIMIT_S)  # else it may accept for the next listener of this descriptor
         self._listener.close()
 
     def _accept(self) -> None:

@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 HTTP_TIMEOUT_S: Final = 5.0
 #: Before each further try of a delivery, seconds.
 HTTP_RETRY_DELAYS_S: Final = (0.5, 2.0)
-#: Records that wait; beyond this a delivery has failed.
+#: Records that wait, and their bytes; beyond either a delivery has failed.
 MAX_WAITING: Final = 1_000
+MAX_WAITING_BYTES: Final = 64 * 1_048_576
 
 
 class HttpSender:
@@ -35,6 +36,8 @@ class HttpSender:
         """Nothing runs before :meth:`start`."""
         self._records: queue.Queue[tuple[str, bytes, OnDelivered] | None]
         self._records = queue.Queue(MAX_WAITING)
+        self._lock = threading.Lock()
+        self._bytes = 0  # guarded by _lock: of records that wait, or are on their way
         self._thread = threading.Thread(target=self._run, name="http-destination", daemon=True)
         self._stopping = threading.Event()
         self._is_end_queued = False  # the stopping thread's
@@ -46,7 +49,7 @@ class HttpSender:
     def send(self, destination: HttpDestination, record: bytes, on_delivered: OnDelivered) -> None:
         """Post ``record`` soon; ``on_delivered`` hears what came of it."""
         try:
-            self._records.put_nowait((destination.url, record, on_delivered))
+            self._put(destination.url, record, on_delivered)
         except queue.Full:
             logger.error("destination is too slow: record not delivered")
             on_delivered(False)
@@ -61,6 +64,13 @@ class HttpSender:
         self._thread.join(limit_s)
         return not self._thread.is_alive()
 
+    def _put(self, url: str, record: bytes, on_delivered: OnDelivered) -> None:
+        with self._lock:
+            if self._bytes + len(record) > MAX_WAITING_BYTES:
+                raise queue.Full
+            self._records.put_nowait((url, record, on_delivered))
+            self._bytes += len(record)
+
     def _run(self) -> None:
         while (item := self._records.get()) is not None:
             url, record, on_delivered = item
@@ -68,6 +78,9 @@ class HttpSender:
                 on_delivered(self._deliver(url, record))
             except Exception:
                 logger.exception("destination failed")
+            with self._lock:
+                self._bytes -= len(record)
+            del item, record, on_delivered  # the next one may be long in coming
 
     def _deliver(self, url: str, record: bytes) -> bool:
         for delay_s in (0.0, *HTTP_RETRY_DELAYS_S):

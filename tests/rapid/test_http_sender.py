@@ -45,3 +45,20 @@ def test_a_destination_that_answers_a_byte_now_and_then_is_given_up(
 
         assert not delivered.get(timeout=LIMIT_S)
     assert len(peer.requests) == 2
+
+
+def test_records_that_wait_have_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand of the largest would be some gigabytes."""
+    monkeypatch.setattr(http_sender, "MAX_WAITING_BYTES", 2_500)
+    delivered: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    sender, record = HttpSender(), b"{" + b" " * 998 + b"}"
+    with EndlessPeer("body") as peer:
+        destination = HttpDestination(peer.address.url)
+        for _ in range(3):
+            sender.send(destination, record, delivered.put)
+        sender.start()
+
+        assert [delivered.get(timeout=LIMIT_S) for _ in range(3)] == [False, True, True]
+        sender.send(destination, record, delivered.put)
+        assert delivered.get(timeout=LIMIT_S)
+    assert sender.stop(LIMIT_S)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -13,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from scripts.ports import LOOPBACK
 from scripts.rabbitmq_node import RabbitmqNode
+from tests.endless import EndlessPeer
 from tests.support import (
     MISBEHAVE,
     Program,
@@ -138,33 +137,6 @@ class Stand:
         ]
 
 
-class EndlessDestination:
-    """An HTTP server for records whose answers never end: by a flood, or by a byte a time."""
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server((LOOPBACK, 0))
-        self.uri = f"http://{LOOPBACK}:{self._listener.getsockname()[1]}/"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                peer, _ = self._listener.accept()
-                threading.Thread(target=self._answer, args=(peer,), daemon=True).start()
-
-    def _answer(self, peer: socket.socket) -> None:
-        piece, pause_s = random.choice([(b"x" * 65_536, 0.01), (b"x", 0.5)])
-        with contextlib.suppress(OSError), peer:
-            peer.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-            while True:
-                peer.sendall(piece)
-                time.sleep(pause_s)
-
-    def close(self) -> None:
-        """Accept no more."""
-        self._listener.close()
-
-
 @contextlib.contextmanager
 def start_stand(folder: Path) -> Iterator[Stand]:
     """Give all of it, ready; on the way out no process is left, were one to hide."""
@@ -182,9 +154,9 @@ def start_stand(folder: Path) -> Iterator[Stand]:
             )
             for _ in range(2)
         ]
-        destination = stack.enter_context(contextlib.closing(EndlessDestination()))
+        destination = stack.enter_context(EndlessPeer("chunks"))
         direct = stack.enter_context(
-            Rapid(MISBEHAVE, RAPID_ON_FAILURE=destination.uri, **_SETTINGS)
+            Rapid(MISBEHAVE, RAPID_ON_FAILURE=destination.address.url, **_SETTINGS)
         )
         server = stack.enter_context(Server(AMQP_URI=node.uri))
         (worker_pid,) = child_states(server.pid)

@@ -48,7 +48,8 @@ keeps its threads for later connections: as many as were open at once.
 
 ## Attacks
 
-A try is *cut off* when its connection ends early: RabbitMQ or the attacked program hung up.
+What is not an answer or a word of the attack's own is an exception in the caller. It may come only
+while RabbitMQ is disturbed, and so may 404 and 5xx where they are not what an attack asks for.
 
 {attacks}
 """

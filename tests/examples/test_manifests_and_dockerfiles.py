@@ -15,6 +15,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from lambda_protocol import __version__
 from rapid.self_copy import TARGET
 from tests.k8s.checks import images, workloads
 from tests.k8s.checks.every import Check, name_of
@@ -176,7 +177,7 @@ def test_apt_leaves_neither_lists_nor_recommendations(dockerfile: Path) -> None:
 def test_dockerfile_rapid_puts_rapid_where_the_emulator_is_looked_for() -> None:
     rapid, final = stages_of(RAPID_DOCKERFILE)
 
-    assert rapid.base == f"lambda-runtime-api-daemon:{setting('metadata', 'version')}"
+    assert rapid.base == f"lambda-runtime-api-daemon:{__version__}"
     assert final.base == "${FUNCTION_IMAGE}"
     assert final.instructions == [("COPY", f"--from=rapid /usr/local/bin/rapid {EMULATOR}")]
 
@@ -288,7 +289,7 @@ def test_rapid_is_copied_to_where_it_is_mounted_from(manifest: Path) -> None:
     (mount,) = [each for each in function["volumeMounts"] if each["mountPath"] == EMULATOR]
 
     assert variables_of(init) == {"KUBERNETES_INIT_CONTAINER": None}
-    assert init["image"] == f"lambda-runtime-api-daemon:{setting('metadata', 'version')}"
+    assert init["image"] == f"lambda-runtime-api-daemon:{__version__}"
     assert source["name"] == mount["name"]
     assert Path(source["mountPath"]) / mount["subPath"] == TARGET
     assert mount["readOnly"] is True

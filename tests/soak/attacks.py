@@ -55,7 +55,7 @@ def _invoke(stand: Stand, rng: random.Random, body: bytes, **headers: str) -> Ou
     if answer.status < 500:
         return answer.status
     way = "direct" if port == stand.direct.port else "server"
-    return f"{answer.status} {way} {answer.body[:60].decode(errors='replace')}"
+    return f"{answer.status} {way}: {answer.json().get('Message')}"
 
 
 def _do(stand: Stand, rng: random.Random, headers: dict[str, str], **event: Any) -> Outcome:

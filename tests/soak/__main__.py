@@ -63,6 +63,8 @@ def _soak(load: Load) -> dict[str, list[str]]:
         in_pauses += [f"{name} did not end" for name in load.stop_attacks(ROUND_LIMIT_S)]
         load.stop()
         for promise in verdicts.PROMISES:
+            if promise is verdicts.memory and load.minutes < verdicts.FLAT_FROM_MINUTES:
+                continue
             try:
                 broken = promise(load, step.tick)
             except Exception as error:  # which is no reason to lose the other verdicts

@@ -22,6 +22,7 @@ from tests.support import LIMIT_S, ROOT, WebProgram, base_environ, is_alive, pid
 
 #: How long what was begun may take to end: retries, keep-alive, connections of RabbitMQ, seconds.
 SETTLE_LIMIT_S: Final = 90.0
+#: A shorter run says nothing about memory: the programs still warm up.
 FLAT_FROM_MINUTES: Final = 5.0
 MEMORY_GROWTH: Final = 1.10
 MEMORY_GROWTH_MB: Final = 8.0
@@ -41,13 +42,8 @@ def processes(load: Load, _on_wait: OnWait) -> Broken:
 
 
 def memory(load: Load, _on_wait: OnWait) -> Broken:
-    """Memory in the last third is at most 10 % or 8 MB over the middle third.
-
-    A short run says nothing about that: the programs still warm up.
-    """
-    broken: Broken = []
-    if load.minutes < FLAT_FROM_MINUTES:
-        return broken
+    """Memory in the last third is at most 10 % or 8 MB over the middle third."""
+    broken = []
     for name, samples in load.samples.items():
         _, middle, last = thirds([sample.rss_mb for sample in samples])
         if last > max(middle * MEMORY_GROWTH, middle + MEMORY_GROWTH_MB):

@@ -40,7 +40,7 @@ class SpareDescriptor:
 
     def __init__(self) -> None:
         """Hold one."""
-        self._held: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._held: int | None = _any_descriptor()
 
     def refuse_if_exhausted(
         self, error: OSError, listener: socket.socket, answer: bytes = b""
@@ -62,10 +62,15 @@ class SpareDescriptor:
         except OSError:
             time.sleep(_REST_S)
         with contextlib.suppress(OSError):  # another thread was quicker: at the next time
-            self._held = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            self._held = _any_descriptor()
 
     def close(self) -> None:
         """Hold none. Idempotent."""
         if self._held is not None:
             os.close(self._held)
             self._held = None
+
+
+def _any_descriptor() -> int:
+    """Return a new descriptor; unlike /dev/null, its file is there in an empty image too."""
+    return os.eventfd(0, os.EFD_CLOEXEC)

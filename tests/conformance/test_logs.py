@@ -39,6 +39,7 @@ def test_start_end_and_report_share_the_request_id(start_rapid: StartRapid) -> N
         assert end == f"END RequestId: {request_id}"
         init = r"\tInit Duration: \d+\.\d\d ms\t" if cold else ""
         assert re.fullmatch(rf"REPORT RequestId: {request_id}\t{figures}{init}", report)
+    rapid.wait_for_log("REPORT RequestId", count=2)  # the output's own thread writes it
     printed = rapid.stdout.decode().splitlines()
     assert printed == [line for lines, _ in calls for line in lines]
 
@@ -83,6 +84,7 @@ def test_platform_lines_are_objects_with_log_format_json(start_rapid: StartRapid
         assert start["record"]["version"] == "$LATEST"
         assert report["record"]["status"] == "success"
         assert ("initDurationMs" in report["record"]["metrics"]) == cold
+    rapid.wait_for_log('"platform.report"', count=2)  # the output's own thread writes it
     printed = [json.loads(line) for line in rapid.stdout.decode().splitlines()]
     assert [line["type"] for line in printed] == ["platform.start", "platform.report"] * 2
 
@@ -117,6 +119,7 @@ def test_a_json_log_with_system_level_debug_tells_of_init_and_runtime(
 
     lines, _ = tail_lines(rapid)
 
+    rapid.wait_for_log('"platform.report"')  # the output's own thread writes it
     printed = [json.loads(line) for line in rapid.stdout.decode().splitlines()]
     assert [line["type"] for line in printed] == [
         "platform.initStart",
@@ -164,6 +167,7 @@ def test_with_reports_extensions_and_their_subscriptions_are_printed(
     )
     rapid.invoke()
 
+    rapid.wait_for_log("EXTENSION")
     assert rapid.stdout.decode().splitlines()[:2] == [
         "TELEMETRY\tName: recorder\tState: Subscribed\tTypes: [Platform, Function]",
         "EXTENSION\tName: recorder\tState: Ready\tEvents: [INVOKE, SHUTDOWN]",

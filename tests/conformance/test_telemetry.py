@@ -355,7 +355,7 @@ def test_records_of_awslambdaric_come_in_order_and_whole(
     assert "printed\n" in lines
     (logged,) = (line for line in lines if line != "printed\n")
     assert logged.endswith("\tfirst\nsecond\n\n") or logged.endswith("\tfirst\nsecond\n")
-    assert b"first\nsecond\n" in rapid.stdout
+    wait_until(lambda: b"first\nsecond\n" in rapid.stdout, "the output")
 
 
 @conformance(116, 121)
@@ -593,7 +593,7 @@ def test_what_an_extension_prints_is_a_stream_of_its_own_and_not_in_the_tail(
     assert [r["record"] for r in records if r["type"] == "function"] == ["f\n"]
     assert {r["record"] for r in records if r["type"] == "extension"} == {"from the extension\n"}
     assert "extension" not in tail_of(answer)
-    assert b"from the extension\n" in rapid.stdout
+    wait_until(lambda: b"from the extension\n" in rapid.stdout, "the output")
 
 
 def tail_of(answer: Answer) -> str:
@@ -658,7 +658,8 @@ def test_a_json_log_keeps_records_of_its_level_and_above(
 
     kept = [record["record"] for record in records if record["type"] == "function"]
     assert kept == [{"level": "WARNING"}, {"level": "Error"}]
-    assert rapid.stdout.decode().splitlines() == lines  # passed on as they are
+    # Passed on as they are.
+    wait_until(lambda: rapid.stdout.decode().splitlines() == lines, f"{lines}")
 
 
 @conformance(116)
@@ -773,7 +774,7 @@ def test_a_dead_subscriber_slows_no_call(
             assert answer.status == 200
 
     assert time.monotonic() - begun < LIMIT_S / 2  # one wait for the subscriber a call is 40 s
-    assert rapid.stdout.count(b"line\n") == 200
+    wait_until(lambda: rapid.stdout.count(b"line\n") == 200, "200 lines")
 
 
 @conformance(118)
@@ -861,7 +862,7 @@ def test_a_message_on_the_log_descriptor_is_one_record_and_printed(
     records = listener.wait_for("platform.report")
 
     assert [r["record"] for r in records if r["type"] == "function"] == ["first\nsecond"]
-    assert b"first\nsecond\n" in rapid.stdout
+    wait_until(lambda: b"first\nsecond\n" in rapid.stdout, "the output")
     assert "first\nsecond\n" in tail_of(answer)
 
 

@@ -580,8 +580,8 @@ def test_function_output_is_untouched_on_stdout_and_ours_is_on_stderr(
     rapid.do(do="print", text="an error\n", to="stderr")
     rapid.stop()
 
-    assert rapid.stdout == lines
-    assert b"an error\n" in rapid.stderr
+    wait_until(lambda: rapid.stdout == lines, "its standard output")
+    wait_until(lambda: b"an error\n" in rapid.stderr, "its standard error")
     assert b"serving" in rapid.stderr
 
 

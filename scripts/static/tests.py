@@ -49,7 +49,9 @@ def main(argv: Sequence[str]) -> int:
         "RAPID_TESTS_PATH": _path(interpreter),
         "RAPID_TESTS_PYTHON": sys.executable,
     }
-    units = [str(_UNIT_TESTS), "--quiet", "-p", "no:xdist", "-p", "no:cacheprovider"]
+    # Hypothesis asks the interpreter how it was compiled, which a frozen one cannot tell.
+    plugins = [f"-pno:{name}" for name in ("xdist", "cacheprovider", "hypothesispytest")]
+    units = [str(_UNIT_TESTS), "--quiet", *plugins]
     processes = [sys.executable, "-m", "pytest", "--quiet", "--numprocesses=2", "--dist=worksteal"]
     if options.words:
         return _run([*processes, *options.words], environ)

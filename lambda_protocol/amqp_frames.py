@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
+#: A part of what is sent: bytes, or a part of a body that is not copied.
+Piece = bytes | memoryview
 #: A header value; the tables we write hold nothing else.
 HeaderValue = str | int
 
@@ -87,18 +89,51 @@ def encode_publish(
     exchange: str = "",
 ) -> bytes:
     """Return the frames that publish ``body``, to the default exchange unless another is named."""
+    return b"".join(
+        publish_pieces(
+            channel,
+            routing_key,
+            properties,
+            body,
+            frame_max=frame_max,
+            mandatory=mandatory,
+            exchange=exchange,
+        )
+    )
+
+
+def publish_pieces(
+    channel: int,
+    routing_key: str,
+    properties: Properties,
+    body: bytes,
+    *,
+    frame_max: int,
+    mandatory: bool = False,
+    exchange: str = "",
+) -> list[Piece]:
+    """Return the same frames in pieces, to be sent in one go.
+
+    A body of one frame is copied into the only piece. A larger one is not copied.
+    """
     header = _encode_content_header(properties, len(body))
-    parts = [
+    head = [
         _publish_method(channel, exchange, routing_key, mandatory),
         _FRAME.pack(_CONTENT_HEADER, channel, len(header)),
         header,
         _FRAME_END,
     ]
     step = frame_max - _FRAME_OVERHEAD
+    if len(body) <= step:
+        if body:
+            head += (_FRAME.pack(_BODY, channel, len(body)), body, _FRAME_END)
+        return [b"".join(head)]
+    pieces: list[Piece] = [b"".join(head)]
+    view = memoryview(body)
     for start in range(0, len(body), step):
-        piece = body[start : start + step] if len(body) > step else body
-        parts += (_FRAME.pack(_BODY, channel, len(piece)), piece, _FRAME_END)
-    return b"".join(parts)
+        piece = view[start : start + step]
+        pieces += (_FRAME.pack(_BODY, channel, len(piece)), piece, _FRAME_END)
+    return pieces
 
 
 def encode_ack(channel: int, delivery_tag: int) -> bytes:

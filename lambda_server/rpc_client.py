@@ -19,7 +19,7 @@ from lambda_protocol.amqp_connection import (
     broker_blocked,
     is_missing,
 )
-from lambda_protocol.amqp_frames import Delivery, encode_publish
+from lambda_protocol.amqp_frames import Delivery, publish_pieces
 from lambda_protocol.errors import (
     LambdaApiError,
     ResourceNotReadyException,
@@ -113,7 +113,7 @@ class RpcClient:
         if not self._channel.is_open:
             self._channel = self._open_channel()
         properties = encode_call(invocation, queue_timeout_s=self._queue_timeout_s)
-        frames = encode_publish(
+        frames = publish_pieces(
             self._channel.channel_number,
             invocation.function.queue_name,
             properties,
@@ -131,7 +131,7 @@ class RpcClient:
         self._is_returned = False
         self._replies.clear()
         try:
-            if len(frames) > PROBE_BYTES:
+            if len(invocation.payload) > PROBE_BYTES:
                 self.require_reading()
             self._connection.send(frames)
             while True:
@@ -171,7 +171,7 @@ class RpcClient:
                 raise
             # The call queue is on a node that is down. The event queue may be reached.
             channel = self._confirming_channel()
-        frames = encode_publish(
+        frames = publish_pieces(
             channel.channel_number,
             queue,
             encode_event(Event.accepted(invocation)),
@@ -355,7 +355,7 @@ class RpcClient:
         correlation_id = question.properties.correlation_id
         caller = self._waiting.caller if self._waiting is not None else None
         is_wanted = self._is_of_call(correlation_id) and not (caller and caller.has_left())
-        frames = encode_publish(
+        frames = publish_pieces(
             question.channel,
             address.queue,
             encode_wanted(correlation_id, is_wanted=is_wanted),

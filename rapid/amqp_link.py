@@ -22,7 +22,7 @@ from lambda_protocol.amqp_connection import (
     ChannelClosedByBroker,
     Parameters,
 )
-from lambda_protocol.amqp_frames import Delivery, Properties, encode_publish
+from lambda_protocol.amqp_frames import Delivery, Piece, Properties, publish_pieces
 from lambda_protocol.invoke_amqp import ReplyAddress, parse_reply_to
 from rapid.amqp_window import Window
 
@@ -103,7 +103,7 @@ class AmqpLink:
         if address is None:
             self._send(ack)
         elif self._is_reached(address):
-            self._send(self._encode(address.queue, properties, body) + ack)
+            self._send([*self._encode(address.queue, properties, body), ack])
         else:
             self._defer(lambda: self._reply_aside(address, properties, body, ack))
 
@@ -124,7 +124,7 @@ class AmqpLink:
     def hand_back(self, delivery: Delivery, queue: str) -> None:
         """Put a call at the end of its queue as a fresh message."""
         frames = self._encode(queue, delivery.properties, delivery.body)
-        self._send(frames + self.window.acknowledge(delivery))
+        self._send([*frames, self.window.acknowledge(delivery)])
 
     @property
     def poll_limit_s(self) -> float:
@@ -150,7 +150,7 @@ class AmqpLink:
         """
         assert address.node is not None
         if address.node in self._nodes:  # reached since
-            self._send(self._encode(address.queue, properties, body) + ack)
+            self._send([*self._encode(address.queue, properties, body), ack])
             return
         try:
             aside = AmqpConnection(self._parameters, lambda _delivery: None)
@@ -173,11 +173,11 @@ class AmqpLink:
 
     def _encode(
         self, queue: str, properties: Properties, body: bytes, channel: int | None = None
-    ) -> bytes:
+    ) -> list[Piece]:
         number = self._number if channel is None else channel
-        return encode_publish(number, queue, properties, body, frame_max=self._frame_max)
+        return publish_pieces(number, queue, properties, body, frame_max=self._frame_max)
 
-    def _send(self, frames: bytes) -> None:
+    def _send(self, frames: bytes | list[Piece]) -> None:
         if not frames:
             return
         if self.connection.blocked_reason is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lambda_protocol.amqp_connection import AmqpConnection, Channel
-from lambda_protocol.amqp_frames import Properties, encode_publish
+from lambda_protocol.amqp_frames import Properties, publish_pieces
 
 #: How long the broker may take to confirm a message, seconds.
 CONFIRM_LIMIT_S: Final = 30.0
@@ -57,7 +57,7 @@ class ConfirmedPublisher:
         on_confirm: OnConfirm,
     ) -> None:
         """Publish a message; a connection that is gone is heard of by ``on_confirm``, too."""
-        frames = encode_publish(
+        frames = publish_pieces(
             self._number,
             routing_key,
             properties,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import socket
 import ssl
 import threading
@@ -15,7 +16,13 @@ import pika.exceptions
 import pytest
 
 from lambda_protocol.amqp_connection import AmqpConnection, BrokerLost, connection_parameters
-from lambda_protocol.amqp_frames import Delivery, Properties, encode_ack, encode_publish
+from lambda_protocol.amqp_frames import (
+    Delivery,
+    Properties,
+    encode_ack,
+    encode_publish,
+    publish_pieces,
+)
 from lambda_protocol.environ import BrokerAddress, ConfigError
 from scripts.ports import free_ports
 from tests.support import unique_name, wait_until
@@ -140,7 +147,8 @@ def connect(broker: str) -> Iterator[Connect]:
         yield connect
 
 
-def test_a_message_goes_round_through_the_broker(connect: Connect) -> None:
+@pytest.mark.parametrize("size", [2, 131_064, 131_065, 6_291_556])
+def test_a_message_goes_round_through_the_broker(connect: Connect, size: int) -> None:
     received: list[Delivery] = []
     connection = connect(received.append)
     channel = connection.open_channel()
@@ -148,11 +156,10 @@ def test_a_message_goes_round_through_the_broker(connect: Connect) -> None:
     connection.call(channel, "queue_declare", queue=queue, durable=True, arguments=EXPIRES)
     connection.consume(channel, queue)
     sent = Properties(headers={"a": "b", "n": -7}, correlation_id="c", content_type="x/y")
-    body = b"x" * 300_000
+    body = random.Random(1).randbytes(size)
 
-    connection.send(
-        encode_publish(channel.channel_number, queue, sent, body, frame_max=connection.frame_max)
-    )
+    frame_max = connection.frame_max
+    connection.send(publish_pieces(channel.channel_number, queue, sent, body, frame_max=frame_max))
     poll_until(connection, lambda: bool(received))
 
     assert (received[0].properties, received[0].body) == (sent, body)

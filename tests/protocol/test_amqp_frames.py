@@ -6,6 +6,7 @@ import datetime
 import decimal
 import random
 import struct
+import tracemalloc
 from typing import Any, Final, cast
 
 import pika
@@ -20,6 +21,7 @@ from lambda_protocol.amqp_frames import (
     Properties,
     encode_ack,
     encode_publish,
+    publish_pieces,
 )
 
 FRAME_MAX = 4096  # the least that AMQP allows
@@ -151,6 +153,18 @@ def test_no_frame_is_over_the_agreed_size(size: int) -> None:
         length = struct.unpack_from(">I", data, at + 3)[0] + 8
         assert length <= FRAME_MAX
         at += length
+
+
+def test_a_large_body_is_not_copied_to_be_published() -> None:
+    body = bytes(6_291_456)
+    tracemalloc.start()
+
+    pieces = publish_pieces(1, "q", Properties(), body, frame_max=131_072)
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000
+    assert b"".join(pieces) == encode_publish(1, "q", Properties(), body, frame_max=131_072)
 
 
 def test_an_acknowledgement_is_pikas_byte_for_byte() -> None:

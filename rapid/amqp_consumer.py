@@ -183,8 +183,9 @@ class AmqpConsumer:
             self._wait_for_alarm(link)
             # A function is found by its call queue, so the event queue has to be there before.
             self._open_events(link)
-            self._declare(link)
-            self._adapt_calls(link)  # from here on calls come in
+            if not self._is_draining:  # who stops leaves no queue without a consumer behind
+                self._declare(link)
+                link.window.adapt(self._call_prefetch())  # from here on calls come in
             self._link, self._refused = link, None
             logger.info("consuming", extra={"queue": self._function.name, "broker": self._broker})
             while not self._stopping.is_set():
@@ -268,6 +269,7 @@ class AmqpConsumer:
             self._function.queue_name,
             queue_type=queue_type,
             longest_s=self._longest_s,
+            is_auto_delete=self._is_auto_delete,
         )
         explain = self._refusals.explain
         link = AmqpLink(self._parameters, connection, channel, window, self._defer, explain)
@@ -313,7 +315,11 @@ class AmqpConsumer:
         return min(limit_s, max(0.0, self._events_due - time.monotonic()))
 
     def _adapt_calls(self, link: AmqpLink) -> None:
-        link.window.adapt(0 if self._is_draining else self._load.call_prefetch())
+        link.window.adapt(0 if self._is_draining else self._call_prefetch())
+
+    def _call_prefetch(self) -> int:
+        """Return how many calls may be here; a queue that ends with its consumer keeps one."""
+        return max(self._load.call_prefetch(), int(self._is_auto_delete))
 
     def _adapt(self, link: AmqpLink) -> None:
         """Consume as much as the load allows; nothing while we drain."""

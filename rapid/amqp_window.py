@@ -57,12 +57,18 @@ class Window:
         *,
         queue_type: str,
         longest_s: float,
+        is_auto_delete: bool = False,
     ) -> None:
-        """Consume nothing yet; ``longest_s`` is how long a message may take to be done with."""
+        """Consume nothing yet; ``longest_s`` is how long a message may take to be done with.
+
+        If the queue ``is_auto_delete``, one consumer takes over from the other: without any the
+        queue would end, and what waits in it.
+        """
         self._connection = connection
         self._channel = channel
         self._queue = queue
         self._takes_back = queue_type == "quorum"
+        self._is_auto_delete = is_auto_delete
         self._arguments = consumer_arguments(longest_s)
         self._tag: str | None = None
         self._prefetch = 0
@@ -122,23 +128,34 @@ class Window:
             self._send_withheld()
         if prefetch == self._prefetch:
             return
-        if self._tag is not None:
-            if self._takes_back and not self._may_cancel(is_wider=prefetch > self._prefetch):
-                return
-            tag, self._tag, self._prefetch = self._tag, None, 0
-            self._connection.call(self._channel, "basic_cancel", consumer_tag=tag)
-            self._cancelled_at = time.monotonic()
-            self._send_withheld()
+        old = self._tag
+        is_wider = prefetch > self._prefetch
+        if old is not None and self._takes_back and not self._may_cancel(is_wider=is_wider):
+            return
+        if prefetch and self._is_auto_delete:
+            self._consume(prefetch)
+            self._cancel(old)
+            return
+        self._tag, self._prefetch = None, 0
+        self._cancel(old)
         if prefetch:
-            with self._lock:
-                self._first_delivery_tag = self._last_delivery_tag + 1
-                self._unacknowledged = 0
-            self._prefetch = prefetch
-            self._connection.call(self._channel, "basic_qos", prefetch_count=prefetch)
-            self._opened_at = time.monotonic()
-            self._tag = self._connection.consume(
-                self._channel, self._queue, arguments=self._arguments
-            )
+            self._consume(prefetch)
+
+    def _consume(self, prefetch: int) -> None:
+        with self._lock:
+            self._first_delivery_tag = self._last_delivery_tag + 1
+            self._unacknowledged = 0
+        self._prefetch = prefetch
+        self._connection.call(self._channel, "basic_qos", prefetch_count=prefetch)
+        self._opened_at = time.monotonic()
+        self._tag = self._connection.consume(self._channel, self._queue, arguments=self._arguments)
+
+    def _cancel(self, tag: str | None) -> None:
+        if tag is None:
+            return
+        self._connection.call(self._channel, "basic_cancel", consumer_tag=tag)
+        self._cancelled_at = time.monotonic()
+        self._send_withheld()
 
     def _may_cancel(self, *, is_wider: bool) -> bool:
         """Return whether nothing is on its way; brings that about for a narrower window."""

@@ -18,7 +18,14 @@ from tests.support import LIMIT_S, unique_name
 class Consumer:
     """A window, the connection it is on, and what came."""
 
-    def __init__(self, broker: str, queue_type: str, queue: str | None = None) -> None:
+    def __init__(
+        self,
+        broker: str,
+        queue_type: str,
+        queue: str | None = None,
+        *,
+        is_auto_delete: bool = False,
+    ) -> None:
         self.received: list[Delivery] = []
         parameters = connection_parameters(BrokerAddress(uri=broker), name="test")
         self.connection = AmqpConnection(parameters, self._on_delivery)
@@ -29,10 +36,16 @@ class Consumer:
             "queue_declare",
             queue=self.queue,
             durable=True,
+            auto_delete=is_auto_delete,
             arguments={"x-queue-type": queue_type, "x-expires": 600_000},
         )
         self.window = Window(
-            self.connection, self.channel, self.queue, queue_type=queue_type, longest_s=300
+            self.connection,
+            self.channel,
+            self.queue,
+            queue_type=queue_type,
+            longest_s=300,
+            is_auto_delete=is_auto_delete,
         )
 
     def _on_delivery(self, delivery: Delivery) -> None:
@@ -100,6 +113,20 @@ def test_a_change_under_load_brings_no_message_twice(broker: str, queue_type: st
     consumer.close()
 
     assert not any(delivery.redelivered for delivery in consumer.received)
+
+
+def test_a_change_keeps_a_queue_that_ends_with_its_consumer(broker: str) -> None:
+    consumer = Consumer(broker, "classic", is_auto_delete=True)
+    consumer.window.adapt(1)
+    consumer.publish(4)
+
+    for prefetch in (3, 1, 2):
+        consumer.window.adapt(prefetch)
+    consumer.receive(1, 2)
+    for at in range(4):
+        consumer.receive(at + 1, 2)
+        consumer.acknowledge(consumer.received[at])
+    consumer.close()
 
 
 def test_nothing_comes_through_a_closed_window(consumer: Consumer) -> None:

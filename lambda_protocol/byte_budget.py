@@ -36,6 +36,7 @@ class ByteBudget:
 
     def __init__(self, limit_bytes: int) -> None:
         """Let ``limit_bytes`` be in hand, and no more."""
+        self.limit_bytes = limit_bytes
         self._lock = threading.Lock()
         self._left = limit_bytes  # guarded by _lock
 

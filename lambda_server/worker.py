@@ -35,6 +35,7 @@ from urllib.parse import unquote_to_bytes
 from gunicorn.sock import ssl_wrap_socket
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from lambda_protocol.answers_in_hand import AnswersInHand
 from lambda_protocol.byte_budget import LEAST_BYTES, ByteBudget, default_bytes, too_many_bytes
 from lambda_protocol.descriptors import SpareDescriptor, descriptor_limit
 from lambda_protocol.errors import (
@@ -92,6 +93,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         config = Config.from_environ(os.environ)
         bytes_in_hand = config.bytes_in_hand or default_bytes()
         self._budget = ByteBudget(max(LEAST_BYTES, bytes_in_hand // config.workers))
+        self._answers = AnswersInHand(self._budget.limit_bytes)
         self._spare = SpareDescriptor()
         self._places = Places(min(self.worker_connections, _threads_that_fit(config)))
         self._reserve = Reserve(
@@ -227,7 +229,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False
-        response = _Response(functools.partial(self._pace.send, connection.sock), request)
+        response = _Response(functools.partial(self._send, connection.sock), request)
         environ = self._environ(connection, request)
         try:
             chunks = self.wsgi(environ, response.start)
@@ -242,6 +244,16 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
             reader.discard()
         self._busy[connection] = False
         return not request.is_last
+
+    def _send(self, sock: socket.socket, data: bytes) -> None:
+        if len(data) <= _JOINED_BYTES:
+            self._pace.send(sock, data)
+            return
+        self._answers.add(sock, len(data))
+        try:
+            self._pace.send(sock, data)
+        finally:
+            self._answers.remove(sock)
 
     def _answer_health(self, request: Request) -> bytes:
         """Return the response to a request that the reserve has read."""

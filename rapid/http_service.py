@@ -22,7 +22,8 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Final
 
 from lambda_protocol.address import Address
-from lambda_protocol.byte_budget import ByteBudget
+from lambda_protocol.answers_in_hand import AnswersInHand
+from lambda_protocol.byte_budget import UNLIMITED_BYTES, ByteBudget
 from lambda_protocol.descriptors import SpareDescriptor
 from lambda_protocol.http1 import BadRequestError, Request, RequestReader, encode_head
 from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer
@@ -173,7 +174,7 @@ class HttpService(ThreadingTCPServer):
         """Bind ``address`` (port 0: any free one); raises ``OSError`` when it is taken.
 
         ``needs_host`` refuses HTTP/1.1 without a Host header. ``pace`` is that of the peers.
-        Their bodies have to fit into ``budget``.
+        Their bodies have to fit into ``budget``; so have the answers they have yet to take.
         ``keeps_oversize`` tells of a path whether the beginning of a body over the limit is wanted.
         If ``has_health``, the handler answers health checks at once, also where there is no place,
         and on ``health_port`` nothing else is answered.
@@ -191,7 +192,8 @@ class HttpService(ThreadingTCPServer):
         self._thread = threading.Thread(
             target=self.serve_forever, name=f"{name}-accept", daemon=True
         )
-        self.sender = RestSender(name, pace=pace)
+        in_hand = AnswersInHand(UNLIMITED_BYTES if budget is None else budget.limit_bytes)
+        self.sender = RestSender(name, pace=pace, in_hand=in_hand)
         self._spare = SpareDescriptor()
         self._warned_at = -math.inf
         self._refusal = self._render(503, "There is no place for another connection.")
@@ -365,9 +367,8 @@ class Connection(BaseRequestHandler):
         if sent == len(data):
             self._finish_answer(is_last)
         else:
-            rest = memoryview(data)[sent:]
             on_sent = functools.partial(self._finish_answer, is_last)
-            if not self.server.sender.send(self.socket, rest, on_sent):
+            if not self.server.sender.send(self.socket, data, on_sent, sent=sent):
                 with contextlib.suppress(OSError):  # half an answer is none
                     self.socket.shutdown(socket.SHUT_RDWR)
                 on_sent()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from lambda_protocol.answers_in_hand import AnswersInHand
 from lambda_protocol.pace import Pace, Progress
 
 logger = logging.getLogger(__name__)
@@ -39,9 +40,13 @@ class RestSender:
     has used up the process limit would prevent.
     """
 
-    def __init__(self, name: str, *, pace: Pace) -> None:
-        """Drop a connection whose peer reads more slowly than ``pace``."""
+    def __init__(self, name: str, *, pace: Pace, in_hand: AnswersInHand) -> None:
+        """Drop a connection whose peer reads more slowly than ``pace``.
+
+        ``in_hand`` drops the oldest when there are too many bytes to be sent.
+        """
         self._pace = pace
+        self._in_hand = in_hand
         self._poller = select.epoll()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -63,18 +68,23 @@ class RestSender:
             self._thread.join(limit_s)
         return not self._thread.is_alive()
 
-    def send(self, sock: socket.socket, data: memoryview, on_sent: Callable[[], None]) -> bool:
+    def send(
+        self, sock: socket.socket, data: bytes, on_sent: Callable[[], None], *, sent: int
+    ) -> bool:
         """Send ``data`` as the peer takes it, then call ``on_sent``; False if that is too late.
 
-        ``on_sent`` is called once, from the thread, also when the peer is gone. The owner of
-        ``sock`` calls :meth:`forget` before it closes it.
+        Its first ``sent`` bytes are sent already. ``on_sent`` is called once, from the thread, also
+        when the peer is gone. The owner of ``sock`` calls :meth:`forget` before it closes it.
         """
         with self._lock:
             descriptor = sock.fileno()
             if descriptor < 0 or (self._is_stopping and not self._rests):
                 return False
-            self._rests[descriptor] = _Rest(sock, data, on_sent, Progress(self._pace))
+            self._rests[descriptor] = _Rest(
+                sock, memoryview(data)[sent:], on_sent, Progress(self._pace)
+            )
             self._poller.register(descriptor, select.EPOLLOUT)
+            self._in_hand.add(sock, len(data))
             self._changed.notify_all()
         return True
 
@@ -133,6 +143,6 @@ class RestSender:
             rest.on_sent()
 
     def _forget_locked(self, descriptor: int) -> None:
-        del self._rests[descriptor]
+        self._in_hand.remove(self._rests.pop(descriptor).sock)
         with contextlib.suppress(OSError):  # closed: the kernel has forgotten it
             self._poller.unregister(descriptor)

@@ -596,8 +596,17 @@ def child_states(pid: int) -> dict[int, str]:
 
 def resident_mb(pid: int) -> float:
     """Return the resident memory of a process in 10⁶ bytes, 0 when it is a zombie."""
+    return _memory_mb(pid, "VmRSS")
+
+
+def peak_mb(pid: int) -> float:
+    """Return the largest resident memory that a process ever had, in 10⁶ bytes."""
+    return _memory_mb(pid, "VmHWM")
+
+
+def _memory_mb(pid: int, name: str) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+    found = re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)
     return int(found[1]) * 1024 / 1e6 if found else 0.0
 
 

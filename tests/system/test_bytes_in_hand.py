@@ -11,11 +11,13 @@ import pytest
 
 from tests.conftest import StartRapid, StartServer
 from tests.support import (
+    ECHO,
     IS_ONE_FILE,
     MISBEHAVE,
     Client,
     RawConnection,
     child_states,
+    peak_mb,
     resident_mb,
     wait_until,
 )
@@ -72,6 +74,57 @@ def test_a_payload_over_the_budget_is_429_until_another_is_answered(
     assert first.result()[0] == 200
 
     assert invoke({"pad": LARGE})[0] == 200
+
+
+def test_40_payloads_of_6_mb_at_once_fit_into_512_mib(
+    start_rapid: StartRapid, start_server: StartServer, broker: str
+) -> None:
+    budget = str(512 * 1_048_576 // 4)  # what a limit of 512 MiB gives
+    rapid = start_rapid(
+        ECHO, RAPID_MAX_CONCURRENCY="4", AMQP_URI=broker, RAPID_BYTES_IN_HAND=budget
+    )
+    server = start_server(AMQP_URI=broker, BYTES_IN_HAND=budget)
+    payload = json.dumps("x" * 6_291_454).encode()
+    (worker,) = child_states(server.pid)
+
+    def invoke(_number: int) -> int:
+        with Client(server.port) as client:
+            answer = client.post(rapid.path, payload)
+            assert answer.status == 429 or answer.body == payload
+            return answer.status
+
+    with ThreadPoolExecutor(40) as callers:
+        statuses = set(callers.map(invoke, range(40)))
+
+    assert statuses <= {200, 429}
+    assert peak_mb(worker) < 512
+    assert peak_mb(rapid.pid) < 512
+
+
+@pytest.mark.parametrize("door", ["rapid", "server"])
+def test_the_answer_that_was_left_unread_longest_gives_way_to_new_ones(
+    start_rapid: StartRapid, start_server: StartServer, door: str
+) -> None:
+    limit = str(16 * 1_048_576)
+    rapid = start_rapid(MISBEHAVE, RAPID_BYTES_IN_HAND=limit)
+    port = rapid.port
+    if door == "server":
+        endpoints = f"{rapid.function_name}=http://127.0.0.1:{rapid.port}"
+        port = start_server(LAMBDA_ENDPOINTS=endpoints, BYTES_IN_HAND=limit).port
+    large = json.dumps({"do": "size", "n": 6_000_000}).encode()
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+
+    with contextlib.ExitStack() as stack:
+        readers = []
+        for _ in range(4):
+            reader = stack.enter_context(RawConnection(port))
+            reader.send(head % (rapid.path.encode(), len(large)) + large)
+            assert reader.read_until(b"\r\n").startswith(b"HTTP/1.1 200")
+            readers.append(reader)
+
+        are_whole = [len(reader.read_to_end()) > 6_000_000 for reader in readers]
+
+    assert are_whole == [False, False, True, True]  # 16 MiB have room for two
 
 
 @pytest.mark.parametrize("door", ["rapid", "server"])

@@ -158,13 +158,17 @@ class Window:
         self._send_withheld()
 
     def _may_cancel(self, *, is_wider: bool) -> bool:
-        """Return whether nothing is on its way; brings that about for a narrower window."""
+        """Return whether nothing is on its way; brings that about for a narrower window.
+
+        From then on acknowledgements are withheld: one would have the next message sent.
+        """
         now = time.monotonic()
         with self._lock:
-            if self._unacknowledged >= self._prefetch:
-                return True
-            if self._withholds_since is None and not is_wider:
+            is_full = self._unacknowledged >= self._prefetch
+            if self._withholds_since is None and (is_full or not is_wider):
                 self._withholds_since = now
+            if is_full:
+                return True
             since = self._withholds_since
         return since is not None and now >= self._cancels_at(since)
 

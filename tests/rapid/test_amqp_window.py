@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lambda_protocol.amqp_connection import AmqpConnection, connection_parameters
+from lambda_protocol.amqp_connection import AmqpConnection, Channel, connection_parameters
 from lambda_protocol.amqp_frames import Delivery, Properties, encode_publish
 from lambda_protocol.environ import BrokerAddress
 from rapid.amqp_window import CLOSE_S, PAUSE_S, Window
@@ -112,6 +112,30 @@ def test_a_change_under_load_brings_no_message_twice(broker: str, queue_type: st
             break
     consumer.close()
 
+    assert not any(delivery.redelivered for delivery in consumer.received)
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 5])
+def test_what_is_acknowledged_while_a_consumer_is_cancelled_is_said_after_that(
+    consumer: Consumer, prefetch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before, it would make room for a message that the queue takes back."""
+    consumer.publish(4)
+    consumer.receive(2, 2)
+    call, acknowledged = consumer.connection.call, []
+
+    def call_late(channel: Channel, method: str, **arguments: object) -> object:
+        if method == "basic_cancel":
+            acknowledged.append(consumer.window.acknowledge(consumer.received[0]))
+        return call(channel, method, **arguments)
+
+    monkeypatch.setattr(consumer.connection, "call", call_late)
+    consumer.window.adapt(prefetch)
+    monkeypatch.undo()
+
+    assert acknowledged == [b""]
+    consumer.acknowledge(consumer.received[1])
+    consumer.receive(4, 2)
     assert not any(delivery.redelivered for delivery in consumer.received)
 
 

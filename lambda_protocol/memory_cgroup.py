@@ -49,24 +49,39 @@ class MemoryCgroup:
             yield folder
 
 
+def find_cgroup_v2(proc: Path = Path("/proc/self")) -> Path | None:
+    """Return the control group of version 2 of a process, whatever it controls, if it is mounted.
+
+    ``proc`` is the process's folder in /proc.
+    """
+    path, mounts = _paths(proc).get(True), dict(_mounts(_read(proc / "mountinfo")))
+    return None if path is None or True not in mounts else _folder(path, *mounts[True])
+
+
 def find_memory_cgroup(proc: Path = Path("/proc/self")) -> MemoryCgroup | None:
     """Return the control group that counts the memory of a process, if it can be read.
 
     ``proc`` is the process's folder in /proc. A hierarchy of version 1 that has the memory
     controller goes before version 2, which then has not.
     """
-    paths = {}
-    for line in _read(proc / "cgroup").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0" or "memory" in controllers.split(","):
-            paths[number == "0"] = path
+    paths = _paths(proc)
     mounts = dict(_mounts(_read(proc / "mountinfo")))
     for is_v2 in (False, True):
         if is_v2 in paths and is_v2 in mounts:
             root, mount = mounts[is_v2]
             return MemoryCgroup(_folder(paths[is_v2], root, mount), mount, is_v2)
     return None
+
+
+def _paths(proc: Path) -> dict[bool, str]:
+    """Return the paths of the groups that may count memory, by whether they are version 2."""
+    paths = {}
+    for line in _read(proc / "cgroup").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" or "memory" in controllers.split(","):
+            paths[number == "0"] = path
+    return paths
 
 
 def _mounts(mountinfo: str) -> Iterator[tuple[bool, tuple[str, Path]]]:

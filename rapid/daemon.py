@@ -29,10 +29,10 @@ from rapid.destinations import (
     OnDelivered,
 )
 from rapid.environment import ExecutionEnvironment
+from rapid.environment_groups import EnvironmentGroups
 from rapid.event_queue import EventQueue
 from rapid.invoke_api import InvokeApi
 from rapid.line_output import Outputs
-from rapid.memory_limits import MemoryLimits
 from rapid.metrics import Metrics
 from rapid.processes import Reaper, adopt_orphans, hide_environment
 from rapid.report import Reporter
@@ -73,7 +73,7 @@ class Daemon:
         self._outputs = outputs
         self._has_terminal = _has_terminal()
         self._bytes_in_hand = config.bytes_in_hand or default_bytes()
-        self._memory = MemoryLimits(config.memory_mb)
+        self._groups = EnvironmentGroups(config.memory_mb)
         self._reaper = Reaper(raise_descriptor_limit())
         self._connection_limits = share_descriptors(
             descriptor_limit(),
@@ -126,7 +126,7 @@ class Daemon:
         if self._config.broker is not None:
             hide_environment()
         if self._config.enforces_memory:
-            self._memory.enforce()
+            self._groups.enforce_memory()
         if self._config.command.note:
             logger.info(self._config.command.note)
         try:
@@ -243,7 +243,7 @@ class Daemon:
             listen=lambda environment: self._listener(index).attach(environment),
             reporter=self._reporter,
             outputs=self._outputs,
-            open_memory=lambda: self._memory.of_environment(index),
+            open_group=lambda: self._groups.of_environment(index),
             init_limit_s=self._config.init_timeout_s if init_limit_s is None else init_limit_s,
             init_phase="init" if init_limit_s is None else "invoke",
         )

@@ -18,6 +18,7 @@ from lambda_protocol.invocation import Outcome, new_request_id
 from rapid.call import Call, Failure, timed_out
 from rapid.config import Config
 from rapid.diagnosis import failed_init
+from rapid.environment_groups import EnvironmentGroup
 from rapid.environment_owner import EnvironmentOwner
 from rapid.extensions import Extensions, answer_event, discover, invoke_event
 from rapid.failure_log import log_failed_calls, log_failed_environment, memory_facts
@@ -27,7 +28,6 @@ from rapid.journal import Journal
 from rapid.launch import Launch, LaunchError
 from rapid.line_output import Outputs
 from rapid.log_level import passes
-from rapid.memory_limits import EnvironmentMemory
 from rapid.phases import (
     FAILED_STATES,
     MOVES,
@@ -82,7 +82,7 @@ class ExecutionEnvironment:
         listen: Callable[[ExecutionEnvironment], Address],
         reporter: Reporter,
         outputs: Outputs,
-        open_memory: Callable[[], EnvironmentMemory],
+        open_group: Callable[[], EnvironmentGroup],
         init_limit_s: float,
         init_phase: str,
         clock: Callable[[], float] = time.monotonic,
@@ -100,7 +100,7 @@ class ExecutionEnvironment:
         self._listen = listen
         self._reporter = reporter
         self._outputs = outputs
-        self._open_memory = open_memory
+        self._open_group = open_group
         self._init_limit_s = init_limit_s
         self._init_phase = init_phase
         self._clock = clock
@@ -402,7 +402,7 @@ class ExecutionEnvironment:
             f"env-{self.index}",
             self._reaper,
             self._outputs,
-            self._open_memory(),
+            self._open_group(),
             runtime_api=str(self._address),
             extensions=[path.name for path in paths],
             keeps=functools.partial(passes, config=self._config),
@@ -535,7 +535,7 @@ class ExecutionEnvironment:
 
     def _with_cause(self, failure: Failure, status: ExitStatus) -> Failure:
         assert self._sandbox is not None
-        watch = self._sandbox.memory.watch
+        watch = self._sandbox.control_group.watch
         if not watch.is_out_of_memory(status):
             return replace(failure, cause=str(status))
         return replace(failure, cause="out of memory", memory_limit_bytes=watch.limit_bytes)

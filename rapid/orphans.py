@@ -4,7 +4,8 @@ A process that daemonizes (setsid) escapes the kill of its group. When its paren
 gives it to rapid, as PID 1 or as the subreaper of its descendants. Such an orphan can hide: its
 environment block is empty (``env -i``) or closed (PR_SET_DUMPABLE). So an orphan is spared only if
 it is provably of another environment that lives: it is in a process group of that environment, or
-it was started with that environment's Runtime API. A hostile process can forge both.
+it was started with that environment's Runtime API, both of which a hostile process can forge, or
+it is in that environment's control group, where there are such.
 Source: prctl(2), kill(2), setsid(2).
 """
 
@@ -16,6 +17,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from rapid.processes import Reaper, environ_of
@@ -30,16 +32,19 @@ _EMPTY_READS: Final = 20
 _PATIENCE: Final = 0.5
 
 
-def kill_orphans(reaper: Reaper, runtime_api: str, limit_s: float) -> None:
+def kill_orphans(
+    reaper: Reaper, runtime_api: str, is_anothers: Callable[[int], bool], limit_s: float
+) -> None:
     """Kill every orphan that is not provably another environment's; wait until all are dead.
 
-    ``runtime_api`` is the Runtime API of the environment that ends.
+    ``runtime_api`` is the Runtime API of the environment that ends; ``is_anothers`` tells by the
+    control group of a process.
     """
     begun_at = time.monotonic()
     empty_reads: Counter[int] = Counter()
     killed: set[int] = set()
     while True:
-        others = _Others(reaper, runtime_api)
+        others = _Others(reaper, runtime_api, is_anothers)
         left = set(reaper.orphans(others.have))
         if not left:
             return
@@ -63,7 +68,10 @@ def kill_orphans(reaper: Reaper, runtime_api: str, limit_s: float) -> None:
 class _Others:
     """The environments that live beside the one that ends, as they are now."""
 
-    def __init__(self, reaper: Reaper, runtime_api: str) -> None:
+    def __init__(
+        self, reaper: Reaper, runtime_api: str, is_anothers: Callable[[int], bool]
+    ) -> None:
+        self._is_anothers = is_anothers
         owners = reaper.owners()
         self._groups = {pid for pid, owner in owners.items() if owner != runtime_api}
         self._marks = [
@@ -78,6 +86,8 @@ class _Others:
         """Whether a process is provably of one of them."""
         if not self._groups:
             return False
+        if self._is_anothers(pid):
+            return True
         with contextlib.suppress(ProcessLookupError):
             if os.getpgid(pid) in self._groups:
                 return True

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from rapid.environment_groups import EnvironmentGroup
 from rapid.line_output import Outputs
 from rapid.log_capture import LogCapture, OnError
 from rapid.log_lines import LogMessage
-from rapid.memory_limits import EnvironmentMemory
 from rapid.orphans import kill_orphans
 from rapid.processes import ExitStatus, ProcessGroup, Reaper
 
@@ -26,7 +26,7 @@ class Sandbox:
         name: str,
         reaper: Reaper,
         outputs: Outputs,
-        memory: EnvironmentMemory,
+        control_group: EnvironmentGroup,
         *,
         runtime_api: str,
         extensions: Sequence[str] = (),
@@ -37,7 +37,7 @@ class Sandbox:
         self.capture = LogCapture(
             name, outputs, extensions=extensions, keeps=keeps, on_error=on_error
         )
-        self.memory = memory
+        self.control_group = control_group
         self._reaper = reaper
         self._runtime_api = runtime_api
         self._lock = threading.Lock()
@@ -92,7 +92,7 @@ class Sandbox:
             raise
         with self._lock:
             self._groups[name] = group
-        self.memory.add(group)
+        self.control_group.add(group)
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to the group called ``name``, if it was ever started."""
@@ -117,8 +117,8 @@ class Sandbox:
 
     def kill_orphans(self, limit_s: float) -> None:
         """Kill what left its process group, and wait until it is dead."""
-        self.memory.kill()
-        kill_orphans(self._reaper, self._runtime_api, limit_s)
+        self.control_group.kill()
+        kill_orphans(self._reaper, self._runtime_api, self.control_group.is_anothers, limit_s)
 
     def peak_memory_bytes(self, name: str) -> int:
         """Return the peak memory of a process, with its children while it lives; 0 if unknown."""
@@ -132,4 +132,4 @@ class Sandbox:
     def close(self) -> None:
         """Pass on what is left in the pipes and close them."""
         self.capture.close()
-        self.memory.close()
+        self.control_group.close()

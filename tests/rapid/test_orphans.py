@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rapid.cgroups import OomWatch
-from rapid.memory_limits import EnvironmentMemory
+from rapid.environment_groups import EnvironmentGroup
 from rapid.processes import ProcessGroup
 from tests.conftest import StartRapid
 from tests.support import MISBEHAVE, RAPID, is_alive, pids_of, running_now, unique_name, wait_until
@@ -166,14 +166,63 @@ def cgroup_v2() -> Iterator[Path]:
     folder.rmdir()
 
 
+def in_group(folder: Path) -> tuple[str, ...]:
+    return ("sh", "-c", f'echo $$ > {folder}/cgroup.procs; exec "$@"', "sh", *RAPID)
+
+
+def test_a_control_group_proves_whose_a_hidden_orphan_is(
+    start_rapid: StartRapid, cgroup_v2: Path, mark: str
+) -> None:
+    rapid = start_rapid(MISBEHAVE, RAPID_MAX_CONCURRENCY="2", program=in_group(cgroup_v2))
+    hidden = ["env", "-i", "sh", "-c", "sleep 600; exit"]
+    rapid.do(do="spawn_orphan", argv=[*hidden, f"{mark}-of-first"])
+    first = rapid.do(do="pid").json()
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(rapid.do, do="sleep", s=1)
+        wait_until(lambda: running_now(rapid) == 1, "the call to run")
+        orphan = rapid.do(do="spawn_orphan", argv=[*hidden, mark]).json()
+        second = rapid.do(do="pid").json()
+        busy.result()
+
+        os.kill(first, signal.SIGKILL)
+
+        busy = pool.submit(rapid.do, do="sleep", s=1)
+        wait_until(lambda: running_now(rapid) == 1, "the call to run")
+        assert rapid.do(do="pid").json() not in (first, second)  # when the first has ended
+        busy.result()
+    assert pids_of(f"{mark}-of-first") == []
+    assert is_alive(orphan)
+    rapid.stop()
+    assert not is_alive(orphan)
+    assert [path for path in cgroup_v2.iterdir() if path.is_dir()] == []
+
+
+def test_in_a_control_group_what_forks_and_leaves_its_session_all_the_time_is_killed(
+    start_rapid: StartRapid, cgroup_v2: Path, mark: str
+) -> None:
+    if not (cgroup_v2 / "cgroup.kill").exists():
+        pytest.skip("Linux before 5.14 has no cgroup.kill")
+    rapid = start_rapid(MISBEHAVE, program=in_group(cgroup_v2))
+    hops = "import os\nwhile True:\n    if os.fork():\n        os._exit(0)\n    os.setsid()"
+    rapid.do(do="spawn_orphan", argv=["env", "-i", "python3", "-c", hops, mark])
+    wait_until(lambda: pids_of(mark), "the orphan")
+
+    rapid.do(do="exit")
+
+    wait_until(lambda: not pids_of(mark), "the orphan's end")
+    assert rapid.do(do="counter").json() == 1
+    assert not [line for line in rapid.log if "orphans left" in line]
+    rapid.stop()
+
+
 def test_a_control_group_is_killed_whole(cgroup_v2: Path) -> None:
     if not (cgroup_v2 / "cgroup.kill").exists():
         pytest.skip("Linux before 5.14 has no cgroup.kill")
-    memory = EnvironmentMemory(OomWatch(None), cgroup_v2)
+    group = EnvironmentGroup(OomWatch(None), cgroup_v2)
     with subprocess.Popen(["sh", "-c", "sleep 600 & wait"], process_group=0) as process:
-        memory.add(ProcessGroup(process.pid))
+        group.add(ProcessGroup(process.pid))
 
-        memory.kill()
+        group.kill()
 
         assert process.wait() == -signal.SIGKILL
     wait_until(lambda: not (cgroup_v2 / "cgroup.procs").read_text(), "the end of its child")

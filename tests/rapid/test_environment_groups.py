@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rapid.memory_limits import MemoryLimits
+from rapid.environment_groups import EnvironmentGroups
 from rapid.processes import ExitStatus, ProcessGroup
 from tests.support import child_states, wait_until
 
@@ -50,10 +50,10 @@ def test_rapid_moves_aside_and_each_environment_has_a_limit_of_its_own(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tree = Tree(tmp_path)
-    limits = MemoryLimits(128, tree.proc)
-    limits.enforce()
+    groups = EnvironmentGroups(128, tree.proc)
+    groups.enforce_memory()
 
-    first, second = limits.of_environment(0), limits.of_environment(1)
+    first, second = groups.of_environment(0), groups.of_environment(1)
 
     assert tree.read(f"{SELF}/cgroup.procs") == "0"
     assert tree.read("cgroup.subtree_control") == "+memory"
@@ -69,9 +69,9 @@ def test_rapid_moves_aside_and_each_environment_has_a_limit_of_its_own(
 
 def test_a_process_joins_with_what_it_has_started(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
-    limits = MemoryLimits(128, tree.proc)
-    limits.enforce()
-    memory = limits.of_environment(0)
+    groups = EnvironmentGroups(128, tree.proc)
+    groups.enforce_memory()
+    memory = groups.of_environment(0)
     procs = tree.group / f"{SELF}-0" / "cgroup.procs"
     os.mkfifo(procs)  # so that each write is seen
     with subprocess.Popen(["sh", "-c", "sleep 60 & wait"], process_group=0) as process:
@@ -86,10 +86,25 @@ def test_a_process_joins_with_what_it_has_started(tmp_path: Path) -> None:
         os.killpg(process.pid, KILLED)
 
 
-def test_without_the_setting_nothing_is_made(tmp_path: Path) -> None:
+def test_without_the_setting_a_group_is_made_and_has_no_limit(tmp_path: Path) -> None:
     tree = Tree(tmp_path)
+    tree.write("cgroup.events", "populated 1\n")
+    tree.write("cgroup.procs", "")
 
-    memory = MemoryLimits(128, tree.proc).of_environment(0)
+    group = EnvironmentGroups(128, tree.proc).of_environment(0)
+
+    assert group.folder == tree.group / f"{SELF}-0"
+    assert list(group.folder.iterdir()) == []
+    assert group.watch.limit_bytes is None
+    group.close()
+    assert not group.folder.exists()
+
+
+def test_at_the_root_of_the_hierarchy_nothing_is_made(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)  # the kernel has no cgroup.events there
+    tree.write("cgroup.procs", "")
+
+    memory = EnvironmentGroups(128, tree.proc).of_environment(0)
     memory.add(ProcessGroup(os.getpid()))
     memory.close()
 
@@ -102,11 +117,11 @@ def test_a_group_that_is_not_delegated_is_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, controllers: str
 ) -> None:
     tree = Tree(tmp_path, controllers=controllers)
-    limits = MemoryLimits(128, tree.proc)
+    groups = EnvironmentGroups(128, tree.proc)
 
-    limits.enforce()
-    limits.of_environment(0)
-    limits.of_environment(1)
+    groups.enforce_memory()
+    groups.of_environment(0)
+    groups.of_environment(1)
 
     assert warnings(caplog) == [f"{tree.group} does not have the memory controller"]
     assert not [path for path in tree.group.iterdir() if path.is_dir()]
@@ -116,11 +131,11 @@ def test_a_group_that_cannot_be_made_is_one_warning_and_no_limit(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tree = Tree(tmp_path)
-    limits = MemoryLimits(128, tree.proc)
-    limits.enforce()
+    groups = EnvironmentGroups(128, tree.proc)
+    groups.enforce_memory()
     (tree.group / f"{SELF}-0").touch()
 
-    memories = [limits.of_environment(0) for _ in range(2)]
+    memories = [groups.of_environment(0) for _ in range(2)]
 
     assert [memory.folder for memory in memories] == [None, None]
     (reason,) = warnings(caplog)

@@ -278,6 +278,7 @@ class ExecutionEnvironment:
         journal = self._journal
         self._end_lines()
         peak_memory_bytes = 0 if journal is None else journal.measure()
+        exchange.on_disconnect = lambda: self._unpark(exchange)
         with self._lock:
             if self.phase in (Phase.SHUTDOWN, Phase.GONE):
                 return  # it stays open until its process is gone
@@ -288,7 +289,6 @@ class ExecutionEnvironment:
             if state is RuntimeState.RUNNING and not self._config.is_multi_concurrency:
                 again = next(iter(self._running.values()))
             else:
-                exchange.on_disconnect = lambda: self._unpark(exchange)
                 self._parked.append(exchange)
                 self._runtime.on_next()
                 self.extensions.is_open = False
@@ -356,6 +356,7 @@ class ExecutionEnvironment:
             name = self.extensions.find(identifier).name
         if self._sandbox is not None:
             self._sandbox.capture.flush(ends_lines=True, extension=name)
+        exchange.on_disconnect = lambda: self._unpark(exchange)
         return self.change_extensions(lambda known: known.park(identifier, exchange))
 
     def fail_extension(self, failure: Failure) -> None:
@@ -511,6 +512,7 @@ class ExecutionEnvironment:
         with self._lock:
             if exchange in self._parked:
                 self._parked.remove(exchange)
+            self.extensions.unpark(exchange)
 
     def _on_undelivered(self, call: Call) -> None:
         with self._lock:

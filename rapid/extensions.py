@@ -154,6 +154,12 @@ class Extensions:
             extension.parked = exchange
         return event
 
+    def unpark(self, exchange: Exchange) -> None:
+        """Forget a ``next`` whose connection is gone; an event now waits for the one after it."""
+        for extension in self:
+            if extension.parked is exchange:
+                extension.parked = None
+
     def report_error(
         self, identifier: str | None, error_type: str | None, *, is_init: bool
     ) -> Failure | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -54,6 +55,28 @@ def test_a_runtime_is_asked_to_end_only_with_extensions(
     assert rapid.stop() == 0
 
     assert (b"asked to end\n" in rapid.stdout) == has_extension
+
+
+def test_environments_that_ended_leave_no_connection_of_their_extensions(
+    start_rapid: StartRapid, environ: dict[str, str]
+) -> None:
+    rapid = start_rapid(MISBEHAVE, RECORDER_EVENTS="", **environ)  # none is told of the end
+    assert rapid.do(do="counter").json() == 1
+    connections = sockets_of(rapid.pid)
+
+    for _ in range(3):
+        rapid.do(do="exit")
+        assert rapid.do(do="counter").json() == 1
+
+    wait_until(lambda: sockets_of(rapid.pid) <= connections, "the connections' end")
+
+
+def sockets_of(pid: int) -> int:
+    found = 0
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += os.readlink(descriptor).startswith("socket:")
+    return found
 
 
 def test_a_runtime_beside_an_external_extension_is_asked_first(

@@ -171,7 +171,7 @@ def in_group(folder: Path) -> tuple[str, ...]:
 
 
 def test_a_control_group_proves_whose_a_hidden_orphan_is(
-    start_rapid: StartRapid, cgroup_v2: Path, mark: str
+    cgroup_v2: Path, start_rapid: StartRapid, mark: str
 ) -> None:
     rapid = start_rapid(MISBEHAVE, RAPID_MAX_CONCURRENCY="2", program=in_group(cgroup_v2))
     hidden = ["env", "-i", "sh", "-c", "sleep 600; exit"]
@@ -185,6 +185,7 @@ def test_a_control_group_proves_whose_a_hidden_orphan_is(
         busy.result()
 
         os.kill(first, signal.SIGKILL)
+        rapid.wait_for_log("signal: killed")
 
         busy = pool.submit(rapid.do, do="sleep", s=1)
         wait_until(lambda: running_now(rapid) == 1, "the call to run")
@@ -198,7 +199,7 @@ def test_a_control_group_proves_whose_a_hidden_orphan_is(
 
 
 def test_in_a_control_group_what_forks_and_leaves_its_session_all_the_time_is_killed(
-    start_rapid: StartRapid, cgroup_v2: Path, mark: str
+    cgroup_v2: Path, start_rapid: StartRapid, mark: str
 ) -> None:
     if not (cgroup_v2 / "cgroup.kill").exists():
         pytest.skip("Linux before 5.14 has no cgroup.kill")

@@ -22,8 +22,9 @@ All attacks at once, for {minutes} minutes. `make soak` runs this and writes thi
 
 A RabbitMQ of its own, a Lambda Server with one gunicorn worker and three rapids from source are
 attacked. Two of the rapids serve one function through RabbitMQ. The third has no broker and is
-called directly. Each rapid has two slots. Two healthy callers go on meanwhile, and each answer is
-checked. The attacks pause after each tenth of the time.
+called directly. Its destination of failed events answers without end, and the subscriber of its
+telemetry a byte at a time. Each rapid has two slots. Two healthy callers go on meanwhile, and each
+answer is checked. The attacks pause after each tenth of the time.
 
 Last result: {when}.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import random
 import re
 import threading
@@ -16,6 +18,7 @@ from scripts.rabbitmq_node import RabbitmqNode
 from tests.endless import EndlessPeer
 from tests.support import (
     MISBEHAVE,
+    RECORDER_EXTENSION,
     Program,
     Rapid,
     Server,
@@ -155,8 +158,14 @@ def start_stand(folder: Path) -> Iterator[Stand]:
             for _ in range(2)
         ]
         destination = stack.enter_context(EndlessPeer("chunks"))
+        subscriber = stack.enter_context(EndlessPeer("interim answers", is_slow=True))
         direct = stack.enter_context(
-            Rapid(MISBEHAVE, RAPID_ON_FAILURE=destination.address.url, **_SETTINGS)
+            Rapid(
+                MISBEHAVE,
+                RAPID_ON_FAILURE=destination.address.url,
+                **_subscribed(folder / "extensions", subscriber),
+                **_SETTINGS,
+            )
         )
         server = stack.enter_context(Server(AMQP_URI=node.uri))
         (worker_pid,) = child_states(server.pid)
@@ -168,3 +177,21 @@ def start_stand(folder: Path) -> Iterator[Stand]:
             worker_pid=worker_pid,
             rabbitmq_version=node.ctl("version").strip(),
         )
+
+
+def _subscribed(extensions: Path, subscriber: EndlessPeer) -> dict[str, Any]:
+    """Return the settings of a rapid whose telemetry goes to ``subscriber``."""
+    extensions.mkdir()
+    (extensions / "watcher").symlink_to(RECORDER_EXTENSION)
+    uri = f"http://sandbox.localdomain:{subscriber.address.port}"
+    subscription = {
+        "schemaVersion": "2022-12-13",
+        "types": ["platform", "function", "extension"],
+        "destination": {"protocol": "HTTP", "URI": uri},
+    }
+    return {
+        "RAPID_EXTENSIONS_DIR": str(extensions),
+        "RECORDER_FILE": os.devnull,
+        "RECORDER_EVENTS": "",
+        "RECORDER_SUBSCRIBE": json.dumps(subscription),
+    }

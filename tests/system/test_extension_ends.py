@@ -75,7 +75,7 @@ def sockets_of(pid: int) -> int:
     found = 0
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            found += os.readlink(descriptor).startswith("socket:")
+            found += str(descriptor.readlink()).startswith("socket:")
     return found
 
 

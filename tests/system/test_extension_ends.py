@@ -60,7 +60,8 @@ def test_a_runtime_is_asked_to_end_only_with_extensions(
 def test_environments_that_ended_leave_no_connection_of_their_extensions(
     start_rapid: StartRapid, environ: dict[str, str]
 ) -> None:
-    rapid = start_rapid(MISBEHAVE, RECORDER_EVENTS="", **environ)  # none is told of the end
+    environ["RECORDER_EVENTS"] = ""  # so that it is not told of the end
+    rapid = start_rapid(MISBEHAVE, ready=True, flags=(), **environ)
     assert rapid.do(do="counter").json() == 1
     connections = sockets_of(rapid.pid)
 

@@ -12,6 +12,8 @@ from lambda_protocol.memory_cgroup import find_memory_cgroup
 UNLIMITED_BYTES: Final = 256 * 1_048_576
 #: The least budget: one payload of the largest size, and some small ones.
 LEAST_BYTES: Final = 8 * 1_048_576
+#: A payload of so many bytes is not counted: the limit of connections bounds these.
+FREE_BYTES: Final = 16_384
 #: A payload is held as it came, is sent on, and its answer may be as large: with what a join takes
 #: on the way, that is four times the budget.
 _PART_OF_LIMIT: Final = 4

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from lambda_protocol.byte_budget import ByteBudget, Share
+from lambda_protocol.byte_budget import FREE_BYTES, ByteBudget, Share
 from lambda_protocol.pace import Pace, Progress, TooSlowError
 
 #: Request line and headers together, bytes: AWS takes 1 MB, X-Ray causes come near it.
@@ -27,8 +27,6 @@ DRAIN_BYTES: Final = 16 * 1_048_576
 MAX_HEADERS: Final = 512
 _READ_SIZE: Final = 16_384
 _BODY_READ_SIZE: Final = 1_048_576
-#: A body of so many bytes is not counted in the budget: the limit of connections bounds these.
-_FREE_BYTES: Final = 16_384
 #: The least that is taken of the budget for a chunked body at a time.
 _RESERVED_BYTES: Final = 262_144
 #: How long a peer may pause that sends more than is read of it, seconds.
@@ -282,7 +280,7 @@ class RequestReader:
 
     def _read_chunked(self, request: Request, keeps_oversize: bool) -> None:
         kept = bytearray()  # chunks may be of a byte each
-        reserved = _FREE_BYTES
+        reserved = FREE_BYTES
         while True:
             line = _CHUNK_LINE.fullmatch(self._read_line())
             if line is None:
@@ -317,7 +315,7 @@ class RequestReader:
 
     def _reserve(self, request: Request, count: int) -> None:
         """Take ``count`` bytes of the budget before they are read; small ones are free."""
-        if self._budget is None or count <= _FREE_BYTES:
+        if self._budget is None or count <= FREE_BYTES:
             return
         if request.share is None:
             request.share = Share(self._budget)

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from lambda_protocol.address import EVERY_HOST, Address
-from lambda_protocol.byte_budget import LEAST_BYTES
+from lambda_protocol.byte_budget import LEAST_BYTES, default_bytes
 from lambda_protocol.cors import AllowedOrigins
 from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
 from lambda_protocol.limits import FUNCTION_TIMEOUT_MAX_S, INVOKE_QUEUE_TIMEOUT_S
@@ -86,6 +86,11 @@ class Config:
             health_port=env.integer("HEALTH_PORT", 0, least=1, most=65535) or None,
             workers=env.integer("WEB_CONCURRENCY", 1, least=1, most=1024),
         )
+
+    @property
+    def worker_bytes_in_hand(self) -> int:
+        """How many bytes of payloads one of gunicorn's processes may hold."""
+        return max(LEAST_BYTES, (self.bytes_in_hand or default_bytes()) // self.workers)
 
     @property
     def descriptors_per_call(self) -> int:

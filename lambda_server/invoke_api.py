@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from lambda_protocol.byte_budget import FREE_BYTES, ByteBudget, Share, too_many_bytes
 from lambda_protocol.errors import (
     InvalidRequestContentException,
     LambdaApiError,
@@ -44,6 +45,9 @@ logger = logging.getLogger(__name__)
 #: How much of a payload over its limit is read and thrown away, so that the answer arrives, bytes.
 DRAIN_BYTES: Final = 16 * 1_048_576
 
+#: In the WSGI environment of a worker that counts the bytes of payloads before it reads them.
+IS_COUNTED: Final = "lambda_server.is_counted"
+
 _WSGI_NAMES: Final = {name: "HTTP_" + name.upper().replace("-", "_") for name in REQUEST_HEADERS}
 _STATUS_LINES: Final = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
@@ -56,6 +60,7 @@ class InvokeApi:
         self._config = config
         self._invoker = invoker
         self._others = others
+        self._budget = ByteBudget(config.worker_bytes_in_hand)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request, as WSGI asks."""
@@ -95,15 +100,20 @@ class InvokeApi:
             account_id=config.account_id,
         )
         header = _header_lookup(environ)
-        invocation = decode_request(
-            header,
-            _read_payload(environ, payload_limit(header, is_async=path.is_async)),
-            request_id=request_id,
-            function=function,
-            is_async=path.is_async,
-            check_payload=config.checks_payload,
-        )
-        return encode_outcome(invocation, self._invoker.invoke(invocation, caller_of(environ)))
+        share = None if IS_COUNTED in environ else Share(self._budget)
+        try:
+            invocation = decode_request(
+                header,
+                _read_payload(environ, payload_limit(header, is_async=path.is_async), share),
+                request_id=request_id,
+                function=function,
+                is_async=path.is_async,
+                check_payload=config.checks_payload,
+            )
+            return encode_outcome(invocation, self._invoker.invoke(invocation, caller_of(environ)))
+        finally:
+            if share is not None:
+                share.give()
 
 
 def _refuse_method(start_response: StartResponse) -> Iterable[bytes]:
@@ -118,10 +128,19 @@ def _header_lookup(environ: dict[str, Any]) -> HeaderLookup:
     return lambda name: environ.get(_WSGI_NAMES[name])
 
 
-def _read_payload(environ: dict[str, Any], limit: int) -> bytes:
-    """Return the body, decided on before it is read; raises the 413 of one that is too large."""
+def _read_payload(environ: dict[str, Any], limit: int, share: Share | None) -> bytes:
+    """Return the body, decided on before it is read; raises the 413 of one that is too large.
+
+    ``share`` takes its bytes before that; 429 when it cannot.
+    """
     length = environ.get("CONTENT_LENGTH")
     stream = environ["wsgi.input"]
+    if share is not None and (length or environ.get("HTTP_TRANSFER_ENCODING")):
+        most = min(int(length or limit), limit)
+        if most > FREE_BYTES and not share.take(most):
+            if length:  # chunks may never end
+                _drain(stream)
+            raise too_many_bytes()
     if not length:
         # Chunked, or none at all: the stream ends by itself (wsgi.input_terminated).
         body: bytes = stream.read(limit + 1) if environ.get("HTTP_TRANSFER_ENCODING") else b""

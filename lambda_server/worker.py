@@ -36,7 +36,7 @@ from gunicorn.sock import ssl_wrap_socket
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from lambda_protocol.answers_in_hand import AnswersInHand
-from lambda_protocol.byte_budget import LEAST_BYTES, ByteBudget, default_bytes, too_many_bytes
+from lambda_protocol.byte_budget import ByteBudget, too_many_bytes
 from lambda_protocol.descriptors import SpareDescriptor, descriptor_limit
 from lambda_protocol.errors import (
     BadRequestException,
@@ -57,6 +57,7 @@ from lambda_protocol.pace import Pace
 from lambda_protocol.places import Places
 from lambda_protocol.reserve import SIZE, Reserve
 from lambda_server.config import Config
+from lambda_server.invoke_api import IS_COUNTED
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +92,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
     def _open(self) -> None:
         """Open what belongs to this process; gunicorn makes the worker before it forks."""
         config = Config.from_environ(os.environ)
-        bytes_in_hand = config.bytes_in_hand or default_bytes()
-        self._budget = ByteBudget(max(LEAST_BYTES, bytes_in_hand // config.workers))
+        self._budget = ByteBudget(config.worker_bytes_in_hand)
         self._answers = AnswersInHand(self._budget.limit_bytes)
         self._spare = SpareDescriptor()
         self._places = Places(min(self.worker_connections, _threads_that_fit(config)))
@@ -282,6 +282,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
             "wsgi.multithread": True,
             "wsgi.multiprocess": self.cfg.workers > 1,
             "wsgi.run_once": False,
+            IS_COUNTED: True,
             "gunicorn.socket": connection
             and connection.sock,  # by which a caller that hangs up is noticed
         }

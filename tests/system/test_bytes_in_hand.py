@@ -29,7 +29,7 @@ HEAD = (
 )
 
 
-@pytest.mark.parametrize("door", ["rapid", "server"])
+@pytest.mark.parametrize("door", ["rapid", "server", "gthread"])
 def test_a_payload_over_the_budget_is_429_until_another_is_answered(
     start_rapid: StartRapid,
     start_server: StartServer,
@@ -42,9 +42,10 @@ def test_a_payload_over_the_budget_is_429_until_another_is_answered(
         MISBEHAVE, RAPID_MAX_CONCURRENCY="3", RAPID_BYTES_IN_HAND=limit if door == "rapid" else ""
     )
     port = rapid.port
-    if door == "server":
+    if door != "rapid":
         endpoints = f"{rapid.function_name}=http://127.0.0.1:{rapid.port}"
-        port = start_server(LAMBDA_ENDPOINTS=endpoints, BYTES_IN_HAND=limit).port
+        worker = ("-k", "gthread", "--threads", "4") if door == "gthread" else ()
+        port = start_server(*worker, LAMBDA_ENDPOINTS=endpoints, BYTES_IN_HAND=limit).port
     wrote, gate = tmp_path / "wrote", tmp_path / "gate"
     held = {"do": "print_halves", "first": "", "rest": "", "wrote": str(wrote), "until": str(gate)}
 

@@ -67,7 +67,7 @@ def test_a_payload_over_the_budget_is_429_until_another_is_answered(
     assert _without_type(invoke({"pad": LARGE})) == refused
     with RawConnection(port) as connection:  # announced piece by piece
         connection.send(HEAD % rapid.function_name.encode())
-        for _ in range(5):
+        for _ in range(0 if door == "gthread" else 5):  # which takes all that may come at once
             connection.send(b"f4240\r\n" + b"x" * 1_000_000 + b"\r\n")
         assert connection.read_answer().status == 429
     assert invoke({"small": 1}) == (200, {"small": 1})

@@ -78,6 +78,24 @@ class Address(NamedTuple):
             return Address(_EVERY_IPV4, self.port)
         return self
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether this machine can listen on the host, and tells so without asking anybody.
+
+        So of names only two count: ``localhost`` and the machine's own.
+        """
+        if self.host in (EVERY_HOST, "localhost", socket.gethostname()):
+            return True
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        try:
+            with socket.socket(family) as probe:
+                host, _, scope = self.host.partition("%")
+                socket.inet_pton(family, host)  # no name, for which DNS would be asked
+                probe.bind((f"{host}%{scope}" if scope else host, 0))
+        except OSError:
+            return False
+        return True
+
     def listen(self, backlog: int = 256) -> socket.socket:
         """Return a socket that listens here; ``::`` takes IPv4 as well. Port 0 is any free one.
 

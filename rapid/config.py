@@ -71,7 +71,9 @@ class Config:
     invoke_api: Address
     health_port: Address | None  #: where nothing but health checks and scrapes is answered
     runtime_api: Address
-    takes_any_runtime_port: bool  #: no port was asked for, so the default one need not be had
+    takes_any_runtime_port: (
+        bool  #: no port was asked for by rapid's own name, so it need not be had
+    )
     extensions_dir: Path
     broker: BrokerAddress | None
     queue_type: str
@@ -155,7 +157,7 @@ class Config:
                 env.host("RAPID_RUNTIME_API_HOST", "127.0.0.1"),
                 env.integer("RAPID_RUNTIME_API_PORT", 9001, least=0, most=65535),
             ),
-            takes_any_runtime_port=not env.is_given("RAPID_RUNTIME_API_PORT"),
+            takes_any_runtime_port=not env.is_asked_for("RAPID_RUNTIME_API_PORT"),
             extensions_dir=Path(env.text("RAPID_EXTENSIONS_DIR", "/opt/extensions")),
             broker=broker,
             queue_type=env.choice("RAPID_AMQP_QUEUE_TYPE", "classic", ("classic", "quorum")),

@@ -254,7 +254,8 @@ class Daemon:
         try:
             self._open_listener(0, address)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or not self._config.takes_any_runtime_port:
+            is_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
+            if not is_port or not self._config.takes_any_runtime_port:
                 raise
             listener = self._open_listener(0, address._replace(port=0))
             logger.info("%s is taken: the Runtime API listens on %s", address, listener.address)

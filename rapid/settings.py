@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from lambda_protocol.address import Address
 from lambda_protocol.environ import BrokerAddress, Environ, WrongValue
 
 PREFIX: Final = "RAPID_"
@@ -94,7 +95,6 @@ class Settings(Environ):
         self._aliases = ALIASES - set(_BROKER) if variables.get("RAPID_AMQP_URI") else ALIASES
         self._known = {INIT_CONTAINER}
         self._credentials: set[str] = set()
-        self._refused: set[str] = set()
         self._notes: list[Note] = []
 
     def broker(self) -> BrokerAddress | None:
@@ -107,9 +107,19 @@ class Settings(Environ):
         self._credentials = {self.find(PREFIX + name)[0] for name in _BROKER}
         return BrokerAddress(uri=address.uri, setting=setting).with_credentials(user, password)
 
-    def is_given(self, name: str) -> bool:
-        """Whether a setting that has been read has a value of its own, not the default."""
-        return bool(self.find(name)[1]) and name not in self._refused
+    def host(self, name: str, default: str) -> str:
+        """Return a host; by its plain name one of this machine: others are the function's peers."""
+        host = super().host(name, default)
+        source, _ = self.find(name)
+        if source in self._aliases and not Address(host, 0).is_ours:
+            self.refuse(name, source, WrongValue("is elsewhere", "an address of this machine"))
+            return default
+        return host
+
+    def is_asked_for(self, name: str) -> bool:
+        """Whether a setting has a value that is meant for rapid: no plain name, not the default."""
+        source, text = self.find(name)
+        return bool(text) and source not in self._aliases
 
     def left_to_function(self) -> dict[str, str]:
         """Return the variables but for rapid's own and the credentials that rapid itself uses."""
@@ -153,7 +163,6 @@ class Settings(Environ):
         """Leave a plain name to the function, with a warning; raise ``ConfigError`` for others."""
         if source not in self._aliases:
             super().refuse(name, source, error)
-        self._refused.add(name)
         self.warn(
             f"{source} is left to the function, as its value is not for rapid "
             f"(expected {error.expected}); rapid reads {name}"

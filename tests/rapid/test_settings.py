@@ -84,6 +84,17 @@ def test_an_alias_that_is_not_for_rapid_is_one_warning_and_the_functions(name: s
     assert made.broker is None
 
 
+@pytest.mark.parametrize("name", ["INVOKE_API_HOST", "RUNTIME_API_HOST"])
+@pytest.mark.parametrize("host", ["api.example.com", "10.99.99.99", "2001:db8::1"])
+def test_a_host_elsewhere_in_an_alias_is_the_functions(name: str, host: str) -> None:
+    made = config(**{name: host})
+
+    (warning,) = said(made, logging.WARNING)
+    assert warning.startswith(f"{name} is left to the function")
+    assert host not in warning
+    assert (made.invoke_api.host, made.runtime_api.host) == ("::", "127.0.0.1")
+
+
 @pytest.mark.parametrize("name", sorted(FORMER))
 def test_a_former_setting_is_one_line_and_the_functions(name: str) -> None:
     made = config(**{name: NONSENSE[name]})

@@ -179,8 +179,10 @@ def test_an_access_log_shows_ipv4_callers_as_ipv4(worker: tuple[str, ...]) -> No
 ELSEWHERE = Address("127.0.0.9", 9001)
 
 
-def test_a_second_rapid_takes_a_free_port_for_the_runtime_api() -> None:
+@pytest.mark.parametrize("plain", [{}, {"RUNTIME_API_PORT": "9001"}], ids=["default", "plain name"])
+def test_a_second_rapid_takes_a_free_port_for_the_runtime_api(plain: dict[str, str]) -> None:
     settings = {
+        **plain,
         "RAPID_PORT": "0",
         "RAPID_INVOKE_API_HOST": IPV4,
         "RAPID_RUNTIME_API_HOST": ELSEWHERE.host,

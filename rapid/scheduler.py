@@ -448,9 +448,7 @@ class Scheduler:
 
     def _on_tick_locked(self, now: float) -> None:
         """Do what is due and find out when to look again; leaves the lock to act."""
-        throttled = [call for call in self._waiting.calls if call.wait_deadline <= now]
-        for call in throttled:
-            self._forget_locked(call)
+        throttled = self._take_throttled_locked(now)
         if throttled and self._is_stopping:
             self._changed.notify_all()
         environments = list(self._environments.values())
@@ -477,6 +475,22 @@ class Scheduler:
             self._act(actions)
         finally:
             self.lock.acquire()
+
+    def _take_throttled_locked(self, now: float) -> list[Call]:
+        """Forget the calls that have waited too long, and return them.
+
+        One that an environment is starting for has until the end of that, which may take as long
+        as the function may.
+        """
+        throttled = []
+        for call in [call for call in self._waiting.calls if call.wait_deadline <= now]:
+            is_first = call.wait_deadline <= call.received_at + self._queue_timeout_s
+            if is_first and self._is_coming_locked(call, now):
+                call.wait_deadline += self._timeout_s
+            else:
+                self._forget_locked(call)
+                throttled.append(call)
+        return throttled
 
     def _take_announcements_locked(
         self, environments: Iterable[ExecutionEnvironment], now: float

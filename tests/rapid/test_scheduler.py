@@ -629,6 +629,31 @@ def test_a_call_that_waited_too_long_is_throttled() -> None:
     assert waiter.outcome.reason == "ConcurrentInvocationLimitExceeded"
 
 
+def test_a_call_whose_environment_is_still_starting_is_not_throttled() -> None:
+    world = World()
+    first, second = world.submit("first"), world.submit("second")
+    (environment,) = world.environments
+    world.advance(QUEUE_TIMEOUT_S)
+
+    assert first.outcome is None
+    assert isinstance(second.outcome, TooManyRequestsException)  # nothing starts for that one
+    environment.init_done()
+    assert world.taken() == ["first"]
+
+
+def test_a_call_whose_environment_never_starts_is_throttled_after_the_functions_timeout() -> None:
+    world = World()
+    waiter = world.submit()
+    world.advance(QUEUE_TIMEOUT_S)
+
+    world.advance(TIMEOUT_S - 0.001)
+    before = waiter.outcome
+    world.advance(0.001)
+
+    assert before is None
+    assert isinstance(waiter.outcome, TooManyRequestsException)
+
+
 def test_a_throttled_call_is_not_run_later() -> None:
     world = World()
     (environment,) = world.ready(1)
@@ -953,6 +978,7 @@ def test_a_stop_does_not_wait_for_calls_that_are_throttled_meanwhile() -> None:
     thread = stop_in_background(world, 20)
 
     world.advance(QUEUE_TIMEOUT_S)
+    world.advance(TIMEOUT_S)
     thread.join(2)
 
     assert isinstance(waiter.outcome, TooManyRequestsException)

@@ -44,9 +44,7 @@ def ask_queue_state(connection: AmqpConnection, queue: str) -> QueueState:
     except ChannelClosedByBroker as error:
         if is_missing(error):
             return QueueState(exists=False)
-        if error.reply_code == _NOT_FOUND:
-            return QueueState(fault=error.reply_text)
-        raise
+        return QueueState(fault=error.reply_text)  # its node is down, or it is another's alone
     channel.close()
     return QueueState(consumers=int(answer.method.consumer_count))
 
@@ -93,6 +91,3 @@ class QueueStates:
             self._known.move_to_end(queue)
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
-
-
-_NOT_FOUND: Final = 404

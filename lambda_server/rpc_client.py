@@ -167,9 +167,7 @@ class RpcClient:
         except ChannelClosedByBroker as error:
             if is_missing(error):
                 raise function_not_found(function) from error
-            if error.reply_code != _NOT_FOUND:
-                raise
-            # The call queue is on a node that is down. The event queue may be reached.
+            # The call queue is on a node that is down, say. The event queue may be reached.
             channel = self._confirming_channel()
         frames = publish_pieces(
             channel.channel_number,
@@ -215,7 +213,7 @@ class RpcClient:
     def require_function(self, function: FunctionRef) -> None:
         """Check that a call of ``function`` would find its queue; raises ``LambdaApiError``."""
         self.probe()
-        error = _refusal(function, self.queue_state(function.queue_name))
+        error = _refusal(function, self._ask(function.queue_name))
         if error is not None:
             raise error
 
@@ -393,9 +391,6 @@ class RpcClient:
             )
             self._events = channel
         return self._events
-
-
-_NOT_FOUND: Final = 404
 
 
 def _refusal(function: FunctionRef, state: QueueState) -> LambdaApiError | None:

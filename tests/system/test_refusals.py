@@ -225,6 +225,20 @@ def test_a_queue_that_another_connection_has_for_itself_is_told(
         assert "close the connection that has the queue" in line
 
 
+@pytest.mark.parametrize("kind", ["RequestResponse", "DryRun"])
+def test_a_call_to_a_queue_that_another_connection_has_for_itself_is_503(
+    tenant: Tenant, start_server: StartServer, kind: str
+) -> None:
+    server = start_server(AMQP_URI=tenant.uri)
+    with AmqpClient(tenant.guest_uri) as other:
+        other.channel.queue_declare(tenant.function_name, exclusive=True)
+
+        answer = server.invoke(tenant.function_name, X_Amz_Invocation_Type=kind)
+
+    assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (503, "ServiceException")
+    assert "broker_says=RESOURCE_LOCKED" in server.wait_for_log("queue not reached")
+
+
 def test_a_consumer_that_has_the_queue_for_itself_is_told(
     tenant: Tenant, start_rapid: StartRapid
 ) -> None:

@@ -19,18 +19,18 @@ MAX_WAITING_BYTES: Final = 262_144
 class LineJoiner:
     """Ends a line that one writer left open before the output of another. One thread at a time.
 
-    The bytes of a single writer pass unchanged.
+    The bytes of a single writer pass unchanged, until its line is ended.
     """
 
     def __init__(self) -> None:
         """Begin at the start of a line."""
-        self._open_line_of: object = None
+        self._open_line: object = None
 
-    def join(self, data: bytes, writer: object) -> bytes:
-        """Return ``data`` of ``writer``, any object, as it follows what was written before."""
-        if self._open_line_of is not None and self._open_line_of is not writer:
+    def join(self, data: bytes, line: object) -> bytes:
+        """Return ``data`` of ``line``, any object, as it follows what was written before."""
+        if self._open_line is not None and self._open_line is not line:
             data = b"\n" + data
-        self._open_line_of = None if data.endswith(b"\n") else writer
+        self._open_line = None if data.endswith(b"\n") else line
         return data
 
 
@@ -40,17 +40,22 @@ class LineWriter:
     A line that a writer leaves open goes on with its next bytes.
     """
 
-    __slots__ = ("output", "waiting_bytes")
+    __slots__ = ("line", "output", "waiting_bytes")
 
     def __init__(self, output: LineOutput) -> None:
         """Write to ``output``."""
         self.output = output
+        self.line: object = self  #: whose bytes make one line
         self.waiting_bytes = 0  #: not written yet; guarded by the output's lock
 
     @property
     def has_room(self) -> bool:
         """Whether what waits is within ``MAX_WAITING_BYTES``."""
         return self.waiting_bytes < MAX_WAITING_BYTES
+
+    def end_line(self) -> None:
+        """Let what comes next be of another line, if one is open."""
+        self.line = object()
 
     def put(self, data: bytes) -> None:
         """Have ``data`` written after what waits, by :meth:`LineOutput.write_waiting`.
@@ -86,7 +91,7 @@ class LineOutput:
         self._joiner = LineJoiner()  # guarded by _write_lock
         self._lock = threading.Lock()
         # guarded by _lock:
-        self._waiting: deque[tuple[LineWriter, bytes]] = deque()
+        self._waiting: deque[tuple[LineWriter, object, bytes]] = deque()
         self._unwritten = 0  # pieces that wait or are being written
         self._dropped = 0  # lines since the last that told of it
         self._wanted = threading.Condition(self._lock)
@@ -96,7 +101,7 @@ class LineOutput:
     def put(self, writer: LineWriter, data: bytes) -> None:
         """Append ``data`` to what waits."""
         with self._lock:
-            self._waiting.append((writer, data))
+            self._waiting.append((writer, writer.line, data))
             self._unwritten += 1
             writer.waiting_bytes += len(data)
 
@@ -115,9 +120,9 @@ class LineOutput:
         with self._write_lock:
             for _ in range(len(self._waiting)):  # no more than that: others may add without end
                 with self._lock:
-                    writer, data = self._waiting.popleft()
+                    writer, line, data = self._waiting.popleft()
                 try:
-                    self._write(data, writer)
+                    self._write(data, line)
                 finally:
                     with self._lock:
                         writer.waiting_bytes -= len(data)
@@ -131,10 +136,10 @@ class LineOutput:
             self._wanted.notify()
             return self._written.wait_for(lambda: not self._unwritten, limit_s)
 
-    def _write(self, data: bytes, writer: LineWriter) -> None:
+    def _write(self, data: bytes, line: object) -> None:
         if self._is_terminal:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        write_all(self._descriptor, self._joiner.join(data, writer))
+        write_all(self._descriptor, self._joiner.join(data, line))
 
     def _run(self) -> None:
         while True:

@@ -263,6 +263,7 @@ class LogCapture:
 
     def _end_line_locked(self, pipe: _Pipe) -> None:
         self._pass_on_locked(pipe, pipe.take_held())
+        pipe.writer.end_line()
         self._record_lines_locked(pipe, pipe.lines.take_rest())
 
     def _end_locked(self, pipe: _Pipe) -> None:

@@ -104,10 +104,10 @@ def test_half_a_line_is_passed_on_when_its_invocation_ends(captured: Captured) -
 
 @pytest.mark.parametrize(
     ("interrupts", "expected"),
-    [(False, b"half a line\n"), (True, b"half\nrapid\n a line\n")],
+    [(False, b"half\n a line\n"), (True, b"half\nrapid\n a line\n")],
     ids=["alone", "beside rapid"],
 )
-def test_a_line_that_was_left_open_is_ended_before_another_writer(
+def test_a_line_that_an_invocation_left_open_is_ended_before_the_next_output(
     captured: Captured, interrupts: bool, expected: bytes
 ) -> None:
     os.write(captured.stdout, b"half")

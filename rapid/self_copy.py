@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import errno
+import math
 import shutil
 import sys
 import tempfile
@@ -21,27 +22,44 @@ class SelfCopyError(Exception):
 
 
 def copy_self(target: Path = TARGET) -> list[Path]:
-    """Copy this program's one file to ``target`` and to ``rapid`` beside it; return both.
+    """Copy this program's one file to ``target``, link it as ``rapid`` beside it; return both.
 
-    Each is written aside and renamed, mode kept, so nobody ever sees half a file.
-    Raises ``SelfCopyError``.
+    The volume may be in memory, so the file is in it once. Each name is made aside and renamed, so
+    nobody ever sees half a file. Raises ``SelfCopyError``.
     """
     source = _own_file()
     copies = [target, target.with_name(ALIAS)]
     try:
-        for copy in copies:
-            descriptor, aside = tempfile.mkstemp(prefix=f".{copy.name}.", dir=copy.parent)
-            try:
-                with os.fdopen(descriptor, "wb") as out, source.open("rb") as own:
-                    shutil.copyfileobj(own, out)
-                    os.fchmod(out.fileno(), source.stat().st_mode & 0o777)
-                Path(aside).replace(copy)
-            except BaseException:
-                Path(aside).unlink(missing_ok=True)
-                raise
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            _copy(source, Path(folder) / target.name)
+            _link(Path(folder) / target.name, Path(folder) / ALIAS)
+            for copy in copies:
+                (Path(folder) / copy.name).replace(copy)
     except OSError as error:
-        raise SelfCopyError(f"cannot copy {source} to {target.parent}: {error}") from error
+        raise SelfCopyError(_reason(source, target.parent, error)) from error
     return copies
+
+
+def _copy(source: Path, copy: Path) -> None:
+    """Copy a file with its mode."""
+    shutil.copyfile(source, copy)
+    copy.chmod(source.stat().st_mode & 0o777)
+
+
+def _link(copy: Path, alias: Path) -> None:
+    """Give a copy a second name; where the file system has no links, a second copy."""
+    try:
+        alias.hardlink_to(copy)
+    except OSError:
+        _copy(copy, alias)
+
+
+def _reason(source: Path, folder: Path, error: OSError) -> str:
+    reason = f"cannot copy {source} to {folder}: {error}"
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return reason
+    wanted = math.ceil(source.stat().st_size / 2**20)
+    return f"{reason}. The copy takes {wanted} MiB: raise the volume's sizeLimit"
 
 
 def _own_file() -> Path:

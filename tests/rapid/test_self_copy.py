@@ -36,6 +36,39 @@ def test_the_program_is_copied_under_both_names(program: Path, tmp_path: Path) -
         assert copy.stat().st_mode & 0o777 == 0o751
 
 
+def test_the_file_is_in_the_volume_once(program: Path, tmp_path: Path) -> None:
+    one, other = copy_self(tmp_path / "daemon")
+
+    assert one.samefile(other)
+
+
+def test_a_volume_without_links_gets_two_files(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_paths: Path) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+
+    for copy in copy_self(tmp_path / "daemon"):
+        assert copy.read_bytes() == program.read_bytes()
+        assert copy.stat().st_mode & 0o777 == 0o751
+
+
+@pytest.mark.usefixtures("program")
+def test_a_full_volume_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full")  # takes no byte. Source: full(4)
+
+    def copy_to_full(source: Path, _copy: Path) -> None:
+        with full.open("wb", buffering=0) as file:
+            file.write(source.read_bytes())
+
+    monkeypatch.setattr("shutil.copyfile", copy_to_full)
+
+    with pytest.raises(SelfCopyError, match=r"No space left .*takes 1 MiB: raise the .*sizeLimit"):
+        copy_self()
+
+
 def test_an_older_copy_is_replaced_whole(program: Path, tmp_path: Path) -> None:
     target = tmp_path / "daemon"
     target.write_text("old")

@@ -14,7 +14,7 @@ import click
 from bench.autoscale.lab.admission import check_admission, render_admission
 from bench.autoscale.lab.figures import Figures, render_figures
 from bench.autoscale.lab.manifests import EVENTS, FUNCTION, Settings, Trigger
-from bench.autoscale.lab.programs import Programs, build_programs
+from bench.autoscale.lab.programs import CONTROL_PLANE, KEDA, Programs, build_programs
 from bench.autoscale.lab.scenarios import burst, lose_queue, wake
 from bench.autoscale.lab.stage import Stage, stage
 from bench.errors import BenchError
@@ -56,8 +56,7 @@ def main(
     """Measure how functions are scaled by KEDA on a real control plane, without containers."""
     # As Ctrl-C does, so that all that was started is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with Step("Kubernetes and KEDA, built once"):
-        programs = build_programs()
+    programs = build_programs([*CONTROL_PLANE, *KEDA])
     context.obj = programs
     if context.invoked_subcommand is not None:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,8 +32,8 @@ class Authority:
         )
 
     def sign(self, name: str, *, hosts: Sequence[str] = ()) -> Certificate:
-        """Return a certificate for ``name``; ``hosts`` are DNS names it answers to beside."""
-        names = ",".join(["IP:127.0.0.1", "DNS:localhost", *(f"DNS:{host}" for host in hosts)])
+        """Return a certificate for ``name``; ``hosts`` are what it answers to besides."""
+        names = ",".join(_subject_name(host) for host in ("127.0.0.1", "localhost", *hosts))
         extensions = self.folder / f"{name}.ext"
         extensions.write_text(
             f"subjectAltName={names}\nextendedKeyUsage=serverAuth,clientAuth\n"
@@ -58,3 +59,11 @@ class Authority:
         subprocess.run(
             ["openssl", *arguments], cwd=self.folder, check=True, capture_output=True, timeout=20
         )
+
+
+def _subject_name(host: str) -> str:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return f"DNS:{host}"
+    return f"IP:{host}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import yaml
 
@@ -35,8 +35,16 @@ _USERS = {
         "system:serviceaccounts,system:serviceaccounts:keda",
     ),
 }
-# There is no node that could miss a heartbeat, and no cloud.
-_CONTROLLERS = "*,-node-lifecycle-controller,-node-ipam-controller,-node-route-controller"
+_CONTROLLERS = "*,-node-ipam-controller,-node-route-controller"
+#: The first address of the services' range: the API server is there for pods.
+_SERVICE_RANGE, _API_SERVICE = "10.96.0.0/16", "10.96.0.1"
+
+
+class RealNode(NamedTuple):
+    """A node that a kubelet looks after, and the address at which it meets the API server."""
+
+    name: str
+    address: str
 
 
 class ControlPlane:
@@ -44,15 +52,28 @@ class ControlPlane:
 
     It authorizes by RBAC and runs each controller as its own service account, as kubeadm's does.
     ``hpa_sync_s`` is how often a HorizontalPodAutoscaler is looked at; Kubernetes' default is 15.
+    Without a ``node`` the API server listens on the loopback address alone.
     """
 
-    def __init__(self, programs: Programs, folder: Path, *, hpa_sync_s: int = 15) -> None:
+    def __init__(
+        self,
+        programs: Programs,
+        folder: Path,
+        *,
+        hpa_sync_s: int = 15,
+        node: RealNode | None = None,
+    ) -> None:
         self.programs = programs
         self.folder = folder
+        self._node = node
+        self._users = dict(_USERS)
+        if node is not None:
+            self._users["kubelet"] = (f"system:node:{node.name}", "system:nodes")
+            self._users["kube-proxy"] = ("system:kube-proxy", "")
         self.authority = Authority(folder / "certificates")
         self._hpa_sync_s = hpa_sync_s
         self._etcd, self._etcd_peer, self._api, self._manager, self._scheduler = free_ports(5)
-        self._tokens = {name: secrets.token_hex(16) for name in _USERS}
+        self._tokens = {name: secrets.token_hex(16) for name in self._users}
         self._processes = ExitStack()
 
     def user(self, name: str) -> Kube:
@@ -64,6 +85,11 @@ class ControlPlane:
             kubectl=self.programs["kubectl"],
             kubeconfig=self.folder / f"{name}.kubeconfig",
         )
+
+    @property
+    def api_port(self) -> int:
+        """Where the API server listens."""
+        return self._api
 
     def spawn(self, name: str, *flags: str, environ: dict[str, str] | None = None) -> None:
         """Start one of the programs; it ends with the control plane, the last one first."""
@@ -124,7 +150,9 @@ class ControlPlane:
         )
 
     def _api_server_flags(self, etcd: str) -> Sequence[str]:
-        serving = self.authority.sign("kube-apiserver", hosts=["kubernetes.default.svc"])
+        node = self._node
+        hosts = ["kubernetes.default.svc", _API_SERVICE, *([node.address] if node else [])]
+        serving = self.authority.sign("kube-apiserver", hosts=hosts)
         proxy = self.authority.sign("front-proxy")
         accounts = self.authority.key("service-accounts")
         tokens = self.folder / "tokens.csv"
@@ -132,20 +160,19 @@ class ControlPlane:
         tokens.write_text(
             "".join(
                 f'{self._tokens[name]},{user},{user},"{groups}"\n'
-                for name, (user, groups) in _USERS.items()
+                for name, (user, groups) in self._users.items()
             )
         )
         return _flags(
             etcd_servers=etcd,
-            bind_address=LOOPBACK,
+            **_api_address(node),
             secure_port=self._api,
-            endpoint_reconciler_type="none",  # which refuses a loopback address
-            authorization_mode="RBAC",
+            authorization_mode="Node,RBAC",
             token_auth_file=tokens,
             client_ca_file=self.authority.ca,
             tls_cert_file=serving.certificate,
             tls_private_key_file=serving.key,
-            service_cluster_ip_range="10.96.0.0/16",
+            service_cluster_ip_range=_SERVICE_RANGE,
             service_account_issuer="https://kubernetes.default.svc",
             service_account_key_file=accounts,
             service_account_signing_key_file=accounts,
@@ -158,6 +185,10 @@ class ControlPlane:
             proxy_client_key_file=proxy.key,
         )
 
+    def _controllers(self) -> str:
+        """Return what runs: without a real node there is none that could miss a heartbeat."""
+        return _CONTROLLERS if self._node else f"{_CONTROLLERS},-node-lifecycle-controller"
+
     def _start_controllers(self) -> None:
         self.spawn(
             "kube-controller-manager",
@@ -165,7 +196,7 @@ class ControlPlane:
                 kubeconfig=self.folder / "controller-manager.kubeconfig",
                 bind_address=LOOPBACK,
                 secure_port=self._manager,
-                controllers=_CONTROLLERS,
+                controllers=self._controllers(),
                 leader_elect="false",
                 horizontal_pod_autoscaler_sync_period=f"{self._hpa_sync_s}s",
                 use_service_account_credentials="true",
@@ -200,6 +231,17 @@ class ControlPlane:
             file = self.folder / f"{name}.kubeconfig"
             file.touch(mode=0o600)
             file.write_text(yaml.safe_dump(config))
+
+
+def _api_address(node: RealNode | None) -> dict[str, object]:
+    if node is None:
+        # The other reconcilers refuse a loopback address.
+        return {"bind_address": LOOPBACK, "endpoint_reconciler_type": "none"}
+    return {
+        "bind_address": "0.0.0.0",  # noqa: S104 - the node's network is private
+        "advertise_address": node.address,
+        "kubelet_preferred_address_types": "InternalIP",  # else logs and exec ask a name server
+    }
 
 
 def _flags(**flags: object) -> Sequence[str]:

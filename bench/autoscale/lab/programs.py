@@ -1,48 +1,99 @@
-"""Builds the programs that Kubernetes and KEDA consist of, once for each version."""
+"""Builds the programs of Kubernetes, KEDA and a registry from Go modules, once for each version."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-import subprocess
-from collections.abc import Sequence
+import shutil
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from bench.errors import ToolMissing
+from scripts.commands import CommandError, run
+from scripts.progress import Step
 
-_HERE = Path(__file__).parent
-_BUILD_LIMIT_S = 3600
-_VERSION_VARIABLES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+_HERE: Final = Path(__file__).parent
+_BUILD_LIMIT_S: Final = 3600.0
+_VERSION_VARIABLES: Final = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+
+#: The programs by what needs them; the names are those of ``Programs``.
+CONTROL_PLANE: Final = (
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubectl",
+)
+NODE: Final = ("kubelet", "kube-proxy", "registry", "pause", "stand-in")
+KEDA: Final = ("keda-operator", "keda-adapter", "keda-webhooks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programs:
     """Where the built programs are, and the versions their go.mod files name."""
 
-    folder: Path
     kubernetes: str
     etcd: str
     keda: str
 
     def __getitem__(self, name: str) -> Path:
-        return self.folder / name
+        return _cache(_HERE / _RECIPES[name].module) / name
+
+    def missing(self, names: Collection[str]) -> list[str]:
+        """Return those of ``names`` that are not built."""
+        return [name for name in names if not self[name].exists()]
 
 
-def build_programs() -> Programs:
-    """Return the programs; the first time takes half an hour of two cores, and a gigabyte."""
-    kubernetes = _HERE / "kubernetes"
-    keda = _HERE / "keda"
-    versions = {
-        "kubernetes": required_version((kubernetes / "go.mod").read_text(), "k8s.io/kubernetes"),
-        "etcd": required_version((kubernetes / "go.mod").read_text(), "go.etcd.io/etcd/server/v3"),
-        "keda": required_version((keda / "go.mod").read_text(), "github.com/kedacore/keda/v2"),
-    }
-    programs = Programs(folder=_cache(kubernetes, keda), **versions)
-    for module, package, name, flags in _recipes(versions):
-        if not programs[name].exists():
-            _build(module, package, programs[name], flags)
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    module: str  #: folder of the go.mod
+    package: str
+
+
+_RECIPES: Final = {
+    "etcd": _Recipe("kubernetes", "go.etcd.io/etcd/server/v3"),
+    **{
+        name: _Recipe("kubernetes", f"k8s.io/kubernetes/cmd/{name}")
+        for name in (*CONTROL_PLANE[1:], "kubelet", "kube-proxy")
+    },
+    **{
+        name: _Recipe("keda", f"github.com/kedacore/keda/v2/cmd/{name.removeprefix('keda-')}")
+        for name in KEDA
+    },
+    "registry": _Recipe("images", "github.com/distribution/distribution/v3/cmd/registry"),
+    "pause": _Recipe("images", "./pause"),
+    "stand-in": _Recipe("images", "./stand-in"),
+}
+
+
+def known_programs() -> Programs:
+    """Return where the programs are, or will be."""
+    kubernetes, keda = ((_HERE / name / "go.mod").read_text() for name in ("kubernetes", "keda"))
+    return Programs(
+        kubernetes=required_version(kubernetes, "k8s.io/kubernetes"),
+        etcd=required_version(kubernetes, "go.etcd.io/etcd/server/v3"),
+        keda=required_version(keda, "github.com/kedacore/keda/v2"),
+    )
+
+
+def build_programs(names: Collection[str]) -> Programs:
+    """Build those of ``names`` that are missing. The first time takes minutes, and a gigabyte.
+
+    Raises ``ToolMissing``, with the reason, where a program cannot be built.
+    """
+    programs = known_programs()
+    for name in programs.missing(names):
+        if shutil.which("go") is None:
+            raise ToolMissing(f"go is not installed, and {name} is built with it")
+        flags = _flags(_RECIPES[name].module, programs)
+        with Step(f"{name}, built with Go") as step:
+            try:
+                _build(_RECIPES[name], programs[name], flags, step)
+            except CommandError as error:
+                raise ToolMissing(f"{name} cannot be built: {error}") from error
     return programs
 
 
@@ -54,55 +105,38 @@ def required_version(go_mod: str, module: str) -> str:
     return found[1]
 
 
-def _recipes(versions: dict[str, str]) -> list[tuple[Path, str, str, Sequence[str]]]:
-    kubernetes, keda = _HERE / "kubernetes", _HERE / "keda"
-    major, minor, _ = versions["kubernetes"].removeprefix("v").split(".")
-    # Without them a program says v0.0.0, and who checks its version turns features off.
-    stamped = [f"-X {name}.gitVersion={versions['kubernetes']}" for name in _VERSION_VARIABLES]
-    stamped += [
+def _flags(module: str, programs: Programs) -> Sequence[str]:
+    """Return what the linker writes into a program: without it a program says v0.0.0.
+
+    Whoever checks that version turns features off.
+    """
+    if module == "keda":
+        version = programs.keda.removeprefix("v")
+        return [f"-X github.com/kedacore/keda/v2/version.Version={version}"]
+    if module != "kubernetes":
+        return []
+    major, minor, _ = programs.kubernetes.removeprefix("v").split(".")
+    fields = {"gitVersion": programs.kubernetes, "gitMajor": major, "gitMinor": minor}
+    return [
         f"-X {name}.{field}={value}"
         for name in _VERSION_VARIABLES
-        for field, value in (("gitMajor", major), ("gitMinor", minor))
-    ]
-    keda_flags = [
-        f"-X github.com/kedacore/keda/v2/version.Version={versions['keda'].removeprefix('v')}"
-    ]
-    names = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
-    return [
-        (kubernetes, "go.etcd.io/etcd/server/v3", "etcd", []),
-        *((kubernetes, f"k8s.io/kubernetes/cmd/{name}", name, stamped) for name in names),
-        *(
-            (keda, f"github.com/kedacore/keda/v2/cmd/{name}", f"keda-{name}", keda_flags)
-            for name in ("operator", "adapter", "webhooks")
-        ),
+        for field, value in fields.items()
     ]
 
 
-def _build(module: Path, package: str, program: Path, flags: Sequence[str]) -> None:
+def _build(recipe: _Recipe, program: Path, flags: Sequence[str], step: Step) -> None:
     command = ["go", "build", "-p", str(os.cpu_count() or 1), "-trimpath", "-buildvcs=false"]
-    command += ["-ldflags", " ".join(["-s", "-w", *flags]), "-o", str(program), package]
-    try:
-        subprocess.run(
-            command,
-            cwd=module,
-            env={**os.environ, "CGO_ENABLED": "0"},
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=_BUILD_LIMIT_S,
-        )
-    except FileNotFoundError as error:
-        raise ToolMissing("go is not installed: the lab builds Kubernetes and KEDA") from error
-    except subprocess.SubprocessError as error:
-        output = str(getattr(error, "stderr", None) or error).strip()
-        raise ToolMissing(f"{package}: {output.splitlines()[-1]}") from error
+    command += ["-ldflags", " ".join(["-s", "-w", *flags]), "-o", str(program), recipe.package]
+    environ = {**os.environ, "CGO_ENABLED": "0"}
+    run(command, _BUILD_LIMIT_S, step.tick, env=environ, cwd=_HERE / recipe.module)
 
 
-def _cache(*modules: Path) -> Path:
-    digest = hashlib.sha256()
-    for module in modules:
-        digest.update((module / "go.mod").read_bytes())
+def _cache(module: Path) -> Path:
+    """Return the folder of a module's programs, which another go.mod does not share."""
+    digest = hashlib.sha256((module / "go.mod").read_bytes())
+    for source in sorted(module.glob("*/*.go")):
+        digest.update(source.read_bytes())
     home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    folder = home / "lambda-autoscale" / digest.hexdigest()[:12]
+    folder = home / "lambda-autoscale" / f"{module.name}-{digest.hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

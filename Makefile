@@ -84,6 +84,11 @@ container-check: .venv/.dev ## build the images and run them as containers, with
 	@scripts/test-setup
 	@$(VENV_BIN)/pytest --quiet --capture=no tests/containers $(ARGS)
 
+.PHONY: node-check
+node-check: .venv/.dev ## run everything on a real Kubernetes node, without docker or kind; needs root (KEDA=1 builds KEDA)
+	@scripts/test-setup
+	@$(if $(KEDA),KEDA=1) $(VENV_BIN)/python -m tests.node $(ARGS)
+
 .PHONY: bench
 bench: .venv/.dev ## measure latency and throughput
 	@scripts/test-setup

@@ -24,6 +24,8 @@ from tests.support import LIMIT_S, WebProgram
 
 _TOOLS: Final = ("buildah", "debootstrap", "runc")
 _BASE: Final = f"docker.io/library/debian:{RELEASE}-slim"
+_AUTHORITIES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
+_AUTHORITIES_THERE: Final = "/run/authorities.crt"
 _BUILD_LIMIT_S: Final = 3600.0
 
 
@@ -54,11 +56,25 @@ class Images:
         command = ["build", "--isolation=chroot", "--pull-never", "--format=docker", "--layers"]
         command += [f"--file={dockerfile}", f"--tag={tag}"]
         command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
+        command += self._trust()
         ignored = context / ".dockerignore"
         if ignored.exists():
             command.append(f"--ignorefile={ignored}")
         with Step(f"image {tag}") as step:
             self._run(*command, str(context), on_wait=step.tick)
+
+    def tag(self, tag: str, other: str) -> None:
+        """Give an image another name too. Raises ``CommandError``."""
+        self._run("tag", tag, other)
+
+    def id(self, tag: str) -> str:
+        """Return what an image is called by its content."""
+        return self._output("inspect", "--type=image", "--format={{.FromImageID}}", tag).strip()
+
+    def push(self, tag: str, registry: str, on_wait: OnWait) -> None:
+        """Push an image to a registry without TLS. Raises ``CommandError``."""
+        target = f"docker://{registry}/{tag}"
+        self._run("push", "--quiet", "--tls-verify=false", tag, target, on_wait=on_wait)
 
     def settings(self, tag: str) -> dict[str, Any]:
         """Return what the image says of itself, as Docker has it."""
@@ -79,6 +95,17 @@ class Images:
             self._run("umount", name)
             self._run("rm", name)
         self._mounted.clear()
+
+    def _trust(self) -> list[str]:
+        """Return what makes pip in a build trust the authorities that this machine trusts."""
+        if not _AUTHORITIES.exists():
+            return []
+        settings = self._cache / "pip.conf"
+        settings.write_text(f"[global]\ncert = {_AUTHORITIES_THERE}\n")
+        return [
+            f"--volume={_AUTHORITIES}:{_AUTHORITIES_THERE}:ro",
+            f"--volume={settings}:/etc/pip.conf:ro",
+        ]
 
     def _need_base(self) -> None:
         if self._output("images", "--quiet", "--filter=reference=" + _BASE).strip():

@@ -1,0 +1,131 @@
+"""KEDA on a real node: from no pod to many, and back."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+import yaml
+
+from bench.autoscale.lab.kube import Object
+from bench.autoscale.lab.load import AmqpCaller
+from scripts.kind_cluster.credentials import decode
+from scripts.ports import LOOPBACK
+from scripts.progress import wait_until
+from tests.node.functions import Function, MakeFunction, Recorder, invoke
+from tests.node.workplace import Workplace
+from tests.support import ROOT
+
+_ECHO: Final = "echo-lambda"
+_BURST: Final = 400
+
+
+@pytest.fixture(scope="module")
+def keda(cluster: Workplace) -> Workplace:
+    """Give the cluster with KEDA, which ``scripts/cluster`` brings in."""
+    if not cluster.has_keda:
+        pytest.skip("KEDA is not built: make node-check KEDA=1")
+    cluster.cluster("up", "--scaling", "keda")
+    return cluster
+
+
+def wanted(cluster: Workplace, name: str) -> int:
+    """Return how many pods a function is to have."""
+    found = cluster.kube.get(f"/apis/apps/v1/namespaces/lambda/deployments/{name}")
+    return int(found["spec"]["replicas"])
+
+
+def present(cluster: Workplace) -> int:
+    """Return how many pods there are, whatever their state."""
+    selector = f"labelSelector=app.kubernetes.io%2Fname%3D{_ECHO}"
+    return len(cluster.kube.get(f"/api/v1/namespaces/lambda/pods?{selector}")["items"])
+
+
+def to_zero(cluster: Workplace) -> None:
+    """Take the pods away, as KEDA does when nothing was to do for a while."""
+    cluster.kubectl("-n", "lambda", "scale", f"deployment/{_ECHO}", "--replicas=0")
+    assert wait_until(lambda: present(cluster) == 0, 120.0)
+
+
+def test_a_call_wakes_a_function_that_has_no_pod(keda: Workplace) -> None:
+    to_zero(keda)
+
+    answer = invoke(_ECHO, {"key": "value"})
+
+    print(f"\n  a call from 0 pods: answered after {answer.took_s:.1f} s")
+    assert (answer.status, answer.body) == (200, b'{"key": "value"}')
+
+
+def test_an_event_wakes_a_function_that_has_no_pod(keda: Workplace) -> None:
+    to_zero(keda)
+    started = time.monotonic()
+
+    answer = invoke(_ECHO, {"key": "value"}, is_event=True)
+
+    def has_run() -> bool:
+        if not present(keda):
+            return False
+        done = keda.run(
+            *("kubectl", "--context=kind-lambda", "-n", "lambda"), "logs", f"deployment/{_ECHO}"
+        )
+        return "REPORT" in done.stdout
+
+    assert answer.status == 202
+    assert wait_until(has_run, 60.0)
+    print(f"\n  an event from 0 pods: it ran after {time.monotonic() - started:.1f} s")
+
+
+def test_a_burst_of_calls_is_answered_while_pods_come_and_go(
+    keda: Workplace, make_function: MakeFunction, recorder: Recorder
+) -> None:
+    function = make_function("burst")
+    function.set_environ(RAPID_MAX_CONCURRENCY="1")
+    function.apply()
+    keda.kube.apply([_scaled_object(function.name)])
+    keys = [{"id": f"burst-{number}", "sleep": 1} for number in range(_BURST)]
+    caller = AmqpCaller(_broker(keda), function.name, [dict(key) for key in keys])
+
+    caller.start()
+    ten_s = _seconds_until(lambda: len(_ready(function)) >= 10, 120.0)
+    all_s = _seconds_until(lambda: caller.calls.open == 0, 240.0)
+    print(
+        f"\n  {_BURST} calls: 10 pods ready after {ten_s:.1f} s, all answered after {all_s:.1f} s"
+    )
+
+    assert caller.calls.wrong == []
+    assert set(Counter(recorder.runs[name] for name in caller.calls.sent)) == {1}
+    assert wait_until(lambda: wanted(keda, function.name) == 0, 180.0)
+    keda.kubectl("-n", "lambda", "delete", "scaledobject", function.name)
+
+
+def _scaled_object(name: str) -> Object:
+    """Return k8s/components/keda's for another function, with a runtime in each pod."""
+    text = (ROOT / "k8s/components/keda/echo-lambda.yaml").read_text()
+    found: Object = yaml.safe_load(text.replace(_ECHO, name))
+    found["metadata"]["namespace"] = "lambda"
+    for trigger in found["spec"]["triggers"]:
+        trigger["metadata"]["value"] = "1"
+    return found
+
+
+def _broker(cluster: Workplace) -> str:
+    """Return RabbitMQ's address on this machine, with the password that the script made."""
+    secret = decode(cluster.kube.get("/api/v1/namespaces/messaging/secrets/rabbitmq"))
+    return f"amqp://{secret['username']}:{secret['password']}@{LOOPBACK}:5672"
+
+
+def _ready(function: Function) -> list[str]:
+    return [
+        name
+        for name, pod in function.pods().items()
+        if all(each["ready"] for each in pod["status"].get("containerStatuses", [{"ready": False}]))
+    ]
+
+
+def _seconds_until(condition: Callable[[], bool], limit_s: float) -> float:
+    started = time.monotonic()
+    assert wait_until(condition, limit_s)
+    return time.monotonic() - started

@@ -43,6 +43,7 @@ http: {addr: ":5000"}
 _PROGRAM: Final = """\
 FROM scratch
 COPY program /%s
+USER 65532:65532
 ENTRYPOINT ["/%s"]
 """
 _STAND_IN: Final = """\

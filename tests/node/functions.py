@@ -215,7 +215,9 @@ class Function:
         return self.workplace.kubectl("--namespace=lambda", *words)
 
     def delete(self) -> None:
-        """Remove it, and wait until its pods are gone."""
+        """Remove it, with what scales it, and wait until its pods are gone."""
+        if "keda.sh" in self.kubectl("api-versions"):
+            self.kubectl("delete", "scaledobject", self.name, "--ignore-not-found")
         self.kubectl("delete", "deployment", self.name, "--ignore-not-found")
         assert wait_until(lambda: not self.pods(), 120.0), self.pods()
 

@@ -74,8 +74,12 @@ class Kind:
         ]
         (period,) = [int(each["value"].removesuffix("s")) for each in patches
                      if each["name"] == _PERIOD]  # fmt: skip
+        settings = [yaml.safe_load(each) for each in config["kubeadmConfigPatches"]]
+        (kubelet,) = [each for each in settings if each["kind"] == "KubeletConfiguration"]
         self._node.start(
-            {each["hostPort"]: each["containerPort"] for each in mappings}, hpa_sync_s=period
+            {each["hostPort"]: each["containerPort"] for each in mappings},
+            hpa_sync_s=period,
+            kubelet=kubelet,
         )
         self._kubeconfig.touch(mode=0o600)
         self._kubeconfig.write_text(self._node.kubeconfig)

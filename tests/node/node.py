@@ -25,7 +25,6 @@ from scripts.ports import LOOPBACK, free_ports
 from scripts.processes import BackgroundProcess
 from scripts.progress import wait_until
 from tests.node.images import PAUSE
-from tests.node.machine import is_unified
 from tests.node.names import NameServer
 from tests.node.relays import Relays
 
@@ -120,11 +119,16 @@ class Node:
         assert self._plane is not None
         return self._plane.user("admin")
 
-    def start(self, ports: Mapping[int, int], hpa_sync_s: int) -> None:
-        """Start everything and wait until pods can be. ``ports``: the machine's -> the node's."""
+    def start(
+        self, ports: Mapping[int, int], *, hpa_sync_s: int, kubelet: Mapping[str, object]
+    ) -> None:
+        """Start everything and wait until pods can be.
+
+        ``ports``: the machine's -> the node's. ``kubelet`` is what its configuration says besides.
+        """
         self._folder.mkdir(parents=True)
         try:
-            self._start(ports, hpa_sync_s)
+            self._start(ports, hpa_sync_s, kubelet)
         except BaseException:
             self.stop()
             raise
@@ -141,7 +145,9 @@ class Node:
         command = ["ctr", f"--address={self._socket}", "--namespace=k8s.io", *words]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
-    def _start(self, ports: Mapping[int, int], hpa_sync_s: int) -> None:
+    def _start(
+        self, ports: Mapping[int, int], hpa_sync_s: int, kubelet_settings: Mapping[str, object]
+    ) -> None:
         _network_up()
         self._running.callback(_network_down)
         self._write_hosts()
@@ -165,7 +171,7 @@ class Node:
         kubelet = self._spawn(
             "kubelet",
             self.programs["kubelet"],
-            f"--config={self._kubelet_config()}",
+            f"--config={self._kubelet_config(kubelet_settings)}",
             f"--kubeconfig={plane.folder / 'kubelet.kubeconfig'}",
             f"--hostname-override={NAME}",
             f"--node-ip={ADDRESS}",
@@ -269,12 +275,10 @@ config_path = "{_CERTS}"
         )
         return file
 
-    def _kubelet_config(self) -> Path:
+    def _kubelet_config(self, settings: Mapping[str, object]) -> Path:
         return self._write(
             "kubelet",
             {
-                "apiVersion": "kubelet.config.k8s.io/v1beta1",
-                "kind": "KubeletConfiguration",
                 "address": ADDRESS,
                 "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
                 "authorization": {"mode": "AlwaysAllow"},  # the network is private
@@ -293,7 +297,7 @@ config_path = "{_CERTS}"
                 "resolvConf": str(self._folder / "resolv.conf"),
                 "serializeImagePulls": False,
                 "volumePluginDir": str(self._folder / "volume-plugins"),
-                **({"singleProcessOOMKill": False} if is_unified() else {}),
+                **settings,
             },
         )
 

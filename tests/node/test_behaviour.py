@@ -10,7 +10,6 @@ import pytest
 
 from scripts.progress import wait_until
 from tests.node.functions import Answer, Load, MakeFunction, Recorder, invoke
-from tests.node.machine import is_unified
 from tests.node.node import NAME
 
 
@@ -120,7 +119,6 @@ def test_a_drained_node_answers_what_runs_and_keeps_what_waits(
     assert [recorder.runs[key] for key in ("drained-runs", "drained-waits")] == [1, 1]
 
 
-@pytest.mark.skipif(is_unified(), reason="cgroup v2, where the kubelet kills the whole container")
 def test_out_of_memory_ends_the_function_and_not_the_pod(make_function: MakeFunction) -> None:
     function = make_function("hungry")
     function.container["resources"]["limits"]["memory"] = "192Mi"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Final
 
 import pytest
@@ -38,43 +37,29 @@ def wanted(cluster: Workplace, name: str) -> int:
     return int(found["spec"]["replicas"])
 
 
-def present(cluster: Workplace) -> int:
-    """Return how many pods there are, whatever their state."""
-    selector = f"labelSelector=app.kubernetes.io%2Fname%3D{_ECHO}"
-    return len(cluster.kube.get(f"/api/v1/namespaces/lambda/pods?{selector}")["items"])
+def test_a_call_wakes_a_function_that_has_no_pod(
+    keda: Workplace, make_function: MakeFunction
+) -> None:
+    function = make_function("called")
+    _scale_from_zero(function)
 
-
-def to_zero(cluster: Workplace) -> None:
-    """Take the pods away, as KEDA does when nothing was to do for a while."""
-    cluster.kubectl("-n", "lambda", "scale", f"deployment/{_ECHO}", "--replicas=0")
-    assert wait_until(lambda: present(cluster) == 0, 120.0)
-
-
-def test_a_call_wakes_a_function_that_has_no_pod(keda: Workplace) -> None:
-    to_zero(keda)
-
-    answer = invoke(_ECHO, {"key": "value"})
+    answer = invoke(function.name, {"key": "value"})
 
     print(f"\n  a call from 0 pods: answered after {answer.took_s:.1f} s")
     assert (answer.status, answer.body) == (200, b'{"key": "value"}')
 
 
-def test_an_event_wakes_a_function_that_has_no_pod(keda: Workplace) -> None:
-    to_zero(keda)
+def test_an_event_wakes_a_function_that_has_no_pod(
+    keda: Workplace, make_function: MakeFunction, recorder: Recorder
+) -> None:
+    function = make_function("told")
+    _scale_from_zero(function)
     started = time.monotonic()
 
-    answer = invoke(_ECHO, {"key": "value"}, is_event=True)
-
-    def has_run() -> bool:
-        if not present(keda):
-            return False
-        done = keda.run(
-            *("kubectl", "--context=kind-lambda", "-n", "lambda"), "logs", f"deployment/{_ECHO}"
-        )
-        return "REPORT" in done.stdout
+    answer = invoke(function.name, {"id": "told"}, is_event=True)
 
     assert answer.status == 202
-    assert wait_until(has_run, 60.0)
+    assert wait_until(lambda: recorder.runs["told"] == 1, 60.0)
     print(f"\n  an event from 0 pods: it ran after {time.monotonic() - started:.1f} s")
 
 
@@ -85,20 +70,23 @@ def test_a_burst_of_calls_is_answered_while_pods_come_and_go(
     function.set_environ(RAPID_MAX_CONCURRENCY="1")
     function.apply()
     keda.kube.apply([_scaled_object(function.name)])
-    keys = [{"id": f"burst-{number}", "sleep": 1} for number in range(_BURST)]
-    caller = AmqpCaller(_broker(keda), function.name, [dict(key) for key in keys])
+    payloads: list[dict[str, object]] = [{"sleep": 1} for _ in range(_BURST)]
+    caller = AmqpCaller(_broker(keda), function.name, payloads)
 
     caller.start()
-    ten_s = _seconds_until(lambda: len(_ready(function)) >= 10, 120.0)
-    all_s = _seconds_until(lambda: caller.calls.open == 0, 240.0)
+    assert wait_until(lambda: len(_ready(function)) >= 10, 120.0)
+    ten_s = time.monotonic() - caller.calls.started_at
+    assert wait_until(lambda: caller.calls.open == 0, 240.0)
+    all_s = caller.calls.last_at - caller.calls.started_at
+    assert wait_until(lambda: wanted(keda, function.name) == 0, 180.0)
+    none_s = time.monotonic() - caller.calls.last_at
     print(
-        f"\n  {_BURST} calls: 10 pods ready after {ten_s:.1f} s, all answered after {all_s:.1f} s"
+        f"\n  {_BURST} calls: 10 pods ready after {ten_s:.1f} s, all answered after {all_s:.1f} s, "
+        f"no pod wanted {none_s:.1f} s later"
     )
 
     assert caller.calls.wrong == []
     assert set(Counter(recorder.runs[name] for name in caller.calls.sent)) == {1}
-    assert wait_until(lambda: wanted(keda, function.name) == 0, 180.0)
-    keda.kubectl("-n", "lambda", "delete", "scaledobject", function.name)
 
 
 def _scaled_object(name: str) -> Object:
@@ -125,7 +113,8 @@ def _ready(function: Function) -> list[str]:
     ]
 
 
-def _seconds_until(condition: Callable[[], bool], limit_s: float) -> float:
-    started = time.monotonic()
-    assert wait_until(condition, limit_s)
-    return time.monotonic() - started
+def _scale_from_zero(function: Function) -> None:
+    """Let KEDA scale a function, and take its pods away as KEDA does after a while without work."""
+    function.apply()
+    function.workplace.kube.apply([_scaled_object(function.name)])
+    function.scale(0)

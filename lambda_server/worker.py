@@ -66,12 +66,15 @@ _JOINED_BYTES: Final = 65_536
 #: What a worker has open besides: the reserve's connections, listeners, the arbiter's pipes,
 #: metrics' files, imports.
 _OTHER_DESCRIPTORS: Final = 96 + SIZE
+#: How long a thread without a connection waits for one, seconds, and how many never end.
+IDLE_THREAD_S: Final = 10.0
+KEPT_THREADS: Final = 8
 #: How often the log tells that connections are refused, seconds.
 _WARN_EVERY_S: Final = 10.0
 
 
 class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """gthread, with ``worker_connections`` threads at most and none of them idle in a pool.
+    """gthread, with ``worker_connections`` threads at most.
 
     A thread whose connection has ended takes the next one; the last to be free is the first to
     be used, so that few broker connections serve many short-lived callers.
@@ -186,9 +189,22 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
                     self._forget(connection)
                 with self._lock:
                     self._free.append(inbox)
-                connection = inbox.get()
+                next_connection = self._next(inbox)
+                if next_connection is None:
+                    return
+                connection = next_connection
         finally:
             self._places.give_back()
+
+    def _next(self, inbox: queue.SimpleQueue[TConn]) -> TConn | None:
+        """Wait for a connection; None for a thread that has been of no use for long enough."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return inbox.get(timeout=IDLE_THREAD_S)
+            with self._lock:
+                if inbox in self._free and len(self._free) > KEPT_THREADS:
+                    self._free.remove(inbox)
+                    return None
 
     def _forget(self, connection: TConn) -> None:
         with contextlib.suppress(OSError):

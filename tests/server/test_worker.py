@@ -14,10 +14,20 @@ import pytest
 
 from lambda_protocol.http1 import DRAIN_BYTES
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
+from lambda_server.worker import KEPT_THREADS
 from scripts.ports import free_ports
 from tests.conftest import StartServer
 from tests.server.fakes import FakeInstance
-from tests.support import LIMIT_S, Answer, Client, RawConnection, Server, wait_for, wait_until
+from tests.support import (
+    LIMIT_S,
+    Answer,
+    Client,
+    RawConnection,
+    Server,
+    child_states,
+    wait_for,
+    wait_until,
+)
 
 PATH = b"/2015-03-31/functions/echo/invocations"
 MIB = 1_048_576
@@ -412,6 +422,25 @@ def test_sigterm_lets_the_call_in_hand_be_answered(
         assert (answer.status, answer.body) == (200, b'"in hand"')
         assert answer.headers["Connection"] == "close"
     assert server.wait_exit() == 0
+
+
+@pytest.mark.slow
+def test_all_but_a_few_threads_end_some_time_after_their_connections(
+    start_server: StartServer, instance: FakeInstance
+) -> None:
+    server = serve(start_server, instance)
+    (worker,) = child_states(server.pid)
+    tasks = Path(f"/proc/{worker}/task")
+    before = len(list(tasks.iterdir()))
+    with contextlib.ExitStack() as stack:
+        for _ in range(3 * KEPT_THREADS):
+            connection = stack.enter_context(server.raw())
+            connection.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.read_answer().status == 200
+        assert len(list(tasks.iterdir())) > before + 2 * KEPT_THREADS
+
+    wait_until(lambda: len(list(tasks.iterdir())) <= before + KEPT_THREADS, "the threads' end")
+    assert server.get("/healthz").status == 200
 
 
 def test_sigterm_closes_idle_connections(start_server: StartServer, instance: FakeInstance) -> None:

@@ -18,6 +18,7 @@ from typing import Final
 from lambda_protocol.address import Address
 from lambda_protocol.errors import ErrorType
 from lambda_protocol.http_client import BoundedConnection
+from lambda_server import end_with_parent
 from lambda_server.functions_file import Function
 
 #: How long a function's init, or the server's start, is waited for, seconds.
@@ -80,24 +81,27 @@ def run(functions: list[Function], *, address: Address, say: Say) -> int:
             for slot in slots:
                 slot.look_after(say)
             time.sleep(_POLL_S)
-        say("stopping")
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            say("stopping")
     return 0
 
 
 class _StopRequest:
-    """Whether SIGINT or SIGTERM has come."""
+    """Whether SIGINT, SIGTERM or SIGHUP has come; under nohup SIGHUP stays ignored."""
 
     def __init__(self) -> None:
         self.is_requested = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self.is_requested = True
 
 
 class _Program:
-    """A child process that serves HTTP; raises ``OSError`` if it cannot be started."""
+    """A child process that serves HTTP, and ends with us; raises ``OSError`` if it cannot start."""
 
     def __init__(
         self,
@@ -109,7 +113,7 @@ class _Program:
         self._address = address.reached
         self.url = self._address.url
         self._process = subprocess.Popen(  # noqa: S603 - our own programs
-            argv, env=environ, cwd=cwd, process_group=0
+            end_with_parent.command(argv), env=environ, cwd=cwd, process_group=0
         )
 
     @property
@@ -229,7 +233,7 @@ class _Slot:
         if code == 2:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 done = subprocess.run(  # noqa: S603 - our own program
-                    _rapid_argv(*self.function.command),
+                    end_with_parent.command(_rapid_argv(*self.function.command)),
                     env=self._environ(_free_address()),
                     cwd=self.function.cwd,
                     stdin=subprocess.DEVNULL,

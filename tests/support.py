@@ -60,6 +60,8 @@ RAPID: Final = (
 )
 #: The interpreter for tests of rapid's modules; in the static executable there is one of its own.
 INTERPRETER: Final = os.environ.get("RAPID_INTERPRETER", sys.executable)
+#: What runs a command on a terminal of its own, which is closed when this is killed.
+IN_A_TERMINAL: Final = (sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])")
 
 #: How long a process may take to start or stop, an answer to come, a line to be logged, seconds.
 LIMIT_S: Final = 20.0

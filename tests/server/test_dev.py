@@ -8,15 +8,25 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from lambda_protocol.environ import ConfigError
+from lambda_server import end_with_parent
 from lambda_server.functions_file import Function, read_functions
 from scripts.ports import LOOPBACK, free_ports
-from tests.support import BASH_ECHO, ECHO, MISBEHAVE, ROOT, Client, Program, wait_until
+from tests.support import (
+    BASH_ECHO,
+    ECHO,
+    IN_A_TERMINAL,
+    MISBEHAVE,
+    ROOT,
+    Client,
+    Program,
+    wait_until,
+)
 
 
 @pytest.fixture
@@ -25,9 +35,11 @@ def file(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def dev(file: Path, port: int | str, **environ: str) -> Iterator[Program]:
+def dev(
+    file: Path, port: int | str, *, before: Sequence[str] = (), **environ: str
+) -> Iterator[Program]:
     """Run ``lambda-server dev``; nothing of it is left afterwards."""
-    command = [sys.executable, "-m", "lambda_server", "dev", str(file)]
+    command = [*before, sys.executable, "-m", "lambda_server", "dev", str(file)]
     program = Program(
         "lambda-server dev", [*command, "--host", LOOPBACK, "--port", str(port)], environ
     )
@@ -151,6 +163,67 @@ def test_two_functions_are_served_until_ctrl_c(file: Path) -> None:
         assert program.wait_exit() == 0
         wait_until(lambda: not program.descendants(), "the end of every process")
         assert "Traceback" not in "\n".join(program.log)
+
+
+def test_a_hangup_ends_everything_in_order(file: Path) -> None:
+    file.write_text(f"[functions.one]\ncommand=['{ECHO}']")
+    with dev(file, free_ports(1)[0]) as program:
+        program.wait_for_log("serving on ")
+
+        program.signal(signal.SIGHUP)
+
+        assert program.wait_exit() == 0
+        assert program.descendants() == []
+        assert [line for line in program.log if line == "stopping"] == ["stopping"]
+
+
+def test_nohup_keeps_everything_running(file: Path) -> None:
+    file.write_text(f"[functions.one]\ncommand=['{ECHO}']")
+    (port,) = free_ports(1)
+    with dev(file, port, before=["nohup"]) as program, Client(port) as client:
+        program.wait_for_log("serving on ")
+
+        program.signal(signal.SIGHUP)
+
+        assert client.post("/2015-03-31/functions/one/invocations", b"1").body == b"1"
+        assert program.exit_code is None
+        assert program.stop() == 0
+
+
+def test_a_terminal_that_is_closed_ends_everything(file: Path) -> None:
+    file.write_text(f"[functions.one]\ncommand=['{ECHO}']")
+    with dev(file, free_ports(1)[0], before=IN_A_TERMINAL) as terminal:
+        terminal.wait_for_log("serving on ")
+
+        os.kill(terminal.pid, signal.SIGKILL)
+
+        wait_until(lambda: not terminal.descendants(), "the end of every process")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1])
+def test_what_dev_has_started_ends_when_dev_is_killed(file: Path, number: signal.Signals) -> None:
+    file.write_text(f"[functions.one]\ncommand=['{ECHO}']\n[functions.two]\ncommand=['{ECHO}']")
+    (port,) = free_ports(1)
+    with dev(file, port) as program:
+        program.wait_for_log("serving on ")
+
+        program.signal(number)
+
+        assert program.wait_exit() == -number
+        wait_until(lambda: not program.descendants(), "the end of every process")
+        socket.create_server((LOOPBACK, port)).close()
+
+
+def test_a_program_whose_parent_has_ended_already_does_not_start() -> None:
+    command = end_with_parent.command(["/bin/echo", "started"])
+    ours = str(os.getpid())
+
+    done = [
+        subprocess.run([pid if word == ours else word for word in command], capture_output=True)
+        for pid in (ours, "1")
+    ]
+
+    assert [(d.returncode, d.stdout) for d in done] == [(0, b"started\n"), (143, b"")]
 
 
 def test_the_printed_command_calls_with_the_functions_event(file: Path) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from rapid.processes import child_pids
 from tests.conftest import StartRapid
 from tests.support import (
+    IN_A_TERMINAL,
     MISBEHAVE,
     MULTI,
     RAPID,
@@ -28,7 +28,6 @@ from tests.support import (
 from tests.system.conftest import LEDGER, Ledger
 
 NOTED = "new code: the next invocations start fresh environments"
-IN_A_TERMINAL = (sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])")
 
 
 def renew(rapid: Rapid, count: int = 1) -> None:

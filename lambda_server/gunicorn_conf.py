@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from lambda_protocol.allocator import give_back_large_blocks
 from lambda_protocol.descriptors import raise_descriptor_limit
 from lambda_protocol.environ import ConfigError
 from lambda_protocol.log_format import level_number
+from lambda_protocol.terminal import has_terminal
 from lambda_server.config import Config
 
 try:
@@ -74,9 +76,32 @@ if workers > 1 and not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = _own_multiproc_dir
 
 
+def on_starting(server: Any) -> None:
+    """Let a closed terminal stop the server; any other SIGHUP reloads it.
+
+    Under ``nohup`` a closed terminal reloads it too, and it goes on.
+    """
+    if not has_terminal() or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return
+    reload = server.handle_hup
+
+    def handle_hup() -> None:
+        if has_terminal():
+            reload()
+        else:
+            server.handle_term()
+
+    server.handle_hup = handle_hup
+
+
 def post_fork(_server: Any, _worker: Any) -> None:
     """Let the worker give payloads back to the system."""
     give_back_large_blocks()
+
+
+def post_worker_init(_worker: Any) -> None:
+    """Let the arbiter decide what SIGHUP means: a closed terminal sends it to workers as well."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def child_exit(_server: Any, worker: Any) -> None:

@@ -19,6 +19,7 @@ from lambda_protocol.byte_budget import ByteBudget, default_bytes
 from lambda_protocol.descriptors import descriptor_limit, raise_descriptor_limit
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.invocation import Invocation
+from lambda_protocol.terminal import has_terminal
 from rapid.config import Config
 from rapid.connection_limits import share_descriptors
 from rapid.deadline import Deadline, StopDeadlines
@@ -71,7 +72,7 @@ class Daemon:
         self._signals = _catch_signals()  # before a port is open: whoever sees it may stop us
         self._config = config
         self._outputs = outputs
-        self._has_terminal = _has_terminal()
+        self._has_terminal = has_terminal()
         self._bytes_in_hand = config.bytes_in_hand or default_bytes()
         self._groups = EnvironmentGroups(config.memory_mb)
         self._reaper = Reaper(raise_descriptor_limit())
@@ -163,7 +164,7 @@ class Daemon:
             if numbers & _STOP_SIGNALS:
                 return
             if signal.SIGHUP in numbers:
-                if self._has_terminal and not _has_terminal():
+                if self._has_terminal and not has_terminal():
                     logger.info("the terminal was closed")
                     return
                 logger.info("new code: the next invocations start fresh environments")
@@ -397,15 +398,6 @@ def _catch_signals() -> int:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
         signal.signal(signal.SIGHUP, _wake_only)
     return reader
-
-
-def _has_terminal() -> bool:
-    """Whether we have a controlling terminal; its end is told by SIGHUP too."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
 
 
 def _wake_only(_number: int, _frame: object) -> None:

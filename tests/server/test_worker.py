@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import signal
 import socket
@@ -15,16 +16,19 @@ import pytest
 from lambda_protocol.http1 import DRAIN_BYTES
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
 from lambda_server.worker import KEPT_THREADS
+from rapid.processes import child_pids
 from scripts.ports import free_ports
 from tests.conftest import StartServer
 from tests.server.fakes import FakeInstance
 from tests.support import (
+    IN_A_TERMINAL,
     LIMIT_S,
     Answer,
     Client,
     RawConnection,
     Server,
     child_states,
+    is_alive,
     wait_for,
     wait_until,
 )
@@ -441,6 +445,42 @@ def test_all_but_a_few_threads_end_some_time_after_their_connections(
 
     wait_until(lambda: len(list(tasks.iterdir())) <= before + KEPT_THREADS, "the threads' end")
     assert server.get("/healthz").status == 200
+
+
+def test_a_terminal_that_is_closed_stops_the_server_after_the_call_in_hand(
+    instance: FakeInstance,
+) -> None:
+    with Server(prefix=IN_A_TERMINAL, LAMBDA_ENDPOINTS=f"echo={instance.url}") as terminal:
+        (arbiter,) = child_pids(terminal.pid)
+        os.kill(arbiter, signal.SIGHUP)  # the terminal is there: it reloads
+        terminal.wait_for_log("Booting worker", count=2)
+        wait_until(lambda: len(child_pids(arbiter)) == 1, "the end of the old worker")
+        instance.hold()
+        with terminal.raw() as connection:
+            connection.send(post(b'"in hand"'))
+            instance.wait_for(1)
+
+            os.kill(terminal.pid, signal.SIGKILL)
+            wait_until(lambda: not _accepts(terminal.port), "the listener to close")
+            instance.release()
+
+            assert connection.read_answer().body == b'"in hand"'
+        wait_until(lambda: not is_alive(arbiter), "the end of gunicorn")
+
+
+def test_nohup_lets_the_server_outlive_its_terminal(instance: FakeInstance) -> None:
+    nohup = ["sh", "-c", 'exec nohup "$@" 3>&2 >/dev/null 2>&1', "sh"]  # 3 keeps the terminal open
+    with Server(
+        prefix=[*IN_A_TERMINAL, *nohup], LAMBDA_ENDPOINTS=f"echo={instance.url}"
+    ) as terminal:
+        (arbiter,) = child_pids(terminal.pid)
+        (old,) = child_pids(arbiter)
+
+        os.kill(terminal.pid, signal.SIGKILL)
+
+        wait_until(lambda: not is_alive(old), "a reload")
+        wait_until(lambda: terminal.invoke("echo", b"1").body == b"1", "an answer")
+        assert is_alive(arbiter)
 
 
 def test_sigterm_closes_idle_connections(start_server: StartServer, instance: FakeInstance) -> None:

@@ -1,0 +1,14 @@
+"""Tells whether this process has a controlling terminal, whose end is told by SIGHUP."""
+
+from __future__ import annotations
+
+import os
+
+
+def has_terminal() -> bool:
+    """Return whether ``/dev/tty`` can be opened. Source: tty(4)."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -260,6 +261,26 @@ def test_make_has_the_targets_that_are_named(document: Path) -> None:
     named = re.findall(r"`make ([a-z0-9-]+)[^`]*`", document.read_text())
 
     assert set(named) <= make_targets()
+
+
+def test_no_example_has_a_program_on_the_port_of_the_runtime_api() -> None:
+    examples = [*DOCUMENTS, *(ROOT / "examples").rglob("*.toml"), ROOT / "docker-compose.yaml"]
+    taken = re.compile(r"(?:--port[ =]|\bPORT=|=http://[\w.\[\]:]+:)9001\b")
+
+    assert [str(path) for path in examples if taken.search(path.read_text())] == []
+
+
+def test_what_the_examples_write_into_the_checkout_is_ignored_by_git() -> None:
+    written = ["examples/image-greyscale/request.txt", "examples/image-greyscale/output.png",
+               "request.txt", "output.png", "answer.json"]  # fmt: skip
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+
+    done = subprocess.run(
+        ["git", "check-ignore", *written], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.split() == written
 
 
 def test_python_blocks_are_python() -> None:

@@ -134,6 +134,8 @@ class LocalStack:
                 state = f"running   pid {part.process.pid:<8} {part.url:<24} {ready}"
             print(f"{part.title:<{_WIDTH}} {state}")
         print(f"{'Broker':<{_WIDTH}} {self._broker_state(stack)}")
+        if self._node.is_running():
+            print(f"{'':<{_WIDTH}} scripts/rabbitmqctl is its rabbitmqctl")
         if self._is_whole(stack):
             return _ALL_RUN
         any_runs = self._node.is_running() or any(part.is_running() for part in stack.parts)

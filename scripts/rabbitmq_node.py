@@ -7,11 +7,12 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from scripts.interrupts import uninterrupted
 from scripts.ports import LOOPBACK, free_ports, speaks_amqp
@@ -154,11 +155,8 @@ class RabbitmqNode:
 
     def ctl(self, *arguments: str) -> str:
         """Run rabbitmqctl against this node and return what it printed."""
-        server = find_server()
-        if server is None:
-            raise RabbitmqError("no rabbitmqctl found")
         done = subprocess.run(
-            [server.with_name("rabbitmqctl"), "--quiet", *arguments],
+            [_find_ctl(), "--quiet", *arguments],
             env=self._environ(),
             capture_output=True,
             text=True,
@@ -168,6 +166,16 @@ class RabbitmqNode:
         if done.returncode != 0:
             raise RabbitmqError(f"rabbitmqctl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
+
+    def become_ctl(self, arguments: Sequence[str]) -> NoReturn:
+        """Become rabbitmqctl for this node. Raises RabbitmqError if the node does not run."""
+        if not self.is_running():
+            raise RabbitmqError(
+                "No private RabbitMQ runs here. `make status` tells which broker is in use; "
+                "another broker has a rabbitmqctl of its own"
+            )
+        program = _find_ctl()
+        os.execve(program, [str(program), *arguments], self._environ())  # noqa: S606 - RabbitMQ's own
 
     def __enter__(self) -> Self:
         self.start()
@@ -321,3 +329,17 @@ def find_server() -> Path | None:
         return _SERVER
     found = shutil.which("rabbitmq-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     return Path(found) if found else None
+
+
+def _find_ctl() -> Path:
+    server = find_server()
+    if server is None:
+        raise RabbitmqError("no rabbitmqctl found")
+    return server.with_name("rabbitmqctl")
+
+
+if __name__ == "__main__":
+    try:
+        RabbitmqNode(Path(sys.argv[1])).become_ctl(sys.argv[2:])
+    except RabbitmqError as error:
+        sys.exit(str(error))

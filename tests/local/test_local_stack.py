@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -72,6 +73,23 @@ def _need_greyscale() -> None:
         pytest.skip(str(reason))
 
 
+def _make(folder: Path, target: str) -> subprocess.CompletedProcess[str]:
+    """Run make in a copy of what it needs of the checkout."""
+    (folder / "scripts").mkdir()
+    shutil.copy(_CHECKOUT / "scripts" / "local", folder / "scripts")
+    shutil.copy(_CHECKOUT / "Makefile", folder)
+    return _run("make", "--no-print-directory", target, cwd=folder)
+
+
+def _rabbitmqctl(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run what ``scripts/rabbitmqctl`` runs, on the node in ``folder``."""
+    return _run(sys.executable, "-m", "scripts.rabbitmq_node", str(folder), *words, cwd=_CHECKOUT)
+
+
+def _run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=55, check=False)
+
+
 def test_nothing_runs_at_first(local: Stack) -> None:
     done = local("status")
 
@@ -83,6 +101,33 @@ def test_down_is_harmless_when_nothing_runs(local: Stack) -> None:
     done = local("down")
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["status", "down"])
+def test_make_is_content_before_the_first_up(tmp_path: Path, command: str) -> None:
+    done = _make(tmp_path, command)
+
+    assert done.returncode == 0
+    assert done.stderr == "There is no .venv here yet, so nothing runs. Start with: make up\n"
+
+
+@pytest.mark.parametrize("code", [1, 3])
+def test_make_status_prints_what_is_found_and_no_error(tmp_path: Path, code: int) -> None:
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\necho found; exit {code}\n")
+    python.chmod(0o755)
+
+    done = _make(tmp_path, "status")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "found\n", "")
+
+
+def test_rabbitmqctl_says_that_there_is_no_private_node(tmp_path: Path) -> None:
+    done = _rabbitmqctl(tmp_path / "rabbitmq", "status")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("No private RabbitMQ runs here. `make status` tells ")
 
 
 def test_a_taken_port_is_one_clear_line(local: Stack) -> None:
@@ -246,7 +291,16 @@ def test_up_with_a_private_broker_shows_it_and_down_stops_it(local: Stack) -> No
     assert (done.returncode, done.stderr) == (0, "")
     assert "RabbitMQ on amqp://127.0.0.1:" in done.stdout
     assert local.invoke('"through the broker"') == '"through the broker"'
-    assert "RabbitMQ on amqp://127.0.0.1:" in local("status").stdout
+    status = local("status").stdout
+    assert "RabbitMQ on amqp://127.0.0.1:" in status
+    assert "scripts/rabbitmqctl is its rabbitmqctl" in status
+    for words in (
+        ("add_user", "lambda-server", "a password"),
+        ("set_permissions", "-p", "/", "lambda-server", "^$", r"^(amq\.default)$", "^$"),
+    ):
+        done = _rabbitmqctl(local.folder / "rabbitmq", *words)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert r"amq\.default" in _rabbitmqctl(local.folder / "rabbitmq", "list_permissions").stdout
 
     local("down")
 

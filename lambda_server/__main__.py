@@ -154,7 +154,9 @@ def list_dead(name: str, limit: int) -> None:
         for letter in letters.read(limit):
             when = _local_time(letter.first_queued_ms)
             error = " ".join(letter.error_message.split())
-            line = f"{letter.request_id}  {when}  attempts {letter.attempts}  {error[:100]}"
+            code = "-" if letter.error_code is None else letter.error_code
+            facts = f"attempts {letter.attempts}  code {code}"
+            line = f"{letter.request_id}  {when}  {facts}  {error[:100]}"
             click.echo(escape_controls(line, keeps_lines=False))
         shown = f", the oldest {limit} shown" if total > limit else ""
         click.echo(f"{name}: {total} dead letters{shown}")

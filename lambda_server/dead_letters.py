@@ -20,6 +20,7 @@ from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.event_amqp import (
     ATTEMPT,
+    ERROR_CODE,
     ERROR_MESSAGE,
     FIRST_QUEUED_MS,
     REQUEST_ID,
@@ -54,6 +55,7 @@ class DeadLetter:
     request_id: str
     first_queued_ms: int | None  #: epoch milliseconds
     attempts: int
+    error_code: int | None  #: the status of the last attempt's answer
     error_message: str
     payload: bytes
 
@@ -201,11 +203,13 @@ class _Moving:
 def _letter(delivery: Delivery) -> DeadLetter:
     headers = delivery.properties.headers
     request_id = headers.get(REQUEST_ID) or delivery.properties.correlation_id
+    error_code = headers.get(ERROR_CODE)
     first_queued_ms, attempts = headers.get(FIRST_QUEUED_MS), headers.get(ATTEMPT)
     return DeadLetter(
         request_id=str(request_id or ""),
         first_queued_ms=first_queued_ms if isinstance(first_queued_ms, int) else None,
         attempts=attempts if isinstance(attempts, int) else 0,
+        error_code=error_code if isinstance(error_code, int) else None,
         error_message=str(headers.get(ERROR_MESSAGE) or _reason_of_broker(delivery)),
         payload=delivery.body,
     )

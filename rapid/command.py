@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rapid.named_handler import client_command, refuse_source
+from rapid.named_handler import client_command, refuse_colon, refuse_source
 
 #: Where a runtime is looked for when no command is given, in this order.
 #: Source: aws-lambda-rie, simple_bootstrap.
@@ -35,11 +35,12 @@ def find_command(words: Sequence[str], root: Path) -> tuple[Command, str]:
             path = root / candidate
             if path.is_file():
                 return Command(argv=(str(path),), cwd=str(root / "var/task")), ""
-        searched = tuple(str(root / candidate) for candidate in BOOTSTRAPS[:2])
+        searched = tuple(str(root / candidate) for candidate in BOOTSTRAPS)
         return Command(argv=(), cwd=None, searched=searched), ""
     folder, program = _working_folder(), shutil.which(words[0])
     if program is None and folder is not None:
         refuse_source(words[0], Path(folder))
+        refuse_colon(words[0], Path(folder))
         found = client_command(words[0], Path(folder)) if len(words) == 1 else None
         if found is not None:
             return Command(argv=found[0], cwd=folder, note=found[1]), words[0]

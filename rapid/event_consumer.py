@@ -346,6 +346,7 @@ class EventConsumer:
         logger.warning(
             "event given up",
             extra={
+                "function": call.invocation.function.name,
                 "request_id": call.invocation.request_id,
                 "condition": str(condition),
                 "attempts": attempts,

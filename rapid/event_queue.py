@@ -121,6 +121,7 @@ class EventQueue:
                 logger.error(
                     "event given up",
                     extra={
+                        "function": event.invocation.function.name,
                         "request_id": event.invocation.request_id,
                         "condition": str(condition),
                         "attempts": attempts,

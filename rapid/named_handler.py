@@ -41,6 +41,13 @@ def refuse_source(word: str, folder: Path) -> None:
     raise ConfigError(f"{word} is no command; name the handler in it: {handler}{itself}")
 
 
+def refuse_colon(word: str, folder: Path) -> None:
+    """Raise ``ConfigError`` if ``word`` is a handler but for its colon, as in ``app:handler``."""
+    handler = word.replace(":", ".")
+    if ":" in word and any(_is_file(folder / source) for source in sources_of(handler)):
+        raise ConfigError(f"{word} is no command; a handler has a dot: rapid {handler}")
+
+
 def sources_of(word: str) -> tuple[str, ...]:
     """Return the files in which a handler may be, by their names; none for another word."""
     if len(word) > _HANDLER_MAX or not _HANDLER.fullmatch(word):

@@ -194,6 +194,22 @@ def test_a_source_file_is_told_how_its_handler_is_named(
     assert_one_line(run_there(*words), line)
 
 
+@pytest.mark.parametrize(
+    ("word", "source", "handler"),
+    [
+        ("app:handler", "app.py", "app.handler"),
+        ("src/app:handler", "src/app.js", "src/app.handler"),
+    ],
+)
+def test_a_colon_is_told_that_a_handler_has_a_dot(
+    folder: Path, run_there: Run, word: str, source: str, handler: str
+) -> None:
+    write(folder, source)
+
+    line = f"{word} is no command; a handler has a dot: rapid {handler}"
+    assert_one_line(run_there(word), line)
+
+
 def test_a_source_file_elsewhere_is_told_the_folder(folder: Path, run_there: Run) -> None:
     write(folder, "sub/app.py")
     word = str(folder / "sub" / "app.py")

@@ -93,7 +93,7 @@ def test_letters_are_listed_and_stay(letters: Letters) -> None:
 
         assert done.returncode == 0, done.stderr
         first, last = done.stdout.splitlines()
-        assert first == f"{request_id}  2023-11-14 22:13:20  attempts 3  two lines"
+        assert first == f"{request_id}  2023-11-14 22:13:20  attempts 3  code 200  two lines"
         assert last == f"{letters.function.name}: 1 dead letters"
     assert len(letters.taken("dead")) == 1
 
@@ -105,7 +105,7 @@ def test_a_list_shows_no_escapes(letters: Letters) -> None:
     first, _ = letters.command("list", letters.function.name).stdout.splitlines()
 
     dashes = "-" * 19
-    assert first == rf"\x1b[2Jid  {dashes}  attempts 0  \x1b]0;title\x07\u202e"
+    assert first == rf"\x1b[2Jid  {dashes}  attempts 0  code -  \x1b]0;title\x07\u202e"
 
 
 def test_a_long_list_is_cut_and_says_so(letters: Letters) -> None:
@@ -128,6 +128,7 @@ def test_a_letter_is_shown_whole(letters: Letters) -> None:
         "request_id": request_id,
         "first_queued_ms": 1_700_000_000_000,
         "attempts": 3,
+        "error_code": 200,
         "error_message": "on purpose",
         "payload": "\ufffd no JSON",
     }

@@ -35,7 +35,8 @@ def find_command(words: Sequence[str], root: Path) -> tuple[Command, str]:
             path = root / candidate
             if path.is_file():
                 return Command(argv=(str(path),), cwd=str(root / "var/task")), ""
-        searched = tuple(str(root / candidate) for candidate in BOOTSTRAPS)
+        # AWS's message names two of the three.
+        searched = tuple(str(root / candidate) for candidate in BOOTSTRAPS[:2])
         return Command(argv=(), cwd=None, searched=searched), ""
     folder, program = _working_folder(), shutil.which(words[0])
     if program is None and folder is not None:

@@ -138,7 +138,7 @@ def test_without_a_bootstrap_the_command_is_empty_and_says_where_it_looked(tmp_p
     command = config(root=tmp_path).command
 
     assert command.argv == ()
-    assert command.searched == tuple(f"{tmp_path}/{place}" for place in BOOTSTRAPS)
+    assert command.searched == (f"{tmp_path}/var/task/bootstrap", f"{tmp_path}/opt/bootstrap")
 
 
 def test_a_folder_is_no_bootstrap(tmp_path: Path) -> None:

@@ -299,8 +299,7 @@ def test_without_a_bootstrap_the_places_are_named(start_rapid: StartRapid) -> No
 
     assert failure(rapid.invoke()) == (
         "Runtime.InvalidEntrypoint",
-        "Couldn't find valid bootstrap(s): "
-        "[/var/task/bootstrap /opt/bootstrap /var/runtime/bootstrap]",
+        "Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]",
     )
 
 

@@ -12,6 +12,7 @@ from bench.autoscale.lab.kube import Object
 from bench.autoscale.lab.load import Calls
 from bench.autoscale.lab.manifests import EVENTS, FUNCTION, Settings, Trigger, function_documents
 from bench.autoscale.lab.pods import PodLog, Seen, look_up_field
+from bench.errors import ToolMissing
 
 CHECKOUT = Path(__file__).parents[2]
 LAB = CHECKOUT / "bench" / "autoscale" / "lab"
@@ -141,6 +142,29 @@ def test_the_lab_runs_the_versions_of_the_cluster() -> None:
 
     assert f"kindest/node:{version}@" in kind or version in kind
     assert keda_version.removeprefix("v") in kind
+
+
+def test_programs_of_different_modules_are_cached_apart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    found = programs.known_programs()
+    folders = {found[name].parent for name in ("kubelet", "keda-operator", "registry")}
+
+    assert len(folders) == 3
+    assert found["etcd"].parent == found["kubelet"].parent
+    assert found.missing(["etcd", "pause"]) == ["etcd", "pause"]
+
+
+def test_without_go_the_missing_program_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(ToolMissing, match="go is not installed, and kubelet is built with it"):
+        programs.build_programs(["kubelet"])
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ _RECIPES: Final = {
         name: _Recipe("keda", f"github.com/kedacore/keda/v2/cmd/{name.removeprefix('keda-')}")
         for name in KEDA
     },
-    "registry": _Recipe("images", "github.com/distribution/distribution/v3/cmd/registry"),
+    "registry": _Recipe("images", "./registry"),
     "pause": _Recipe("images", "./pause"),
     "stand-in": _Recipe("images", "./stand-in"),
 }

@@ -26,7 +26,7 @@ def wire() -> Iterator[Wire]:
         wire = Wire()
     except OSError as error:
         pytest.skip(f"no network interface of our own can be made here: {error}")
-    with wire:
+    with contextlib.closing(wire):
         yield wire
 
 

@@ -13,8 +13,7 @@ import select
 import struct
 import subprocess
 import threading
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 _TUNSETIFF: Final = 0x400454CA  # Source: linux/if_tun.h
 _IFF_TUN_WITHOUT_HEADER: Final = 0x1001
@@ -65,18 +64,11 @@ class Wire:
                 swapped = packet[_DESTINATION] + packet[_SOURCE]
                 os.write(self._device, packet[: _SOURCE.start] + swapped + packet[_REST])
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Remove the interface."""
         self._is_over = True
         self._thread.join()
-        os.close(self._device)  # the interface goes with it
+        os.close(self._device)
 
 
 def _ip(*words: str) -> None:

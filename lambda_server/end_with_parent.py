@@ -1,6 +1,6 @@
 """Runs a program that gets SIGTERM when its parent ends, even if the parent is killed.
 
-``python -m lambda_server.end_with_parent PARENT COMMAND...``: the parent starts this with its own
+``python end_with_parent.py PARENT COMMAND...``: the parent starts this with its own
 process id, and this process becomes the command. Source: prctl(2), PR_SET_PDEATHSIG.
 """
 
@@ -20,8 +20,8 @@ def command(argv: list[str]) -> list[str]:
 
     The kernel sends the signal when the thread that started the process ends.
     """
-    # -P: the working folder must not shadow our modules.
-    return [sys.executable, "-P", "-m", "lambda_server.end_with_parent", str(os.getpid()), *argv]
+    # Isolated: no variable or folder of the program's changes what runs before it.
+    return [sys.executable, "-IS", __file__, str(os.getpid()), *argv]
 
 
 def main(parent: str, argv: list[str]) -> None:

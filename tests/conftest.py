@@ -149,8 +149,9 @@ def switching() -> Iterator[None]:
 
 
 def pytest_configure() -> None:
-    """Have processes hear SIGHUP, though the tests themselves may run under ``nohup``."""
+    """Have processes hear signals, though the tests may run under ``nohup`` or with ``&``."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

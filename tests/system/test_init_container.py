@@ -43,7 +43,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package in ("rapid", "lambda_protocol"):
         shutil.copytree(ROOT / package, source / package)
     (source / "__main__.py").write_text("from rapid.__main__ import main_entry\nmain_entry()\n")
-    zipapp.create_archive(source, image / "rapid", interpreter=sys.executable)
+    # The environment of a checkout below /tmp is not seen where the volume is mounted there.
+    python = str(Path(sys.executable).resolve())
+    zipapp.create_archive(source, image / "rapid", interpreter=python)
     (image / "rapid").chmod(0o755)
     return image
 

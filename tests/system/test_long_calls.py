@@ -29,7 +29,8 @@ def impatient(node: RabbitmqNode) -> Iterator[RabbitmqNode]:
     node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 200).")
     yield node
     set_timeout(node, before)
-    node.ctl("eval", "application:unset_env(rabbit, channel_tick_interval).")
+    # Its default. Unset, it would end every channel that is opened.
+    node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 60000).")
 
 
 def set_timeout(node: RabbitmqNode, timeout_ms: int) -> int:

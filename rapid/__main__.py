@@ -12,10 +12,10 @@ from lambda_protocol.allocator import give_back_large_blocks
 from lambda_protocol.environ import ConfigError
 from lambda_protocol.log_format import configure_logging
 from rapid import __version__
-from rapid.command_line import USAGE, parse_command_line
-from rapid.config import Config
-from rapid.line_output import TextStream, open_outputs
-from rapid.settings import is_init_container
+from rapid.logs.output import TextStream, open_outputs
+from rapid.settings.command_line import USAGE, parse_command_line
+from rapid.settings.config import Config
+from rapid.settings.names import is_init_container
 
 logger = logging.getLogger(__name__)
 

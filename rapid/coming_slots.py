@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from rapid.environment import ExecutionEnvironment
+from rapid.environment.environment import ExecutionEnvironment
 
 #: How long an answered environment is trusted to come back before another is started, seconds.
 PATIENCE_S: Final = 0.05

@@ -20,30 +20,30 @@ from lambda_protocol.descriptors import descriptor_limit, raise_descriptor_limit
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.invocation import Invocation
 from lambda_protocol.terminal import has_terminal
-from rapid.config import Config
+from rapid.apis.invoke_api import InvokeApi
+from rapid.apis.runtime_api import RuntimeApiListener
 from rapid.connection_limits import share_descriptors
 from rapid.deadline import Deadline, StopDeadlines
-from rapid.destinations import (
+from rapid.environment.control_groups import EnvironmentGroups
+from rapid.environment.environment import ExecutionEnvironment
+from rapid.invocations.destinations import (
     AmqpDestination,
     FunctionDestination,
     HttpDestination,
     OnDelivered,
 )
-from rapid.environment import ExecutionEnvironment
-from rapid.environment_groups import EnvironmentGroups
-from rapid.event_queue import EventQueue
-from rapid.invoke_api import InvokeApi
-from rapid.line_output import Outputs
+from rapid.invocations.memory_queue import EventQueue
+from rapid.logs.output import Outputs
+from rapid.logs.platform_lines import Reporter
 from rapid.metrics import Metrics
 from rapid.processes import Reaper, adopt_orphans, hide_environment
-from rapid.report import Reporter
-from rapid.runtime_api import RuntimeApiListener
 from rapid.scheduler import Scheduler
+from rapid.settings.config import Config
 
 if TYPE_CHECKING:
     from lambda_protocol.amqp_refusals import Permissions
-    from rapid.amqp_consumer import AmqpConsumer
-    from rapid.http_sender import HttpSender
+    from rapid.broker.call_consumer import AmqpConsumer
+    from rapid.invocations.http_sender import HttpSender
 
 logger = logging.getLogger(__name__)
 
@@ -310,9 +310,9 @@ class Daemon:
         config = self._config
         if config.broker is None:
             return None
-        from rapid.amqp_consumer import AmqpConsumer  # pika: only with a broker
-        from rapid.amqp_load import Load
-        from rapid.event_consumer import EventConsumer
+        from rapid.broker.async_consumer import EventConsumer
+        from rapid.broker.call_consumer import AmqpConsumer  # pika: only with a broker
+        from rapid.broker.slots import Load
 
         arguments: dict[str, object] = {"x-queue-type": config.queue_type}
         if config.queue_expires_s is not None:
@@ -374,7 +374,7 @@ def _make_sender(config: Config) -> HttpSender | None:
     """Return what posts records, if any destination wants them posted."""
     if not any(isinstance(d, HttpDestination) for d in (config.on_success, config.on_failure)):
         return None
-    from rapid.http_sender import HttpSender  # brings TLS
+    from rapid.invocations.http_sender import HttpSender  # brings TLS
 
     return HttpSender()
 

@@ -18,11 +18,11 @@ from lambda_protocol.errors import (
 from lambda_protocol.invocation import Outcome
 from lambda_protocol.limits import STARTED_FRAME_AFTER_S
 from rapid.call import CONFIRM_LIMIT_S, Call, OnStarted
+from rapid.call_queue import WaitingLine
 from rapid.coming_slots import PATIENCE_S, ComingSlots
-from rapid.environment import ExecutionEnvironment
+from rapid.environment.environment import ExecutionEnvironment
 from rapid.http_service import Exchange
 from rapid.metrics import Metrics
-from rapid.waiting_line import WaitingLine
 
 logger = logging.getLogger(__name__)
 

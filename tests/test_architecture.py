@@ -22,6 +22,19 @@ MAY_IMPORT = {
 }  # fmt: skip
 #: The one module of lambda_protocol with a dependency, and which.
 PROTOCOL_EXCEPTION = ("amqp_connection", {"pika"})
+#: The rooms of rapid, from the ground up: one imports only rooms of the floors below it.
+ROOMS = (
+    {"call", "connection_limits", "deadline", "metrics", "processes", "rest_sender", "self_copy",
+     "telemetry"},
+    {"call_queue", "http_service", "invocations", "logs"},
+    {"settings"},
+    {"environment"},
+    {"apis", "coming_slots"},
+    {"scheduler"},
+    {"broker"},
+    {"daemon"},
+    {"__main__"},
+)  # fmt: skip
 #: Modules whose import has an effect: that is what they are for.
 EFFECTIVE = {"lambda_server.wsgi"}
 #: What importing a program's parts must not load: each costs memory and start-up time.
@@ -110,6 +123,22 @@ def test_a_program_is_not_wired_in_circles() -> None:
             leaves = {name for name, targets in edges.items() if not targets & edges.keys()}
             assert leaves, f"a circle among {sorted(edges)}"
             edges = {name: targets for name, targets in edges.items() if name not in leaves}
+
+
+@pytest.mark.parametrize("module", [name for name in modules("rapid") if name.count(".") > 0])
+def test_a_room_of_rapid_imports_only_what_lies_below_it(module: str) -> None:
+    """Imports for types, and those inside functions, count as well."""
+    floors = {room: number for number, floor in enumerate(ROOMS) for room in floor}
+    room = module.split(".")[1]
+    if room == "__init__":
+        return
+    targets = {
+        name.split(".")[1]
+        for name in imported(tree_of(ALL_MODULES[module]))
+        if name in ALL_MODULES and name.startswith("rapid.")
+    }
+
+    assert {target for target in targets - {room} if floors[target] >= floors[room]} == set()
 
 
 def imported_at_run_time(tree: ast.Module) -> set[str]:

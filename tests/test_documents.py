@@ -19,8 +19,8 @@ from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import ErrorType, LambdaApiError, ServiceException
 from lambda_server.__main__ import main as lambda_server
 from lambda_server.functions_file import read_functions
-from rapid.command_line import USAGE
-from rapid.settings import ALIASES, FORMER, INIT_CONTAINER, PREFIX
+from rapid.settings.command_line import USAGE
+from rapid.settings.names import ALIASES, FORMER, INIT_CONTAINER, PREFIX
 from tests.documents import DOCUMENTS, code_blocks, code_words, make_targets, table_rows
 from tests.support import ECHO, ROOT, Rapid, Server, WebProgram, unique_name
 
@@ -97,7 +97,7 @@ def settings_in_code() -> dict[str, dict[str, set[object]]]:
     """Return, by variable, the programs that read it and the defaults they give it."""
     found: dict[str, dict[str, set[object]]] = {}
     for package in PACKAGES:
-        for path in filter(is_about_the_process, sorted((ROOT / package).glob("*.py"))):
+        for path in filter(is_about_the_process, sorted((ROOT / package).rglob("*.py"))):
             for name, default in variables_read(path):
                 programs = {"lambda_server": ["server"], "rapid": ["rapid"]}
                 # rapid reads what lambda_protocol names by names of its own.
@@ -291,21 +291,15 @@ def test_python_blocks_are_python() -> None:
         ast.parse(block)
 
 
-def test_contributing_lists_every_module() -> None:
-    listed = {
-        f"{package}/{word}"
+def test_contributing_lists_every_room() -> None:
+    listed = {code_words(row[0])[0].rstrip("/") for row in table_rows(CONTRIBUTING, "room")}
+    packages = {
+        str(path.parent.relative_to(ROOT))
         for package in PACKAGES
-        for row in table_rows(CONTRIBUTING, f"`{package}/`")
-        for word in code_words(row[0])
-    }
-    files = {
-        f"{package}/{path.name}"
-        for package in PACKAGES
-        for path in (ROOT / package).glob("*.py")
-        if path.name != "__init__.py"
+        for path in (ROOT / package).rglob("__init__.py")
     }
 
-    assert listed == files
+    assert listed == packages
 
 
 def test_the_functions_of_the_example_can_be_run() -> None:

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from lambda_server.__main__ import main as lambda_server
-from rapid.command_line import USAGE
+from rapid.settings.command_line import USAGE
 from scripts.kind_cluster.__main__ import main as cluster
 from tests.documents import Block, blocks, make_targets
 from tests.shell_commands import commands_of

@@ -14,8 +14,8 @@ from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Outcome
 from lambda_server.app import create_app
 from lambda_server.config import Config
+from rapid.apis.invoke_api import InvokeApi
 from rapid.call import Call
-from rapid.invoke_api import InvokeApi
 from scripts.ports import free_ports
 from tests.conformance.conftest import OpenDoor, through_server
 from tests.conformance.doors import (

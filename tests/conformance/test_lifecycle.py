@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rapid.config import Config
+from rapid.settings.config import Config
 from scripts.ports import LOOPBACK, free_ports
 from tests.conformance.base_image import BaseImage, why_no_namespace
 from tests.conformance.conftest import StartFunction

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rapid.metadata_api import first_zone_id
+from rapid.settings.availability_zone import first_zone_id
 from tests.conformance.conftest import StartFunction
 from tests.conformance.puppet import Puppet
 from tests.support import MISBEHAVE, RECORDER_EXTENSION, Answer, Client

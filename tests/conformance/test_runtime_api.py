@@ -11,7 +11,7 @@ import pytest
 
 from lambda_protocol.address import Address
 from lambda_protocol.pace import Pace
-from rapid import runtime_api
+from rapid.apis import runtime_api
 from rapid.http_service import JSON, Exchange, Handler, HttpService
 from tests.conformance.conftest import StartPuppet
 from tests.conformance.doors import RESPONSE_BYTES, Calls, assert_function_error

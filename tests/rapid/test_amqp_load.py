@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from rapid import amqp_load
-from rapid.amqp_load import HAND_BACK_AFTER_S, Load
+from rapid.broker import slots as amqp_load
+from rapid.broker.slots import HAND_BACK_AFTER_S, Load
 
 
 class Clock:

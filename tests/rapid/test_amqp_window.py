@@ -11,7 +11,7 @@ import pytest
 from lambda_protocol.amqp_connection import AmqpConnection, Channel, connection_parameters
 from lambda_protocol.amqp_frames import Delivery, Properties, encode_publish
 from lambda_protocol.environ import BrokerAddress
-from rapid.amqp_window import CLOSE_S, PAUSE_S, Window
+from rapid.broker.prefetch import CLOSE_S, PAUSE_S, Window
 from tests.support import LIMIT_S, unique_name
 
 

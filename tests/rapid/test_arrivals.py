@@ -7,7 +7,7 @@ import time
 import pytest
 
 from lambda_protocol.invoke_amqp import IncomingCall
-from rapid.arrivals import QUIET_S, Arrivals
+from rapid.broker.arrivals import QUIET_S, Arrivals
 from tests.support import make_invocation
 
 #: What the caller's clock is off by, seconds: any number.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lambda_protocol.memory_cgroup import MemoryCgroup, find_memory_cgroup
-from rapid.cgroups import OomWatch
+from rapid.environment.out_of_memory import OomWatch
 from rapid.processes import ExitStatus
 
 KILLED, EXIT_137, EXIT_1, TERMINATED = signal.SIGKILL, 137 << 8, 1 << 8, signal.SIGTERM

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from lambda_protocol.environ import ConfigError
-from rapid.command import BOOTSTRAPS
-from rapid.command_line import USAGE
-from rapid.config import Config
+from rapid.settings.command import BOOTSTRAPS
+from rapid.settings.command_line import USAGE
+from rapid.settings.config import Config
 
 
 def config(*argv: str, **variables: Any) -> Config:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rapid.call import Failure
-from rapid.command import Command
-from rapid.diagnosis import failed_init
+from rapid.environment.diagnosis import failed_init
+from rapid.settings.command import Command
 from tests.conformance.doors import assert_function_error
 from tests.conftest import StartRapid
 from tests.rapid.test_executables import FOREIGN, executable, foreign

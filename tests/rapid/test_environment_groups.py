@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rapid.environment_groups import EnvironmentGroups
+from rapid.environment.control_groups import EnvironmentGroups
 from rapid.processes import ExitStatus, ProcessGroup
 from tests.support import child_states, wait_until
 

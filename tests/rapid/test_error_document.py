@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rapid.error_document import shorten
+from rapid.apis.error_document import shorten
 
 LIMIT = 200
 

@@ -14,10 +14,10 @@ import pytest
 
 from lambda_protocol.errors import ServiceException, TooManyRequestsException
 from lambda_protocol.invocation import InvocationType, Outcome
-from rapid import event_queue
 from rapid.call import Call
-from rapid.event_queue import EventQueue
-from rapid.events import RetryPolicy
+from rapid.invocations import memory_queue as event_queue
+from rapid.invocations.memory_queue import EventQueue
+from rapid.invocations.retry_policy import RetryPolicy
 from rapid.metrics import Metrics
 from tests.conftest import StartRapid
 from tests.events import CHRONICLE, Chronicle

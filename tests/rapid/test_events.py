@@ -10,13 +10,13 @@ from lambda_protocol.environ import ConfigError
 from lambda_protocol.errors import LambdaApiError, ServiceException, TooManyRequestsException
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import UNHANDLED, Event, InvocationType, Outcome
-from rapid.destinations import (
+from rapid.invocations.destinations import (
     AmqpDestination,
     FunctionDestination,
     HttpDestination,
     parse_destination,
 )
-from rapid.events import (
+from rapid.invocations.retry_policy import (
     Condition,
     Discard,
     Done,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rapid.executables import why_not_run
+from rapid.environment.executables import why_not_run
 
 #: Other than this machine's.
 FOREIGN = (183, "aarch64") if os.uname().machine != "aarch64" else (62, "x86_64")

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from rapid.call import Failure
-from rapid.extensions import (
+from rapid.environment.extensions import (
     DISABLE_FILE,
     MAX_EXTENSIONS,
     Extensions,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rapid.hosts import add_sandbox_names
+from rapid.environment.sandbox_hosts import add_sandbox_names
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from rapid import http_sender
-from rapid.destinations import HttpDestination
-from rapid.http_sender import HttpSender
+from rapid.invocations import http_sender
+from rapid.invocations.destinations import HttpDestination
+from rapid.invocations.http_sender import HttpSender
 from tests.endless import EndlessPeer
 from tests.support import LIMIT_S
 

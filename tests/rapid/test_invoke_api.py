@@ -14,8 +14,8 @@ from lambda_protocol.cors import AllowedOrigins
 from lambda_protocol.errors import LambdaApiError, ServiceException, TooManyRequestsException
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Invocation, InvocationType, Outcome
+from rapid.apis.invoke_api import InvokeApi
 from rapid.call import Call
-from rapid.invoke_api import InvokeApi
 from tests.conformance.doors import assert_error
 from tests.support import LIMIT_S, Client, RawConnection, wait_for
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lambda_protocol.limits import LOG_TAIL_BYTES
-from rapid.line_output import MAX_WAITING_BYTES, TextStream, open_outputs, write_all
-from rapid.log_capture import HELD_BYTES, LogCapture
+from rapid.logs.capture import HELD_BYTES, LogCapture
+from rapid.logs.output import MAX_WAITING_BYTES, TextStream, open_outputs, write_all
 from tests.support import LIMIT_S, wait_until
 
 Opened = Callable[[], LogCapture]

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from rapid.log_lines import MAX_LINE_BYTES, FrameParser, LineSplitter, LogMessage
+from rapid.logs.lines import MAX_LINE_BYTES, FrameParser, LineSplitter, LogMessage
 
 TIME_US = 1_769_860_800_123_456
 

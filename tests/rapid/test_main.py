@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rapid.command_line import USAGE
+from rapid.settings.command_line import USAGE
 from tests.conftest import StartRapid
 from tests.support import ECHO, MISBEHAVE, Rapid, run_rapid
 

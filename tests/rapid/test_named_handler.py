@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rapid.named_handler import sources_of
+from rapid.settings.named_handler import sources_of
 from tests.runtimes.builds import built
 from tests.runtimes.recipes import NODE
 from tests.support import LIMIT_S, RAPID, Rapid, base_environ

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from rapid.cgroups import OomWatch
-from rapid.environment_groups import EnvironmentGroup
+from rapid.environment.control_groups import EnvironmentGroup
+from rapid.environment.out_of_memory import OomWatch
 from rapid.processes import ProcessGroup
 from tests.conftest import StartRapid
 from tests.support import MISBEHAVE, RAPID, is_alive, pids_of, running_now, unique_name, wait_until

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from rapid import platform_events as events
-from rapid.platform_events import Ending, Event, InvocationRef, Span, iso_time
-from rapid.telemetry_schema import Schema, render
+from rapid.telemetry import records as events
+from rapid.telemetry.records import Ending, Event, InvocationRef, Span, iso_time
+from rapid.telemetry.schema import Schema, render
 
 AT = 1_769_860_800.123456
 TRACE = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"

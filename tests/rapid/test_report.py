@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from rapid import platform_events as events
-from rapid.platform_events import Ending, Event, InitRef, InvocationRef
-from rapid.report import Reporter
+from rapid.logs.platform_lines import Reporter
+from rapid.telemetry import records as events
+from rapid.telemetry.records import Ending, Event, InitRef, InvocationRef
 
 TEXT = Reporter(as_json=False)
 JSON = Reporter(as_json=True)

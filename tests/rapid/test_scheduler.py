@@ -17,7 +17,7 @@ from lambda_protocol.errors import (
 from lambda_protocol.invocation import InvocationType, Outcome
 from rapid.call import CONFIRM_LIMIT_S, Call, Failure
 from rapid.coming_slots import PATIENCE_S
-from rapid.environment import ExecutionEnvironment
+from rapid.environment.environment import ExecutionEnvironment
 from rapid.http_service import Exchange
 from rapid.metrics import Metrics
 from rapid.scheduler import MAX_WAITING, Scheduler

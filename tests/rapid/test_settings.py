@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lambda_protocol.environ import ConfigError
-from rapid.config import Config
-from rapid.settings import ALIASES, FORMER, is_init_container
+from rapid.settings.config import Config
+from rapid.settings.names import ALIASES, FORMER, is_init_container
 
 
 def config(*argv: str, **variables: Any) -> Config:

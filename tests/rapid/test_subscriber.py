@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from rapid import subscriber
-from rapid.platform_events import Event
-from rapid.subscriber import EventBuffer
-from rapid.subscription import Destination, Subscription
-from rapid.telemetry import Telemetry
-from rapid.telemetry_schema import Schema
+from rapid.telemetry import subscriber
+from rapid.telemetry.hub import Telemetry
+from rapid.telemetry.records import Event
+from rapid.telemetry.schema import Schema
+from rapid.telemetry.subscriber import EventBuffer
+from rapid.telemetry.subscription import Destination, Subscription
 from tests.conformance.listener import Listener, TcpListener
 from tests.endless import EndlessPeer
 from tests.support import LIMIT_S, wait_until
@@ -155,7 +155,7 @@ def test_a_flush_does_not_wait_for_one_that_refuses(
 def test_a_flush_does_not_wait_for_one_that_hangs(
     telemetry: Telemetry, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rapid.subscriber.STUCK_AFTER_S", 0.0)
+    monkeypatch.setattr("rapid.telemetry.subscriber.STUCK_AFTER_S", 0.0)
     listener.hang()
     telemetry.subscribe("a", "a", a_subscription(listener.port))
     telemetry.publish(line(1))
@@ -218,7 +218,7 @@ def test_a_subscriber_whose_answers_do_not_end_gets_batch_after_batch(
 def test_a_subscriber_that_answers_a_byte_now_and_then_has_one_time_for_all(
     telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rapid.subscriber.ATTEMPT_LIMIT_S", 0.3)
+    monkeypatch.setattr("rapid.telemetry.subscriber.ATTEMPT_LIMIT_S", 0.3)
     with EndlessPeer("head", is_slow=True) as peer:
         telemetry.subscribe("a", "a", a_subscription(peer.address.port))
         telemetry.publish(line(1))

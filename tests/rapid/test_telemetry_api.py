@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from rapid.subscription import Destination, Subscription
-from rapid.telemetry_api import TelemetryApiError, parse_subscription
-from rapid.telemetry_schema import Schema
+from rapid.apis.telemetry_api import TelemetryApiError, parse_subscription
+from rapid.telemetry.schema import Schema
+from rapid.telemetry.subscription import Destination, Subscription
 
 TELEMETRY = [Schema.TELEMETRY_2022_07, Schema.TELEMETRY_2022_12, Schema.TELEMETRY_2025]
 RUNTIME_API_PORT = 9001

@@ -37,10 +37,10 @@ def start_faulty() -> Iterator[StartFaulty]:
 @pytest.mark.parametrize(
     "fault",
     [
-        "rapid.environment:discover",
-        "rapid.environment:InvocationLog",
-        "rapid.launch:Launch.start_runtime",
-        "rapid.phases:RuntimeProgress.on_next",
+        "rapid.environment.environment:discover",
+        "rapid.environment.environment:InvocationLog",
+        "rapid.environment.launch:Launch.start_runtime",
+        "rapid.environment.phases:RuntimeProgress.on_next",
         "rapid.call:Call.event_headers",
     ],
     ids=["start", "log", "launch", "next", "delivery"],
@@ -66,14 +66,14 @@ def test_it_ends_the_environment_and_not_the_slot(
 @pytest.mark.parametrize(
     ("fault", "event", "error_type"),
     [
-        ("rapid.log_capture:LogCapture._pump_locked", PRINT, "Runtime.Unknown"),
-        ("rapid.environment:PostedId", {"do": "echo"}, "Runtime.Unknown"),
-        ("rapid.invocation_log:InvocationLog.begin", {"do": "echo"}, "Runtime.Unknown"),
-        ("rapid.invocation_log:InvocationLog.end", {"do": "echo"}, None),
-        ("rapid.environment:timed_out", {"do": "sleep", "s": 600}, "Runtime.Unknown"),
-        ("rapid.environment:_runtime_exit", {"do": "exit"}, "Runtime.Unknown"),
-        ("rapid.environment:shut_down", {"do": "exit"}, "Runtime.ExitError"),
-        ("rapid.sandbox:Sandbox.kill_orphans", {"do": "exit"}, "Runtime.ExitError"),
+        ("rapid.logs.capture:LogCapture._pump_locked", PRINT, "Runtime.Unknown"),
+        ("rapid.environment.environment:PostedId", {"do": "echo"}, "Runtime.Unknown"),
+        ("rapid.environment.invocation_log:InvocationLog.begin", {"do": "echo"}, "Runtime.Unknown"),
+        ("rapid.environment.invocation_log:InvocationLog.end", {"do": "echo"}, None),
+        ("rapid.environment.environment:timed_out", {"do": "sleep", "s": 600}, "Runtime.Unknown"),
+        ("rapid.environment.environment:_runtime_exit", {"do": "exit"}, "Runtime.Unknown"),
+        ("rapid.environment.environment:shut_down", {"do": "exit"}, "Runtime.ExitError"),
+        ("rapid.environment.sandbox:Sandbox.kill_orphans", {"do": "exit"}, "Runtime.ExitError"),
     ],
     ids=["logs", "answer", "before", "report", "clock", "exit", "shutdown", "kill"],
 )
@@ -95,7 +95,7 @@ def test_it_is_answered_and_logged_once_and_the_next_call_works(
 
 
 def test_an_answer_that_cannot_be_written_is_a_500(start_faulty: StartFaulty) -> None:
-    rapid = start_faulty("rapid.invoke_api:encode_outcome")
+    rapid = start_faulty("rapid.apis.invoke_api:encode_outcome")
 
     assert rapid.do(do="echo").status == 500
     assert rapid.do(do="counter").json() == 2
@@ -104,7 +104,11 @@ def test_an_answer_that_cannot_be_written_is_a_500(start_faulty: StartFaulty) ->
 
 @pytest.mark.parametrize(
     "fault",
-    ["scheduler:Scheduler.drain", "scheduler:Scheduler.stop", "event_queue:EventQueue.drain"],
+    [
+        "scheduler:Scheduler.drain",
+        "scheduler:Scheduler.stop",
+        "invocations.memory_queue:EventQueue.drain",
+    ],
 )
 def test_a_stop_goes_on_with_its_other_parts(start_faulty: StartFaulty, fault: str) -> None:
     rapid = start_faulty(f"rapid.{fault}", calls=50)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from rapid.command_line import USAGE
+from rapid.settings.command_line import USAGE
 from scripts.ports import LOOPBACK, free_ports
-from tests.support import BASH_ECHO, Client, Program, wait_until
+from tests.support import BASH_ECHO, ROOT, Client, Program, wait_until
 
 #: What an image for containers may grow by.
 SIZE_LIMIT = 18_000_000
@@ -38,6 +38,16 @@ DOORS = {
     "LD_DEBUG": "all",
     "OPENSSL_CONF": "/nonexistent.cnf",
 }
+
+
+def test_every_module_of_rapid_is_in_it(executable: Path) -> None:
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in (ROOT / "rapid").rglob("*.py")
+    ]
+    content = executable.read_bytes()
+
+    assert [name for name in names if f"\0{name}\0".encode() not in content] == []
 
 
 def run(executable: Path, *argv: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from lambda_protocol.limits import FUNCTION_TIMEOUT_MAX_S
 from rapid.self_copy import TARGET
-from rapid.settings import INIT_CONTAINER, PREFIX
+from rapid.settings.names import INIT_CONTAINER, PREFIX
 from tests.k8s.checks.images import name_of
 from tests.k8s.manifests import Cluster, Resource, at, everything_at
 

@@ -1,0 +1,270 @@
+"""The Runtime API, version 2018-06-01: what a runtime calls, and its listener.
+
+Source: Lambda developer guide, "Using the Lambda runtime API"; aws-lambda-rie, rapi.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import re
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import unquote
+
+from lambda_protocol.address import Address
+from lambda_protocol.cors import comes_from_page
+from lambda_protocol.errors import ErrorType
+from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES
+from lambda_protocol.pace import Pace
+from rapid.apis.error_document import shorten
+from rapid.apis.extensions_api import ExtensionsApi
+from rapid.apis.metadata_api import PATH as METADATA
+from rapid.apis.metadata_api import MetadataApi
+from rapid.call import Failure
+from rapid.environment.environment import ExecutionEnvironment
+from rapid.environment.phases import PostedId, RuntimeApiError
+from rapid.http_service import JSON, TEXT, Exchange, HttpService
+from rapid.settings.config import Config
+
+logger = logging.getLogger(__name__)
+
+_PREFIX: Final = "/2018-06-01"
+_NEXT: Final = f"{_PREFIX}/runtime/invocation/next"
+_INVOCATION: Final = re.compile(rf"{_PREFIX}/runtime/invocation/([^/]+)/(response|error)")
+_ACCEPTED: Final = b'{"status":"OK"}\n'
+_INVOCATION_ID: Final = "lambda-runtime-invocation-id"
+_ERROR_TYPE: Final = "lambda-runtime-function-error-type"
+_ERROR_BODY: Final = "lambda-runtime-function-error-body"
+_RESPONSE_MODE: Final = "lambda-runtime-function-response-mode"
+#: A function that streams its response may pause.
+PACE: Final = Pace(grace_s=30.0, bytes_per_s=0)
+#: What an error type must contain to be taken as it is. Source: aws-lambda-rie, fatalerror.
+_KNOWN_ERROR_TYPE: Final = re.compile(r"(Runtime|Function)\.[A-Z][a-zA-Z]+")
+
+
+class RuntimeApiListener:
+    """The address of one environment number, and which environment has it now.
+
+    One listener an environment: which runtime calls is which socket it came in on.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        index: int,
+        *,
+        config: Config,
+        max_connections: int,
+    ) -> None:
+        """Bind ``address``; raises ``OSError`` when it is taken."""
+        self._environment: ExecutionEnvironment | None = None
+        self._is_snap_start = config.is_snap_start
+        self._extensions_api = ExtensionsApi(config)
+        self._metadata_api = MetadataApi(config.availability_zone_id)
+        self._service = HttpService(
+            address,
+            self.handle,
+            name=f"runtime-api-{index}",
+            max_body_bytes=RESPONSE_PAYLOAD_BYTES,
+            keeps_oversize=lambda path: path.endswith("/error"),
+            pace=PACE,
+            max_connections=max_connections,
+            needs_host=False,  # runtimes written by hand, on loopback, leave it out
+            render_error=lambda status, message: (JSON, _error_body(_type_of(status), message)),
+        )
+        self._service.start()
+        #: Where the processes of the environment reach it: AWS_LAMBDA_RUNTIME_API.
+        self.address = Address(address.host, self._service.port).reached
+
+    def attach(self, environment: ExecutionEnvironment) -> Address:
+        """Serve ``environment`` from now on; return the address."""
+        self._environment = environment
+        return self.address
+
+    def stop(self) -> None:
+        """Close the listener."""
+        self._service.stop()
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer one request, or park it."""
+        environment = self._environment
+        if environment is None:
+            return _refuse(exchange, 500, *_INTERNAL_ERROR)
+        request = exchange.request
+        path = request.path
+        if comes_from_page(request.headers.get):  # on a developer's machine any page could
+            return _refuse(exchange, 403, "AccessDenied", "Web pages may not use this API")
+        try:
+            if path == _NEXT:
+                if request.method != "GET":
+                    return _method_not_allowed(exchange)
+                return environment.park(exchange)
+            match = _INVOCATION.fullmatch(path)
+            if match is not None:
+                if request.method != "POST":
+                    return _method_not_allowed(exchange)
+                posted = PostedId(unquote(match[1]), request.headers.get(_INVOCATION_ID) or None)
+                if match[2] == "response":
+                    return _respond(environment, posted, exchange)
+                return _respond_error(environment, posted, exchange)
+            return self._handle_rare(environment, exchange)
+        except RuntimeApiError as error:
+            return _refuse(exchange, error.status, error.error_type, str(error))
+        except Exception as error:
+            environment.fail_unexpectedly(error)
+            return _refuse(exchange, 500, *_INTERNAL_ERROR)
+
+    def _handle_rare(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
+        method, path = exchange.request.method, exchange.request.path
+        if path == f"{_PREFIX}/runtime/init/error" or path == f"{_PREFIX}/runtime/restore/error":
+            if method != "POST":
+                return _method_not_allowed(exchange)
+            environment.fail_init(_posted_failure(exchange, "Runtime.InitError"))
+            _accept(exchange)
+        elif path == f"{_PREFIX}/runtime/restore/next":
+            if not self._is_snap_start:
+                return _not_found(exchange)
+            if method != "GET":
+                return _method_not_allowed(exchange)
+            environment.restore()
+            exchange.answer(200, JSON)
+        elif path == f"{_PREFIX}/ping":
+            exchange.answer(200, TEXT, b"pong")
+        elif path == METADATA:
+            self._metadata_api.answer(environment.metadata_token, exchange)
+        elif not self._extensions_api.handle(environment, exchange):
+            _not_found(exchange)
+
+
+def _respond(environment: ExecutionEnvironment, posted: PostedId, exchange: Exchange) -> None:
+    request = exchange.request
+    if request.is_oversize:
+        environment.respond_error(posted, _RESPONSE_TOO_LARGE, exchange.began_at)
+        return _refuse(
+            exchange,
+            413,
+            "RequestEntityTooLarge",
+            f"Exceeded maximum allowed payload size ({RESPONSE_PAYLOAD_BYTES} bytes).",
+        )
+    if request.is_truncated:
+        environment.respond_error(posted, _TRUNCATED, exchange.began_at)
+        return _refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
+    mode = request.headers.get(_RESPONSE_MODE)
+    if mode is not None and mode not in ("streaming", ""):
+        environment.respond_error(posted, _INVALID_MODE, exchange.began_at)
+        return _refuse(
+            exchange, 400, "InvalidFunctionResponseMode", "Invalid function response mode"
+        )
+    failure = _trailed_failure(request.trailers)
+    if failure is not None:
+        environment.respond_error(posted, failure, exchange.began_at)
+    else:
+        environment.respond(posted, request.body, exchange.began_at)
+    _accept(exchange)
+
+
+def _respond_error(environment: ExecutionEnvironment, posted: PostedId, exchange: Exchange) -> None:
+    request = exchange.request
+    if request.is_truncated:
+        environment.respond_error(posted, _TRUNCATED, exchange.began_at)
+        return _refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
+    failure = _posted_failure(exchange, ErrorType.UNKNOWN)
+    environment.respond_error(posted, failure, exchange.began_at)
+    _accept(exchange)
+
+
+def _posted_failure(exchange: Exchange, default_type: str) -> Failure:
+    """Return the failure a runtime posted: its body goes to the invoker as it came, if it may."""
+    request = exchange.request
+    body = request.body
+    declared = request.headers.get(_ERROR_TYPE, "")
+    if request.is_oversize:
+        body = shorten(body, RESPONSE_PAYLOAD_BYTES, declared or default_type)
+    elif request.headers.get("content-type") == "application/vnd.aws.lambda.error.cause+json":
+        body = _without_cause(body)
+    return _failure(declared, body, default_type)
+
+
+def _trailed_failure(trailers: Mapping[str, str]) -> Failure | None:
+    """Return the error that ended a streamed response, or None; its body is base64.
+
+    Source: Lambda developer guide, "Building a custom runtime", response streaming.
+    """
+    declared, encoded = trailers.get(_ERROR_TYPE, ""), trailers.get(_ERROR_BODY, "")
+    if not declared and not encoded:
+        return None
+    try:
+        body = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        message = "The trailer Lambda-Runtime-Function-Error-Body is not base64"
+        body = _error_body(declared or ErrorType.UNKNOWN, message)
+    return _failure(declared, body, ErrorType.UNKNOWN)
+
+
+def _failure(declared: str, body: bytes, default_type: str) -> Failure:
+    match = _KNOWN_ERROR_TYPE.search(declared)
+    if match is not None:
+        error_type = declared
+    else:
+        error_type = "Function.Unknown" if declared.startswith("Function.") else ErrorType.UNKNOWN
+    if not body:
+        body = _error_body(declared or default_type, "The runtime gave no reason")
+    return Failure(error_type, payload=body)
+
+
+def _without_cause(body: bytes) -> bytes:
+    try:
+        members = json.loads(body)
+        members.pop("errorCause", None)
+        return json.dumps(members).encode()
+    except (ValueError, AttributeError, TypeError):
+        return body
+
+
+def _accept(exchange: Exchange) -> None:
+    exchange.answer(202, JSON, _ACCEPTED)
+
+
+def _refuse(exchange: Exchange, status: int, error_type: str, message: str) -> None:
+    exchange.answer(status, JSON, _error_body(error_type, message))
+
+
+def _not_found(exchange: Exchange) -> None:
+    exchange.answer(404, TEXT, b"404 page not found\n")
+
+
+def _method_not_allowed(exchange: Exchange) -> None:
+    exchange.answer(405, TEXT)
+
+
+def _error_body(error_type: str, message: str) -> bytes:
+    return json.dumps({"errorMessage": message, "errorType": error_type}).encode()
+
+
+def _type_of(status: int) -> str:
+    return "InternalServerError" if status >= 500 else "InvalidRequest"
+
+
+_INTERNAL_ERROR: Final = ("InternalServerError", "Internal Server Error")
+_RESPONSE_TOO_LARGE: Final = Failure(
+    ErrorType.RESPONSE_TOO_LARGE,
+    payload=json.dumps(
+        {
+            "errorMessage": "Response payload size exceeded maximum allowed payload size "
+            f"({RESPONSE_PAYLOAD_BYTES} bytes).",
+            "errorType": ErrorType.RESPONSE_TOO_LARGE,
+        },
+        separators=(",", ":"),
+    ).encode(),
+    cause="response too large",
+)
+_TRUNCATED: Final = Failure(
+    ErrorType.TRUNCATED_RESPONSE, "HTTP request detected as truncated", cause="truncated response"
+)
+_INVALID_MODE: Final = Failure(
+    ErrorType.INVALID_RESPONSE_MODE,
+    "Invalid function response mode",
+    cause="invalid response mode",
+)

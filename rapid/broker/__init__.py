@@ -1,0 +1,1 @@
+"""Invocations from RabbitMQ: the consumers of a function's two queues, and replies."""

@@ -1,0 +1,142 @@
+"""One connection of the consumer, as events need it: a channel that is told what arrived."""
+
+from __future__ import annotations
+
+import logging
+
+from lambda_protocol.amqp_connection import Channel, ChannelClosedByBroker
+from lambda_protocol.amqp_frames import Delivery, Properties
+from lambda_protocol.event_amqp import dead_lettering
+from rapid.broker.confirmed_publisher import ConfirmedPublisher, OnConfirm
+from rapid.broker.prefetch import Window
+from rapid.broker.reply_channel import AmqpLink
+
+logger = logging.getLogger(__name__)
+
+
+class EventLink:
+    """A channel for events. One thread, amqp-consumer, but for what says otherwise."""
+
+    def __init__(
+        self, link: AmqpLink, channel: Channel, queue: str, *, queue_type: str, longest_s: float
+    ) -> None:
+        """Publish on ``channel``, which is fresh, and consume ``queue`` there; see ``Window``."""
+        self.lose = link.lose
+        self._explain = link.explain
+        self._calls_channel = link.channel
+        self.publisher = ConfirmedPublisher(link.connection, channel)
+        self.window = Window(
+            link.connection, channel, queue, queue_type=queue_type, longest_s=longest_s
+        )
+        self._connection = link.connection
+        self._channel = channel
+        self._retry_exchanges: set[str] = set()  # that are there
+        self._exchanges = {""}  # of destinations, that are there
+        self._records: ConfirmedPublisher | None = None  # to exchanges of destinations
+
+    @property
+    def pending(self) -> int:
+        """How many messages the broker has not confirmed yet."""
+        return sum(publisher.pending for publisher in self._publishers)
+
+    def is_overdue(self) -> bool:
+        """Whether the broker owes a confirm for too long."""
+        return any(publisher.is_overdue() for publisher in self._publishers)
+
+    @property
+    def blocked_reason(self) -> str | None:
+        """Why RabbitMQ reads nothing now; None: it reads. Any thread."""
+        return self._connection.blocked_reason
+
+    def ask(self) -> None:
+        """Return when RabbitMQ has taken a message, or has an alarm. Raises one of ``BrokerLost``.
+
+        What is written before the answer would be read whenever RabbitMQ goes on.
+        """
+        # Not on the channel of events: RabbitMQ would confirm what is published to find out.
+        self._connection.check_publishing(self._calls_channel)
+
+    def restart_clock(self) -> None:
+        """Count the time for confirms from now on."""
+        for publisher in self._publishers:
+            publisher.restart_clock()
+
+    def fail(self) -> None:
+        """Tell whoever still waits for a confirm that the connection is gone."""
+        for publisher in self._publishers:
+            publisher.fail()
+
+    def publish_record(
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: Properties,
+        record: bytes,
+        on_confirm: OnConfirm,
+    ) -> None:
+        """Publish to the exchange of a destination, on a channel for such records alone.
+
+        RabbitMQ closes the channel when it refuses one: without permission to write, for example.
+        """
+        if self._records is None:
+            channel = self._connection.open_channel()
+            self._records = ConfirmedPublisher(self._connection, channel)
+            channel.add_on_close_callback(self._on_records_refused)
+        self._records.publish(exchange, routing_key, properties, record, on_confirm)
+
+    @property
+    def _publishers(self) -> list[ConfirmedPublisher]:
+        return [p for p in (self.publisher, self._records) if p is not None]
+
+    def _on_records_refused(self, _channel: Channel, reason: Exception) -> None:
+        records, self._records = self._records, None
+        if isinstance(reason, ChannelClosedByBroker):
+            logger.error("RabbitMQ refuses a record", extra=self._explain(reason))
+        if records is not None:
+            records.fail()
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Tell the broker that a message is done with. Any thread."""
+        self._send(self.window.acknowledge(delivery))
+
+    def reject(self, delivery: Delivery) -> None:
+        """Have the broker itself move a message to the dead letters, as it is. Any thread."""
+        self._send(self.window.reject(delivery))
+
+    def has_exchange(self, name: str) -> bool:
+        """Return whether there is such an exchange: publishing to none closes the channel."""
+        if name not in self._exchanges:
+            channel = self._connection.open_channel()
+            try:
+                self._connection.call(channel, "exchange_declare", exchange=name, passive=True)
+            except ChannelClosedByBroker:
+                return False
+            channel.close()
+            self._exchanges.add(name)
+        return True
+
+    def retry_exchange(self, delay_s: float, queue_type: str) -> str:
+        """Return the exchange that brings a message back after ``delay_s``; declares it.
+
+        A fanout exchange with one queue, whose messages expire into the default exchange with the
+        routing key that they came with: all functions share it, and no plugin is needed.
+        """
+        delay_ms = max(1, int(delay_s * 1000))
+        # The two types of queue cannot share a name.
+        name = f"lambda.retry.{delay_ms}" + ("" if queue_type == "quorum" else f".{queue_type}")
+        if name not in self._retry_exchanges:
+            arguments = dead_lettering(queue_type, None) | {"x-message-ttl": delay_ms}
+            call, channel = self._connection.call, self._channel
+            call(channel, "exchange_declare", exchange=name, exchange_type="fanout", durable=True)
+            call(channel, "queue_declare", queue=name, durable=True, arguments=arguments)
+            call(channel, "queue_bind", queue=name, exchange=name)
+            self._retry_exchanges.add(name)
+        return name
+
+    def _send(self, frame: bytes) -> None:
+        if not frame:
+            return
+        try:
+            self._connection.send(frame)
+        except OSError as error:
+            self.lose(error)

@@ -1,0 +1,191 @@
+"""One connection of the consumer, as replies need it: a reply and its ack in one write.
+
+A direct reply-to address names a process on a node of the broker. RabbitMQ closes the connection
+of whoever publishes to one whose node is not there (so does 3.10; a caller's node may die while
+its call runs), and everything in hand would be lost with it. So the first reply to a node goes
+over a connection of its own; where it arrived, the others follow on ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from lambda_protocol.amqp_connection import (
+    AmqpConnection,
+    BrokerLost,
+    Channel,
+    ChannelClosed,
+    ChannelClosedByBroker,
+    Parameters,
+)
+from lambda_protocol.amqp_frames import Delivery, Piece, Properties, publish_pieces
+from lambda_protocol.invoke_amqp import ReplyAddress, parse_reply_to
+from rapid.broker.prefetch import Window
+
+logger = logging.getLogger(__name__)
+
+#: How soon a reply that could not be sent is tried again, seconds.
+LATE_REPLY_S: Final = 1.0
+
+
+class AmqpLink:
+    """A connection and its channel. Thread-safe, but for what says otherwise.
+
+    What is sent after the connection is lost is dropped.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        connection: AmqpConnection,
+        channel: Channel,
+        window: Window,
+        defer: Callable[[Callable[[], None]], None],
+        explain: Callable[[Exception], dict[str, object]],
+    ) -> None:
+        """``defer`` runs something soon in the consumer's thread, one after the other.
+
+        Not while RabbitMQ reads nothing. ``explain`` returns what the log says of an error.
+        """
+        self.connection = connection
+        self.channel = channel
+        self.window = window
+        self.explain = explain
+        self.lost_by: Exception | None = None
+        self._parameters = parameters
+        self._defer = defer
+        self._nodes: set[bytes] = set()  # of the broker, that a reply has reached
+        self._late: list[Callable[[], None]] = []  # replies; the consumer's thread
+        self._late_at = math.inf  # when they are tried again, monotonic seconds
+        self._number = channel.channel_number
+        self._frame_max = connection.frame_max
+
+    def lose(self, reason: Exception | str) -> None:
+        """Note that the connection is of no more use."""
+        self.lost_by = reason if isinstance(reason, Exception) else ChannelClosed(0, reason)
+
+    def declare(
+        self,
+        channel: Channel,
+        queue: str,
+        arguments: dict[str, Any],
+        *,
+        settings: str,
+        auto_delete: bool = False,
+    ) -> None:
+        """Declare a durable queue; ``settings`` are those that decide how. The consumer's thread.
+
+        Raises one of ``BrokerLost``, with a note that names the settings.
+        """
+        try:
+            self.connection.call(
+                channel,
+                "queue_declare",
+                queue=queue,
+                durable=True,
+                auto_delete=auto_delete,
+                arguments=arguments,
+            )
+        except ChannelClosedByBroker as error:
+            error.add_note(f"set by {settings}")
+            raise
+
+    def reply(
+        self, delivery: Delivery, reply_to: str | None, properties: Properties, body: bytes
+    ) -> None:
+        """Send a reply, if somebody waits for one, and acknowledge the call."""
+        address = parse_reply_to(reply_to)
+        ack = self.window.acknowledge(delivery)
+        if address is None:
+            self._send(ack)
+        elif self._is_reached(address):
+            self._send([*self._encode(address.queue, properties, body), ack])
+        else:
+            self._defer(lambda: self._reply_aside(address, properties, body, ack))
+
+    def send_started(self, reply_to: str | None, properties: Properties) -> None:
+        """Send the frame that says the call takes long."""
+        address = parse_reply_to(reply_to)
+        if address is None:
+            return
+        if self._is_reached(address):
+            self._send(self._encode(address.queue, properties, b""))
+        else:
+            self._defer(lambda: self._reply_aside(address, properties, b"", b""))
+
+    def drop(self, delivery: Delivery) -> None:
+        """Acknowledge a call without a reply."""
+        self._send(self.window.acknowledge(delivery))
+
+    def hand_back(self, delivery: Delivery, queue: str) -> None:
+        """Put a call at the end of its queue as a fresh message."""
+        frames = self._encode(queue, delivery.properties, delivery.body)
+        self._send([*frames, self.window.acknowledge(delivery)])
+
+    @property
+    def poll_limit_s(self) -> float:
+        """When :meth:`send_late` has something to do. The consumer's thread."""
+        return max(0.0, self._late_at - time.monotonic())
+
+    def send_late(self) -> None:
+        """Try again to send replies that could not be sent. The consumer's thread."""
+        if time.monotonic() >= self._late_at:
+            late, self._late, self._late_at = self._late, [], math.inf
+            for send in late:
+                send()
+
+    def _is_reached(self, address: ReplyAddress) -> bool:
+        return address.node is None or address.node in self._nodes
+
+    def _reply_aside(
+        self, address: ReplyAddress, properties: Properties, body: bytes, ack: bytes
+    ) -> None:
+        """Reply over a connection that may be lost; one thread, the consumer's.
+
+        Without such a connection the reply cannot be sent, so the call is not acknowledged.
+        """
+        assert address.node is not None
+        if address.node in self._nodes:  # reached since
+            self._send([*self._encode(address.queue, properties, body), ack])
+            return
+        try:
+            aside = AmqpConnection(self._parameters, lambda _delivery: None)
+        except BrokerLost as error:
+            logger.warning("reply not sent; trying again", extra=self.explain(error))
+            if ack:
+                self._late.append(lambda: self._reply_aside(address, properties, body, ack))
+                self._late_at = time.monotonic() + LATE_REPLY_S
+            return
+        try:
+            channel = aside.open_channel()
+            aside.send(self._encode(address.queue, properties, body, channel.channel_number))
+            aside.call(channel, "basic_qos")  # answered only if the reply was survived
+            self._nodes.add(address.node)
+        except BrokerLost as error:
+            logger.warning("reply dropped: its caller is gone", extra=self.explain(error))
+        finally:
+            aside.shut_down()
+        self._send(ack)
+
+    def _encode(
+        self, queue: str, properties: Properties, body: bytes, channel: int | None = None
+    ) -> list[Piece]:
+        number = self._number if channel is None else channel
+        return publish_pieces(number, queue, properties, body, frame_max=self._frame_max)
+
+    def _send(self, frames: bytes | list[Piece]) -> None:
+        if not frames:
+            return
+        if self.connection.blocked_reason is not None:
+            # RabbitMQ would not read them, and a full socket holds up the thread that writes.
+            self._defer(lambda: self._send(frames))
+            return
+        try:
+            self.connection.send(frames)
+        except OSError as error:
+            logger.warning("reply dropped: the broker is gone", extra={"error": repr(error)})
+            self.lose(error)

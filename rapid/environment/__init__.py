@@ -1,0 +1,1 @@
+"""One execution environment: its phases, processes, extensions and control group."""

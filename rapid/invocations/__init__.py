@@ -1,0 +1,1 @@
+"""Asynchronous invocation, whatever brought it: retry policy, destinations, the memory queue."""

@@ -1,0 +1,1 @@
+"""The settings of rapid: flags, environment variables, and the command they name."""

@@ -1,0 +1,1 @@
+"""Telemetry records: what they say, who subscribed to them, and how they get there."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from lambda_protocol.clock import now_ms
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.http_peer import HttpPeer
 
@@ -36,7 +37,7 @@ class Invocation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class AsyncInvocation:
     """An asynchronous invocation, and what was tried with it."""
 
     invocation: Invocation
@@ -45,9 +46,9 @@ class Event:
     backoffs: int = 0  #: throttles and faults of the service, which use up no attempt
 
     @classmethod
-    def accepted(cls, invocation: Invocation) -> Event:
-        """Return the event of an invocation that is accepted now."""
-        return cls(invocation=invocation, first_queued_ms=int(time.time() * 1000))
+    def accepted(cls, invocation: Invocation) -> AsyncInvocation:
+        """Return ``invocation`` as accepted now, for its first attempt."""
+        return cls(invocation=invocation, first_queued_ms=now_ms())
 
     def age_s(self, now_ms: int) -> float:
         """Return how long ago it was accepted; the clocks of two machines may differ."""
@@ -56,7 +57,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of an invocation that reached its function (or, for an event, was accepted)."""
+    """The result of an invocation that reached its function, or was accepted (type ``Event``)."""
 
     payload: bytes = b""
     function_error: str | None = None  #: ``Unhandled`` when the function failed

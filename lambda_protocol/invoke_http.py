@@ -34,8 +34,8 @@ from lambda_protocol.invocation import (
 )
 from lambda_protocol.json_check import require_json_text
 from lambda_protocol.limits import (
+    ASYNC_PAYLOAD_BYTES,
     CLIENT_CONTEXT_BYTES,
-    EVENT_PAYLOAD_BYTES,
     SYNC_PAYLOAD_BYTES,
 )
 
@@ -96,13 +96,13 @@ def parse_invoke_path(path: str, query: str = "") -> InvokePath | None:
 def payload_limit(header: HeaderLookup, *, is_async: bool = False) -> int:
     """Return the largest payload, bytes, that the request's invocation type allows."""
     if is_async or header(INVOCATION_TYPE) == InvocationType.EVENT:
-        return EVENT_PAYLOAD_BYTES
+        return ASYNC_PAYLOAD_BYTES
     return SYNC_PAYLOAD_BYTES
 
 
 def payload_too_large(size: int, limit: int) -> RequestEntityTooLargeException:
     """Return AWS's error for a payload of ``size`` bytes over ``limit``."""
-    if limit == EVENT_PAYLOAD_BYTES:
+    if limit == ASYNC_PAYLOAD_BYTES:
         text = (
             f"{size} byte payload is too large for the Event invocation type (limit {limit} bytes)"
         )
@@ -136,7 +136,7 @@ def decode_request(
     log_type = header(LOG_TYPE)
     if log_type not in (None, "None", "Tail"):
         raise _not_in_enum(log_type, "logType", ["None", "Tail"])
-    limit = EVENT_PAYLOAD_BYTES if invocation_type is InvocationType.EVENT else SYNC_PAYLOAD_BYTES
+    limit = ASYNC_PAYLOAD_BYTES if invocation_type is InvocationType.EVENT else SYNC_PAYLOAD_BYTES
     if len(body) > limit:
         raise payload_too_large(len(body), limit)
     if not body:

@@ -10,7 +10,7 @@ from typing import Final
 #: Largest payload of a synchronous invocation, bytes.
 SYNC_PAYLOAD_BYTES: Final = 6_291_456
 #: Largest payload of an asynchronous invocation, bytes (262,144 until late 2025).
-EVENT_PAYLOAD_BYTES: Final = 1_048_576
+ASYNC_PAYLOAD_BYTES: Final = 1_048_576
 #: Largest buffered response of a function, bytes. Source: aws-lambda-rie, interop.
 RESPONSE_PAYLOAD_BYTES: Final = 6_291_556
 #: Longest ``X-Amz-Client-Context``, bytes of base64. Source: API_Invoke.

@@ -44,7 +44,7 @@ class AmqpInvoker:
             if invocation.type is InvocationType.REQUEST_RESPONSE:
                 return client.call(invocation, caller)
             if invocation.type is InvocationType.EVENT:
-                client.publish_event(invocation)
+                client.publish_async(invocation)
             else:
                 client.require_function(invocation.function)
             return Outcome()

@@ -1,4 +1,4 @@
-"""What could not be done: looking at a function's dead letters, and giving them another try."""
+"""The dead letters of a function: list them, invoke with them again, or delete them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from lambda_protocol.amqp_connection import (
 )
 from lambda_protocol.amqp_frames import Delivery, encode_ack, encode_publish
 from lambda_protocol.amqp_refusals import Permissions, exactly
-from lambda_protocol.environ import BrokerAddress
-from lambda_protocol.errors import LambdaApiError
-from lambda_protocol.event_amqp import (
+from lambda_protocol.async_amqp import (
     ATTEMPT,
     ERROR_CODE,
     ERROR_MESSAGE,
     FIRST_QUEUED_MS,
     REQUEST_ID,
+    async_queue,
     dead_letter_queue,
-    decode_event,
-    encode_event,
-    event_queue,
+    decode_async,
+    encode_async,
 )
+from lambda_protocol.clock import now_ms
+from lambda_protocol.environ import BrokerAddress
+from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invoke_http import payload_too_large
-from lambda_protocol.limits import EVENT_PAYLOAD_BYTES
+from lambda_protocol.limits import ASYNC_PAYLOAD_BYTES
 
 #: How long the broker may be silent while letters are read or moved, seconds.
 SILENCE_LIMIT_S: Final = 10.0
@@ -50,7 +51,7 @@ class DeadLettersError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """One event that was given up."""
+    """One asynchronous invocation that was discarded."""
 
     request_id: str
     first_queued_ms: int | None  #: epoch milliseconds
@@ -101,11 +102,10 @@ class DeadLetters:
         return [_letter(delivery) for delivery in self._deliveries[:wanted]]
 
     def redrive(self, on_moved: Callable[[], None]) -> int:
-        """Give every letter that is there now a fresh start as an event; return how many got one.
+        """Publish every letter that is there now as a new asynchronous invocation; return how many.
 
-        A letter is removed when the broker has confirmed its event, so an interrupted redrive
-        loses none; one that was just on its way may be there twice. One that is no invocation
-        stays where it is.
+        A letter is removed when RabbitMQ has confirmed its invocation. So an interrupted redrive
+        loses none, and may leave one twice. A letter that is no invocation stays where it is.
         """
         left = total = self.count()
         if total == 0:
@@ -142,12 +142,12 @@ class DeadLetters:
         self._connection.shut_down()
 
     def _encode(self, channel: int, delivery: Delivery) -> bytes:
-        event = decode_event(delivery, self._function)
-        fresh = replace(event, first_queued_ms=int(time.time() * 1000), attempt=1, backoffs=0)
+        async_invocation = decode_async(delivery, self._function)
+        fresh = replace(async_invocation, first_queued_ms=now_ms(), attempt=1, backoffs=0)
         return encode_publish(
             channel,
-            event_queue(self._function),
-            encode_event(fresh),
+            async_queue(self._function),
+            encode_async(fresh),
             delivery.body,
             frame_max=self._connection.frame_max,
             mandatory=True,
@@ -162,7 +162,7 @@ class DeadLetters:
 
 
 class _Moving:
-    """Letters whose events are on their way to the broker. One thread."""
+    """Letters whose asynchronous invocations are on their way to the broker. One thread."""
 
     def __init__(self, connection: AmqpConnection, channel: Channel) -> None:
         self._connection = connection
@@ -179,12 +179,12 @@ class _Moving:
         return self._is_refused or bool(self._confirmed)
 
     def publish(self, letter: Delivery, frames: bytes) -> None:
-        """Publish the event that a letter becomes."""
+        """Publish the asynchronous invocation that a letter becomes."""
         self._letters[next(self._tags)] = letter
         self._connection.send(frames)
 
     def take_confirmed(self) -> list[Delivery]:
-        """Return the letters whose events the broker has, each once."""
+        """Return the letters whose asynchronous invocations the broker has, each once."""
         if self._is_refused:
             raise DeadLettersError("the broker took no event; the rest stays where it is")
         confirmed, self._confirmed = self._confirmed, []
@@ -216,7 +216,7 @@ def _letter(delivery: Delivery) -> DeadLetter:
 
 
 def _reason_of_broker(delivery: Delivery) -> str:
-    """Return why RabbitMQ itself dead-lettered an event: refused by rapid, or expired."""
-    if delivery.body_size > EVENT_PAYLOAD_BYTES:
-        return payload_too_large(delivery.body_size, EVENT_PAYLOAD_BYTES).message
+    """Return why RabbitMQ itself dead-lettered a message: rapid rejected it, or it expired."""
+    if delivery.body_size > ASYNC_PAYLOAD_BYTES:
+        return payload_too_large(delivery.body_size, ASYNC_PAYLOAD_BYTES).message
     return "EventAgeExceeded"

@@ -20,6 +20,7 @@ from lambda_protocol.amqp_connection import (
     is_missing,
 )
 from lambda_protocol.amqp_frames import Delivery, publish_pieces
+from lambda_protocol.async_amqp import async_queue, encode_async
 from lambda_protocol.errors import (
     LambdaApiError,
     ResourceNotReadyException,
@@ -27,10 +28,9 @@ from lambda_protocol.errors import (
     ServiceUnavailable,
     TooManyRequestsException,
 )
-from lambda_protocol.event_amqp import encode_event, event_queue
 from lambda_protocol.function_name import FunctionRef, function_not_found
 from lambda_protocol.http_peer import HttpPeer
-from lambda_protocol.invocation import Event, Invocation, Outcome
+from lambda_protocol.invocation import AsyncInvocation, Invocation, Outcome
 from lambda_protocol.invoke_amqp import (
     DIRECT_REPLY_TO,
     decode_reply,
@@ -92,8 +92,8 @@ class RpcClient:
         self._replies: deque[Delivery] = deque()  # of the current call: frames, then the outcome
         self._is_returned = False
         self._closed_by: Exception | None = None  # why the reply channel was
-        self._events: Channel | None = None
-        self._events_closed: Exception | None = None  # why the last one was
+        self._async_channel: Channel | None = None
+        self._async_closed: Exception | None = None  # why the last one was
         self._confirms: list[bool] = []
         self._connection = AmqpConnection(parameters, self._on_delivery, on_alarm=on_alarm)
         try:
@@ -144,7 +144,7 @@ class RpcClient:
                         f"takes no messages now: {self.blocked_reason}."
                     )
                 if delivery is None:
-                    raise self._give_up(self._unanswered(invocation))
+                    raise self._discard(self._unanswered(invocation))
                 answer = decode_reply(delivery)
                 if isinstance(answer, Outcome):
                     return answer
@@ -153,13 +153,13 @@ class RpcClient:
         finally:
             self._waiting = None
 
-    def publish_event(self, invocation: Invocation) -> None:
+    def publish_async(self, invocation: Invocation) -> None:
         """Publish an Event and wait for the broker's confirm; raises ``LambdaApiError``.
 
         404 when the function has no call queue, as for a call. RabbitMQ is asked for it first: an
         event in the socket of a broker that reads nothing would run long after it was refused.
         """
-        function, queue = invocation.function, event_queue(invocation.function)
+        function, queue = invocation.function, async_queue(invocation.function)
         channel = self._confirming_channel()
         try:
             self.probe()  # without it RabbitMQ answers in an alarm, too
@@ -172,7 +172,7 @@ class RpcClient:
         frames = publish_pieces(
             channel.channel_number,
             queue,
-            encode_event(Event.accepted(invocation)),
+            encode_async(AsyncInvocation.accepted(invocation)),
             invocation.payload,
             frame_max=self._connection.frame_max,
             mandatory=True,
@@ -189,7 +189,7 @@ class RpcClient:
                 f"its queue {queue} does not exist."
             )
         if not self._confirms[0]:
-            raise ServiceUnavailable("The broker refused the event.")
+            raise ServiceUnavailable("The broker refused the invocation.")
 
     def _await_confirm(self, channel: Channel, function: FunctionRef) -> None:
         sent_at = time.monotonic()
@@ -198,17 +198,17 @@ class RpcClient:
             is_blocked = self.blocked_reason is not None
             if waited_s >= (CONFIRM_IN_ALARM_S if is_blocked else self._queue_timeout_s):
                 if not is_blocked:
-                    channel.close()  # see _give_up
+                    channel.close()  # see _discard
                 raise ServiceException(
-                    "RabbitMQ did not confirm the event in time; it may have it."
+                    "RabbitMQ did not confirm the invocation in time; it may have it."
                 )
-            queue = event_queue(function)
+            queue = async_queue(function)
             if waited_s >= LOOK_AROUND_S and not is_blocked and self._is_unreachable(queue):
                 channel.close()
                 raise _unreachable(function)
             self._connection.poll(min(self._queue_timeout_s - waited_s, LOOK_AROUND_S))
             if channel.is_closed:
-                raise self._events_closed or ChannelClosed(0, "the events channel was closed")
+                raise self._async_closed or ChannelClosed(0, "the async channel was closed")
 
     def require_function(self, function: FunctionRef) -> None:
         """Check that a call of ``function`` would find its queue; raises ``LambdaApiError``."""
@@ -257,7 +257,7 @@ class RpcClient:
         self._connection.consume(channel, DIRECT_REPLY_TO, auto_ack=True)
         return channel
 
-    def _give_up(self, error: _Error) -> _Error:
+    def _discard(self, error: _Error) -> _Error:
         """Wait no longer for a call that is not answered; returns ``error``.
 
         Its channel is closed, and the next call opens another one. So the call's reply address
@@ -288,7 +288,7 @@ class RpcClient:
     def _look_around(self, call: _WaitingCall) -> None:
         """End the wait of a call whose caller has left, or whose queue cannot be reached."""
         if call.caller is not None and call.caller.has_left():
-            raise self._give_up(CallerGoneError())
+            raise self._discard(CallerGoneError())
         if call.is_running or time.monotonic() - call.sent_at < LOOK_AROUND_S:
             return
         self.probe()
@@ -296,7 +296,7 @@ class RpcClient:
             return
         function = call.invocation.function
         if self._is_unreachable(function.queue_name):
-            raise self._give_up(_unreachable(function))
+            raise self._discard(_unreachable(function))
 
     def _unroutable(self, invocation: Invocation) -> LambdaApiError:
         """Return why RabbitMQ returned a call: there is no queue, or it cannot be reached."""
@@ -375,10 +375,10 @@ class RpcClient:
         self._closed_by = reason
 
     def _on_events_closed(self, _channel: Channel, reason: Exception) -> None:
-        self._events_closed = reason
+        self._async_closed = reason
 
     def _confirming_channel(self) -> Channel:
-        if self._events is None or not self._events.is_open:
+        if self._async_channel is None or not self._async_channel.is_open:
             channel = self._connection.open_channel()
             channel.add_on_return_callback(self._on_return)
             channel.add_on_close_callback(self._on_events_closed)
@@ -389,8 +389,8 @@ class RpcClient:
                     frame.method.NAME == "Basic.Ack"
                 ),
             )
-            self._events = channel
-        return self._events
+            self._async_channel = channel
+        return self._async_channel
 
 
 def _refusal(function: FunctionRef, state: QueueState) -> LambdaApiError | None:

@@ -86,7 +86,7 @@ class Call:
         return self.invocation.tenant_id or ""
 
     @property
-    def is_event(self) -> bool:
+    def is_asynchronous(self) -> bool:
         """Whether nobody waits for the answer."""
         return self.invocation.type is InvocationType.EVENT
 
@@ -103,7 +103,7 @@ class Call:
             return True
         return self.asked_at > 0.0 and now >= self.asked_at + CONFIRM_LIMIT_S
 
-    def event_headers(self) -> list[tuple[str, str]]:
+    def next_headers(self) -> list[tuple[str, str]]:
         """Return what ``next`` says of the event; optional headers are absent, never empty.
 
         Content-Type is always exactly ``application/json``: awslambdaric compares it.

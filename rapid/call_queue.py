@@ -1,4 +1,4 @@
-"""Who waits for an environment: calls first, then events."""
+"""The queue of invocations that wait for an environment: calls before asynchronous invocations."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from collections.abc import Iterator
 from rapid.call import Call
 
 
-class WaitingLine:
-    """Calls and events, each first in, first out. Guarded by the scheduler's lock.
+class CallQueue:
+    """Two queues, each first in, first out. Guarded by the scheduler's lock.
 
-    Somebody waits for the answer to a call and nobody for that to an event, so an event goes only
-    when no call waits.
+    A caller waits for the answer to a call, and nobody for that to an asynchronous invocation. So
+    an asynchronous invocation starts only when no call waits.
     """
 
-    __slots__ = ("calls", "events")
+    __slots__ = ("asynchronous", "calls")
 
     def __init__(self) -> None:
-        """Nobody waits yet."""
+        """Hold nothing."""
         self.calls: deque[Call] = deque()
-        self.events: deque[Call] = deque()
+        self.asynchronous: deque[Call] = deque()
 
     def __len__(self) -> int:
         """Return how many wait."""
-        return len(self.calls) + len(self.events)
+        return len(self.calls) + len(self.asynchronous)
 
     def __iter__(self) -> Iterator[Call]:
         """Yield them in their order."""
         yield from self.calls
-        yield from self.events
+        yield from self.asynchronous
 
     def append(self, call: Call) -> None:
         """Put one at the end of its kind."""
@@ -41,7 +41,7 @@ class WaitingLine:
 
     def popleft(self) -> Call:
         """Take the first out."""
-        return (self.calls or self.events).popleft()
+        return (self.calls or self.asynchronous).popleft()
 
     def remove(self, call: Call) -> None:
         """Take one out."""
@@ -50,8 +50,8 @@ class WaitingLine:
     def clear(self) -> None:
         """Take all out."""
         self.calls.clear()
-        self.events.clear()
+        self.asynchronous.clear()
 
     def line_of(self, call: Call) -> deque[Call]:
         """Return the line in which one of its kind waits."""
-        return self.events if call.is_event else self.calls
+        return self.asynchronous if call.is_asynchronous else self.calls

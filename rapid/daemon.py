@@ -32,9 +32,9 @@ from rapid.invocations.destinations import (
     HttpDestination,
     OnDelivered,
 )
-from rapid.invocations.memory_queue import EventQueue
+from rapid.invocations.memory_queue import MemoryQueue
 from rapid.logs.output import Outputs
-from rapid.logs.platform_lines import Reporter
+from rapid.logs.platform_lines import PlatformLines
 from rapid.metrics import Metrics
 from rapid.processes import Reaper, adopt_orphans, hide_environment
 from rapid.scheduler import Scheduler
@@ -42,7 +42,7 @@ from rapid.settings.config import Config
 
 if TYPE_CHECKING:
     from lambda_protocol.amqp_refusals import Permissions
-    from rapid.broker.call_consumer import AmqpConsumer
+    from rapid.broker.call_consumer import CallConsumer
     from rapid.invocations.http_sender import HttpSender
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Daemon:
             environments=config.max_concurrency,
             calls_per_environment=config.runtime_concurrency,
         )
-        self._reporter = Reporter(as_json=config.logs_json, level=config.system_log_level)
+        self._reporter = PlatformLines(as_json=config.logs_json, level=config.system_log_level)
         metrics = self._metrics = Metrics(config.function.name)
         self._scheduler = Scheduler(
             max_concurrency=config.max_concurrency,
@@ -95,14 +95,14 @@ class Daemon:
         self._open_first_listener()
         self._sender = _make_sender(config)
         self._consumer = self._make_consumer()
-        self._event_queue = self._make_event_queue()
+        self._memory_queue = self._make_memory_queue()
         self._invoke_api = InvokeApi(
             config.invoke_api,
             function=config.function,
             version=config.version,
             submit=self._scheduler.submit,
             abandon=self._scheduler.abandon,
-            accept_event=self._accept_event,
+            accept_async=self._accept_async,
             is_ready=self._missing,
             render_metrics=metrics.render,
             accepts_any_name=config.accepts_any_name,
@@ -149,8 +149,8 @@ class Daemon:
         self._stopper.start()
         if self._sender is not None:
             self._sender.start()
-        if self._event_queue is not None:
-            self._event_queue.start()
+        if self._memory_queue is not None:
+            self._memory_queue.start()
         self._scheduler.start(eager=self._config.has_eager_init)
         self._invoke_api.start()
         if self._consumer is not None:
@@ -189,7 +189,7 @@ class Daemon:
         self._stops.put(deadlines)
         while self._stopper.is_alive() and deadlines.end.left_s > -_STOP_OVERRUN_S:
             if _read_signals(reader, _LOOK_S) & _STOP_SIGNALS:
-                deadlines.hurry()  # asked twice
+                deadlines.shorten()  # asked twice
             self._reap()
         if left := self._reaper.kill_all():
             logger.error("processes killed at the end", extra={"processes": left})
@@ -206,9 +206,9 @@ class Daemon:
         """Take nothing more, and let what is in hand end."""
         if self._consumer is not None:
             _try(drain, self._consumer.drain, at_most_s=CONSUMER_STOP_S)
-        if self._event_queue is not None:
-            _try(drain, self._event_queue.drain)
-            self._event_queue.stop_retries()
+        if self._memory_queue is not None:
+            _try(drain, self._memory_queue.drain)
+            self._memory_queue.stop_retries()
         _try(drain, self._scheduler.drain)
 
     def _end(self, end: Deadline) -> None:
@@ -219,8 +219,8 @@ class Daemon:
             _try(end, self._sender.stop)
         if self._consumer is not None:
             _try(end, self._consumer.stop, at_most_s=CONSUMER_STOP_S)
-        if self._event_queue is not None:
-            self._event_queue.tell_losses()
+        if self._memory_queue is not None:
+            self._memory_queue.tell_losses()
 
     def _missing(self) -> str | None:
         """Return what keeps us from being ready, or None."""
@@ -272,15 +272,15 @@ class Daemon:
         self._listeners[index] = listener
         return listener
 
-    def _accept_event(
+    def _accept_async(
         self, invocation: Invocation, on_accepted: Callable[[LambdaApiError | None], None]
     ) -> None:
-        """Take an event by HTTP: into the broker if there is one, else into memory."""
+        """Queue an asynchronous invocation that came by HTTP: in RabbitMQ, or in memory."""
         if self._consumer is not None:
-            self._consumer.events.accept(invocation, on_accepted)
+            self._consumer.asynchronous.accept(invocation, on_accepted)
         else:
-            assert self._event_queue is not None
-            self._event_queue.accept(invocation)
+            assert self._memory_queue is not None
+            self._memory_queue.accept(invocation)
             on_accepted(None)
 
     def _send_by_http(
@@ -290,13 +290,13 @@ class Daemon:
         assert self._sender is not None
         self._sender.send(destination, record, on_delivered)
 
-    def _make_event_queue(self) -> EventQueue | None:
+    def _make_memory_queue(self) -> MemoryQueue | None:
         config = self._config
         if config.broker is not None:
             return None
         assert not isinstance(config.on_success, FunctionDestination | AmqpDestination)
         assert not isinstance(config.on_failure, FunctionDestination | AmqpDestination)
-        return EventQueue(
+        return MemoryQueue(
             policy=config.retry_policy,
             on_success=config.on_success,
             on_failure=config.on_failure,
@@ -306,21 +306,21 @@ class Daemon:
             send_by_http=self._send_by_http,
         )
 
-    def _make_consumer(self) -> AmqpConsumer | None:
+    def _make_consumer(self) -> CallConsumer | None:
         config = self._config
         if config.broker is None:
             return None
-        from rapid.broker.async_consumer import EventConsumer
-        from rapid.broker.call_consumer import AmqpConsumer  # pika: only with a broker
-        from rapid.broker.slots import Load
+        from rapid.broker.async_consumer import AsyncConsumer
+        from rapid.broker.call_consumer import CallConsumer  # pika: only with a broker
+        from rapid.broker.slots import Slots
 
         arguments: dict[str, object] = {"x-queue-type": config.queue_type}
         if config.queue_expires_s is not None:
             arguments["x-expires"] = int(config.queue_expires_s * 1000)
-        load = Load(config.slots)
+        slots = Slots(config.slots)
 
-        def make_events(defer: Callable[[Callable[[], None]], None]) -> EventConsumer:
-            return EventConsumer(
+        def make_async_consumer(defer: Callable[[Callable[[], None]], None]) -> AsyncConsumer:
+            return AsyncConsumer(
                 function=config.function,
                 queue_type=config.event_queue_type,
                 longest_s=config.timeout_s,
@@ -329,19 +329,19 @@ class Daemon:
                 on_success=config.on_success,
                 on_failure=config.on_failure,
                 scheduler=self._scheduler,
-                load=load,
+                slots=slots,
                 metrics=self._metrics,
                 send_by_http=self._send_by_http,
                 defer=defer,
             )
 
-        return AmqpConsumer(
+        return CallConsumer(
             config.broker,
             function=config.function,
             scheduler=self._scheduler,
-            load=load,
+            slots=slots,
             metrics=self._metrics,
-            make_events=make_events,
+            make_async_consumer=make_async_consumer,
             needs=_broker_permissions(config),
             longest_s=config.timeout_s,
             queue_arguments=arguments,
@@ -357,16 +357,16 @@ def _broker_permissions(config: Config) -> Permissions:
     RabbitMQ asks for read on a queue that has a dead-letter exchange, and write on the exchange.
     """
     from lambda_protocol.amqp_refusals import Permissions, exactly
-    from lambda_protocol.event_amqp import dead_letter_queue, event_queue
+    from lambda_protocol.async_amqp import async_queue, dead_letter_queue
 
     calls = config.function.queue_name
-    events, dead = event_queue(config.function), dead_letter_queue(config.function)
+    asynchronous, dead = async_queue(config.function), dead_letter_queue(config.function)
     given = (config.on_success, config.on_failure)
     exchanges = [d.exchange for d in given if isinstance(d, AmqpDestination) and d.exchange]
     return Permissions(
-        configure=exactly(calls, events, dead, _RETRY_NAMES),
+        configure=exactly(calls, asynchronous, dead, _RETRY_NAMES),
         write=exactly("amq.default", _RETRY_NAMES, *dict.fromkeys(exchanges)),
-        read=exactly(calls, events, _RETRY_NAMES),
+        read=exactly(calls, asynchronous, _RETRY_NAMES),
     )
 
 

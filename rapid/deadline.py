@@ -59,7 +59,7 @@ class StopDeadlines:
         self.drain.shorten(0.0)
         self.end.shorten(self._end_s)
 
-    def hurry(self) -> None:
+    def shorten(self) -> None:
         """Wait for nothing that is in hand any longer, and for the end not long."""
         self.drain.shorten(0.0)
         self.end.shorten(self._hurried_end_s)

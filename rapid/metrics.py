@@ -97,22 +97,22 @@ class Metrics:
         with self._lock:
             self._outcomes["abandoned"] += 1
 
-    def on_event_received(self) -> None:
+    def on_async_received(self) -> None:
         """An event has come for its first attempt."""
         with self._lock:
             self._events_received += 1
 
-    def on_event_age(self, age_s: float) -> None:
+    def on_async_age(self, age_s: float) -> None:
         """An event is handed to the scheduler, so long after it was accepted."""
         with self._lock:
             self._event_age.observe(age_s)
 
-    def on_event_retried(self) -> None:
+    def on_async_retried(self) -> None:
         """An event will be tried again."""
         with self._lock:
             self._event_retries += 1
 
-    def on_event_dropped(self, condition: str) -> None:
+    def on_async_discarded(self, condition: str) -> None:
         """An event is given up, for the reason that a destination is told."""
         with self._lock:
             self._events_dropped[condition] += 1

@@ -18,7 +18,7 @@ from lambda_protocol.errors import (
 from lambda_protocol.invocation import Outcome
 from lambda_protocol.limits import STARTED_FRAME_AFTER_S
 from rapid.call import CONFIRM_LIMIT_S, Call, OnStarted
-from rapid.call_queue import WaitingLine
+from rapid.call_queue import CallQueue
 from rapid.coming_slots import PATIENCE_S, ComingSlots
 from rapid.environment.environment import ExecutionEnvironment
 from rapid.http_service import Exchange
@@ -26,7 +26,7 @@ from rapid.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-#: Calls that wait in one rapid beyond this are refused; events likewise.
+#: Calls that wait in one rapid beyond this are refused; asynchronous invocations likewise.
 MAX_WAITING: Final = 10_000
 #: Inits that may fail in a row before the failure is the caller's.
 #: Source: Lambda developer guide: a failed init is done again at the first invocation.
@@ -87,7 +87,7 @@ class Scheduler:
         self._tick = threading.Condition(self.lock)
         self._changed = threading.Condition(self.lock)
         # guarded by lock:
-        self._waiting = WaitingLine()
+        self._waiting = CallQueue()
         self._environments: dict[int, ExecutionEnvironment] = {}
         self._idle: list[ExecutionEnvironment] = []  # last in, first out: surplus ones idle out
         self._failed_inits = 0  # in a row
@@ -158,7 +158,7 @@ class Scheduler:
         Raises ``LambdaApiError`` when the call cannot be taken.
         """
         now = self._clock()
-        is_event = call.is_event
+        is_asynchronous = call.is_asynchronous
         with self.lock:
             if self._is_stopping:
                 raise ServiceException("The function's instance is shutting down.")
@@ -170,13 +170,13 @@ class Scheduler:
                 )
             self._request_ids.add(call.invocation.request_id)
             call.received_at = now
-            # Whoever has an event also has its age, and knows for how long it may wait.
-            call.wait_deadline = float("inf") if is_event else now + self._queue_timeout_s
+            # The retry policy bounds how long an asynchronous invocation waits, not the scheduler.
+            call.wait_deadline = float("inf") if is_asynchronous else now + self._queue_timeout_s
             self._waiting.append(call)
             actions = self._match_locked(now)
             is_refused = False
             if call.started_at == 0.0:
-                if self._queue_timeout_s == 0 and not is_event and not call.asked_at:
+                if self._queue_timeout_s == 0 and not is_asynchronous and not call.asked_at:
                     is_refused = not self._is_coming_locked(call, now)
                     call.wait_deadline = now + self._timeout_s  # for what is coming for it
                 if is_refused:
@@ -308,8 +308,8 @@ class Scheduler:
         """Match waiting calls to environments, each of which serves one tenant.
 
         1. A call goes to the environment of its tenant that became idle last, or to one that has
-           served nobody; an event does when no call waits. A call whose caller may be gone
-           waits until that one has been asked.
+           served nobody. An asynchronous invocation does so when no call waits. A call whose caller
+           may be gone waits until the caller has been asked.
         2. For a call that is left an environment is started, unless a slot is coming for it.
         3. Where no more can be started, an idle environment of another tenant is replaced.
         4. What is left waits; the clock ends its wait.
@@ -321,7 +321,7 @@ class Scheduler:
             call = self._waiting.popleft()
             environment = self._idle_for_locked(call.tenant)
             if environment is not None and call.may_start(now):
-                if call.is_event and any(waiting.asked_at for waiting in left):
+                if call.is_asynchronous and any(waiting.asked_at for waiting in left):
                     left.append(call)
                     break
                 actions.deliver.append(self._assign_locked(call, environment, now))

@@ -67,7 +67,7 @@ class InvokeApi:
         version: str,
         submit: Submit,
         abandon: Callable[[Call], object],
-        accept_event: AcceptEvent,
+        accept_async: AcceptEvent,
         is_ready: Callable[[], str | None],
         render_metrics: Callable[[], tuple[str, bytes]],
         accepts_any_name: bool,
@@ -86,7 +86,7 @@ class InvokeApi:
         self._version = version
         self._submit = submit
         self._abandon = abandon
-        self._accept_event = accept_event
+        self._accept_async = accept_async
         self._is_ready = is_ready
         self._render_metrics = render_metrics
         self._accepts_any_name = accepts_any_name
@@ -158,7 +158,7 @@ class InvokeApi:
             self._submit(call)
             return
         if invocation.type is InvocationType.EVENT:
-            self._accept_event(invocation, _accept_with(exchange, invocation))
+            self._accept_async(invocation, _accept_with(exchange, invocation))
             return
         _send(exchange, encode_outcome(invocation, Outcome()))
 

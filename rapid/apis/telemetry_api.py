@@ -14,7 +14,7 @@ from rapid.environment.environment import ExecutionEnvironment
 from rapid.http_service import JSON, Exchange
 from rapid.telemetry.hub import STREAMS
 from rapid.telemetry.schema import Schema
-from rapid.telemetry.subscription import Destination, Subscription
+from rapid.telemetry.subscription import Endpoint, Subscription
 
 _TELEMETRY: Final = "/2022-07-01/telemetry"
 _LOGS: Final = "/2020-08-15/logs"
@@ -113,7 +113,7 @@ def parse_subscription(
     return Subscription(
         schema=_schema(members.get("schemaVersion", default), schemas),
         types=_types(members.get("types")),
-        destination=_destination(members.get("destination"), forbidden_port),
+        endpoint=_endpoint(members.get("destination"), forbidden_port),
         max_items=limits["maxItems"],
         max_bytes=limits["maxBytes"],
         timeout_s=limits["timeoutMs"] / 1000,
@@ -144,18 +144,18 @@ def _limit(buffering: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def _destination(destination: object, forbidden_port: int) -> Destination:
-    if not isinstance(destination, dict):
-        raise _invalid(f"destination is {_shown(destination)}; expected an object")
-    protocol = destination.get("protocol")
+def _endpoint(endpoint: object, forbidden_port: int) -> Endpoint:
+    if not isinstance(endpoint, dict):
+        raise _invalid(f"destination is {_shown(endpoint)}; expected an object")
+    protocol = endpoint.get("protocol")
     if protocol == "TCP":
-        return Destination(port=_port(destination.get("port"), forbidden_port))
+        return Endpoint(port=_port(endpoint.get("port"), forbidden_port))
     if protocol != "HTTP":
         raise _invalid(f"protocol is {_shown(protocol)}; expected HTTP or TCP")
-    method, encoding = destination.get("method", "POST"), destination.get("encoding", "JSON")
+    method, encoding = endpoint.get("method", "POST"), endpoint.get("encoding", "JSON")
     if method not in ("POST", "PUT") or encoding != "JSON":
         raise _invalid("method is POST or PUT, encoding JSON")
-    uri = destination.get("URI")
+    uri = endpoint.get("URI")
     try:
         parts = split_url(uri if isinstance(uri, str) and uri.isascii() else "")
         port = 80 if parts.port is None else parts.port
@@ -165,7 +165,7 @@ def _destination(destination: object, forbidden_port: int) -> Destination:
     if is_wrong or " " in str(uri):
         raise _invalid(f"URI is {_shown(uri)}; expected http://sandbox.localdomain:PORT/PATH")
     path = parts.path or "/"
-    return Destination(
+    return Endpoint(
         port=_port(port, forbidden_port),
         path=f"{path}?{parts.query}" if parts.query else path,
         host=parts.netloc,

@@ -1,4 +1,4 @@
-"""RabbitMQ's alarm as rapid sees it: short of memory or disk, RabbitMQ reads nothing.
+"""RabbitMQ's memory or disk alarm: while it lasts, RabbitMQ reads nothing.
 
 Messages still come, but neither a reply nor an acknowledgement would leave.
 Source: RabbitMQ documentation, "Memory and Disk Alarms".

@@ -1,4 +1,4 @@
-"""One connection of the consumer, as events need it: a channel that is told what arrived."""
+"""The AMQP channel of asynchronous invocations: consumes them, and publishes with confirms."""
 
 from __future__ import annotations
 
@@ -6,29 +6,35 @@ import logging
 
 from lambda_protocol.amqp_connection import Channel, ChannelClosedByBroker
 from lambda_protocol.amqp_frames import Delivery, Properties
-from lambda_protocol.event_amqp import dead_lettering
+from lambda_protocol.async_amqp import dead_lettering
 from rapid.broker.confirmed_publisher import ConfirmedPublisher, OnConfirm
-from rapid.broker.prefetch import Window
-from rapid.broker.reply_channel import AmqpLink
+from rapid.broker.prefetch import QueueConsumer
+from rapid.broker.reply_channel import ReplyChannel
 
 logger = logging.getLogger(__name__)
 
 
-class EventLink:
-    """A channel for events. One thread, amqp-consumer, but for what says otherwise."""
+class AsyncChannel:
+    """The channel. One thread, amqp-consumer, but for what says otherwise."""
 
     def __init__(
-        self, link: AmqpLink, channel: Channel, queue: str, *, queue_type: str, longest_s: float
+        self,
+        reply_channel: ReplyChannel,
+        channel: Channel,
+        queue: str,
+        *,
+        queue_type: str,
+        longest_s: float,
     ) -> None:
-        """Publish on ``channel``, which is fresh, and consume ``queue`` there; see ``Window``."""
-        self.lose = link.lose
-        self._explain = link.explain
-        self._calls_channel = link.channel
-        self.publisher = ConfirmedPublisher(link.connection, channel)
-        self.window = Window(
-            link.connection, channel, queue, queue_type=queue_type, longest_s=longest_s
+        """Publish on ``channel``, which is fresh, and consume ``queue`` there."""
+        self.lose = reply_channel.lose
+        self._explain = reply_channel.explain
+        self._calls_channel = reply_channel.channel
+        self.publisher = ConfirmedPublisher(reply_channel.connection, channel)
+        self.consumer = QueueConsumer(
+            reply_channel.connection, channel, queue, queue_type=queue_type, longest_s=longest_s
         )
-        self._connection = link.connection
+        self._connection = reply_channel.connection
         self._channel = channel
         self._retry_exchanges: set[str] = set()  # that are there
         self._exchanges = {""}  # of destinations, that are there
@@ -53,7 +59,8 @@ class EventLink:
 
         What is written before the answer would be read whenever RabbitMQ goes on.
         """
-        # Not on the channel of events: RabbitMQ would confirm what is published to find out.
+        # Not on the channel of asynchronous invocations: RabbitMQ would confirm what is published
+        # to find out.
         self._connection.check_publishing(self._calls_channel)
 
     def restart_clock(self) -> None:
@@ -97,11 +104,11 @@ class EventLink:
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Tell the broker that a message is done with. Any thread."""
-        self._send(self.window.acknowledge(delivery))
+        self._send(self.consumer.acknowledge(delivery))
 
     def reject(self, delivery: Delivery) -> None:
         """Have the broker itself move a message to the dead letters, as it is. Any thread."""
-        self._send(self.window.reject(delivery))
+        self._send(self.consumer.reject(delivery))
 
     def has_exchange(self, name: str) -> bool:
         """Return whether there is such an exchange: publishing to none closes the channel."""

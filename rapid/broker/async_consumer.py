@@ -1,7 +1,7 @@
-"""Events from RabbitMQ: tried as often as the policy says, and lost at no point on the way.
+"""Consumes the asynchronous invocations of one function from RabbitMQ.
 
-An event is acknowledged only when it is done with or the broker has confirmed whatever follows
-it: the next attempt, a record for a destination, or a dead letter.
+A message is acknowledged only when its invocation needs no further attempt, or when RabbitMQ has
+confirmed what follows: the next attempt, a record for a destination, or a dead letter.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from typing import Final
 
 from lambda_protocol.amqp_connection import BrokerLost, ChannelClosed, broker_blocked
 from lambda_protocol.amqp_frames import PERSISTENT, Delivery, Properties
-from lambda_protocol.errors import ErrorType, LambdaApiError, ServiceException, error_payload
-from lambda_protocol.event_amqp import (
+from lambda_protocol.async_amqp import (
+    async_queue,
+    async_queue_arguments,
     dead_letter_queue,
     dead_letter_queue_arguments,
-    decode_event,
+    decode_async,
+    encode_async,
     encode_dead_letter,
-    encode_event,
-    event_queue,
-    event_queue_arguments,
 )
+from lambda_protocol.clock import now_ms
+from lambda_protocol.errors import ErrorType, LambdaApiError, ServiceException, error_payload
 from lambda_protocol.function_name import FunctionRef
-from lambda_protocol.invocation import UNHANDLED, Event, Invocation, InvocationType, Outcome
-from lambda_protocol.limits import EVENT_PAYLOAD_BYTES
-from rapid.broker.async_channel import EventLink
-from rapid.broker.reply_channel import AmqpLink
-from rapid.broker.slots import Load
-from rapid.call import Call
+from lambda_protocol.invocation import (
+    UNHANDLED,
+    AsyncInvocation,
+    Invocation,
+    InvocationType,
+    Outcome,
+)
+from lambda_protocol.limits import ASYNC_PAYLOAD_BYTES
+from rapid.broker.async_channel import AsyncChannel
+from rapid.broker.reply_channel import ReplyChannel
+from rapid.broker.slots import Slots
+from rapid.invocations.attempts import Attempt, Attempts
 from rapid.invocations.destinations import (
     AmqpDestination,
     Destination,
     FunctionDestination,
     HttpDestination,
+    OnDelivered,
     SendByHttp,
     record_invocation,
 )
-from rapid.invocations.retry_policy import (
-    Condition,
-    Discard,
-    Done,
-    Retry,
-    RetryPolicy,
-    destination_record,
-    error_message,
-)
+from rapid.invocations.retry_policy import Condition, Retry, RetryPolicy, error_message
 from rapid.metrics import Metrics
 from rapid.scheduler import Scheduler
 
@@ -58,12 +58,12 @@ logger = logging.getLogger(__name__)
 #: How long RabbitMQ may take to confirm what it read before an alarm began, seconds.
 CONFIRM_IN_ALARM_S: Final = 2.0
 
-#: Hears that an event is safe, or why it is not.
+#: Gets None when RabbitMQ has an invocation, or why it has not.
 OnAccepted = Callable[[LambdaApiError | None], None]
 
 
-class EventConsumer:
-    """The events of one function. One thread, amqp-consumer, but for what says otherwise."""
+class AsyncConsumer:
+    """The consumer. One thread, amqp-consumer, but for what says otherwise."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class EventConsumer:
         on_success: Destination | None,
         on_failure: Destination | None,
         scheduler: Scheduler,
-        load: Load,
+        slots: Slots,
         metrics: Metrics,
         send_by_http: SendByHttp,
         defer: Callable[[Callable[[], None]], None],
@@ -87,19 +87,19 @@ class EventConsumer:
         """
         self._longest_s = longest_s
         self._function = function
-        self._queue = event_queue(function)
+        self._queue = async_queue(function)
         self._dead = dead_letter_queue(function)
         self._queue_type = queue_type
         self._checks_payload = checks_payload
-        self._policy = policy
-        self._on_success = on_success
-        self._on_failure = on_failure
+        self._attempts = Attempts(
+            self, policy=policy, on_success=on_success, on_failure=on_failure, metrics=metrics
+        )
         self._scheduler = scheduler
-        self._load = load
+        self._slots = slots
         self._metrics = metrics
         self._send_by_http = send_by_http
         self._defer = defer
-        self._link: EventLink | None = None
+        self._channel: AsyncChannel | None = None
         self._keys = itertools.count()
         # From the Invoke API, on their way to the consumer's thread.
         self._entering: deque[tuple[Invocation, OnAccepted]] = deque()
@@ -109,101 +109,117 @@ class EventConsumer:
 
     @property
     def is_open(self) -> bool:
-        """Whether events are taken and accepted."""
-        return self._link is not None
+        """Whether asynchronous invocations are taken and accepted."""
+        return self._channel is not None
 
     @property
     def is_drained(self) -> bool:
-        """Whether no event comes any more."""
-        return self._link is None or self._link.window.is_closed
+        """Whether no asynchronous invocation comes any more."""
+        return self._channel is None or self._channel.consumer.is_closed
 
     @property
     def poll_limit_s(self) -> float:
         """How long what is under way may be left alone."""
-        return 3600.0 if self._link is None else self._link.window.poll_limit_s
+        return 3600.0 if self._channel is None else self._channel.consumer.poll_limit_s
 
-    def open(self, link: AmqpLink) -> int:
-        """Declare what events need on a channel of their own; return its number.
+    def open(self, reply_channel: ReplyChannel) -> int:
+        """Declare what asynchronous invocations need on a channel of their own; return its number.
 
         Raises one of ``BrokerLost``.
         """
-        channel = link.connection.open_channel()
+        pika_channel = reply_channel.connection.open_channel()
         for queue, arguments in (
             (self._dead, dead_letter_queue_arguments(self._queue_type)),
-            (self._queue, event_queue_arguments(self._function, self._queue_type)),
+            (self._queue, async_queue_arguments(self._function, self._queue_type)),
         ):
-            link.declare(channel, queue, arguments, settings="RAPID_AMQP_EVENT_QUEUE_TYPE")
-        channel.add_on_cancel_callback(lambda _frame: link.lose("the event queue was deleted"))
-        channel.add_on_close_callback(lambda _channel, reason: link.lose(reason))
-        opened = EventLink(
-            link, channel, self._queue, queue_type=self._queue_type, longest_s=self._longest_s
+            reply_channel.declare(
+                pika_channel, queue, arguments, settings="RAPID_AMQP_EVENT_QUEUE_TYPE"
+            )
+        pika_channel.add_on_cancel_callback(
+            lambda _frame: reply_channel.lose("the event queue was deleted")
         )
-        # The first delay is declared at once: a missing permission shows before an event needs it.
-        opened.retry_exchange(self._policy.backoff_s[0], self._queue_type)
-        self._link = opened
-        return int(channel.channel_number)
+        pika_channel.add_on_close_callback(lambda _, reason: reply_channel.lose(reason))
+        opened = AsyncChannel(
+            reply_channel,
+            pika_channel,
+            self._queue,
+            queue_type=self._queue_type,
+            longest_s=self._longest_s,
+        )
+        # The first delay is declared at once: a missing permission shows before an asynchronous
+        # invocation needs it.
+        opened.retry_exchange(self._attempts.policy.backoff_s[0], self._queue_type)
+        self._channel = opened
+        return int(pika_channel.channel_number)
 
-    def adapt(self, *, is_draining: bool) -> None:
-        """Take as many events as there is room for; raises when the broker owes a confirm."""
-        link = self._link
-        assert link is not None
-        if link.is_overdue():
+    def set_prefetch(self, *, is_draining: bool) -> None:
+        """Consume with the prefetch count that the free slots allow.
+
+        Raises ``ChannelClosed`` if RabbitMQ has not confirmed a message for too long.
+        """
+        channel = self._channel
+        assert channel is not None
+        if channel.is_overdue():
             raise ChannelClosed(0, "the broker does not confirm what was published")
-        link.window.adapt(0 if is_draining else self._load.event_prefetch())
+        channel.consumer.set_prefetch(0 if is_draining else self._slots.async_prefetch())
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Take an event; what has to talk to the broker is put off until this was heard."""
-        link = self._link
-        assert link is not None
-        link.window.on_delivery(delivery)
+        """Take a message. What has to talk to RabbitMQ comes after this, in the same thread."""
+        channel = self._channel
+        assert channel is not None
+        channel.consumer.on_delivery(delivery)
         try:
-            event = decode_event(delivery, self._function, check_payload=self._checks_payload)
-        except LambdaApiError as error:
-            bury = functools.partial(self._bury_unreadable, link, delivery, error.message)
-            self._defer_for(link, delivery, bury)
-            return
-        call = _EventCall(self, link, delivery, event, next(self._keys))
-        self._load.on_event_taken(call.key)
-        self._attend(link, delivery, lambda: self._begin(call))
-
-    def _begin(self, call: _EventCall) -> None:
-        """Run an event that was taken, or do what follows if that makes no sense any more."""
-        link, delivery, event = call.link, call.delivery, call.event
-        now_ms = _now_ms()
-        # Whoever had it is gone, and cannot tell what it did with it.
-        if delivery.redelivered and not link.window.may_get_back:
-            call.on_outcome(_lost(event))
-            return
-        if event.attempt == 1 and event.backoffs == 0:
-            self._metrics.on_event_received()
-        if self._policy.is_too_old(event, now_ms):
-            self._load.on_event_done(call.key)
-            condition = Condition.EVENT_AGE_EXCEEDED
-            self._defer_for(
-                link, delivery, lambda: self._give_up(call, condition, None, event.attempt - 1)
+            async_invocation = decode_async(
+                delivery, self._function, check_payload=self._checks_payload
             )
+        except LambdaApiError as error:
+            discard = functools.partial(self._discard_unreadable, channel, delivery, error.message)
+            self._defer_for(channel, delivery, discard)
             return
-        self._metrics.on_event_age(event.age_s(now_ms))
+        call = _AsyncCall(self, channel, delivery, async_invocation, next(self._keys))
+        self._slots.on_async_taken(call.key)
+        self._attend(channel, delivery, lambda: self._begin(call))
+
+    def _begin(self, call: _AsyncCall) -> None:
+        """Run an attempt, unless the message says that none may be made."""
+        async_invocation, now = call.async_invocation, now_ms()
+        # Redelivered: the instance before died. It may have run the invocation, so the attempt
+        # counts.
+        if call.delivery.redelivered and not call.channel.consumer.may_get_back:
+            call.on_outcome(_lost(async_invocation))
+            return
+        if async_invocation.attempt == 1 and async_invocation.backoffs == 0:
+            self._metrics.on_async_received()
+        if self._attempts.policy.is_too_old(async_invocation, now):
+            self._slots.on_async_done(call.key)
+            self._defer_for(call.channel, call.delivery, lambda: self._attempts.expire(call))
+            return
+        self._metrics.on_async_age(async_invocation.age_s(now))
         try:
             self._scheduler.submit(call)
         except LambdaApiError as error:
             call.on_outcome(error)
         except Exception:
-            self._load.on_event_done(call.key)
+            self._slots.on_async_done(call.key)
             raise
 
     def hand_back(self, waited_s: float) -> None:
-        """Publish events that have not begun afresh: a redelivered one would count as begun."""
+        """Publish what has waited unstarted for ``waited_s`` as fresh messages.
+
+        RabbitMQ marks a message that it takes back as redelivered, and its attempt would count.
+        """
         oldest = time.monotonic() - waited_s
         taken = self._scheduler.withdraw(
-            lambda call: isinstance(call, _EventCall) and call.received_at <= oldest
+            lambda call: isinstance(call, _AsyncCall) and call.received_at <= oldest
         )
         for call in taken:
-            assert isinstance(call, _EventCall)
-            self._load.on_event_done(call.key)
-            self._publish(call, "", self._queue, encode_event(call.event), call.invocation.payload)
+            assert isinstance(call, _AsyncCall)
+            self._slots.on_async_done(call.key)
+            self._publish(
+                call, "", self._queue, encode_async(call.async_invocation), call.invocation.payload
+            )
         if taken:
-            self._load.on_handed_back(events=True)
+            self._slots.on_handed_back(asynchronous=True)
 
     def on_blocked(self, reason: str, blocked_s: float) -> None:
         """Refuse what has not been published, while RabbitMQ reads nothing, for so long now.
@@ -216,60 +232,62 @@ class EventConsumer:
         if blocked_s >= CONFIRM_IN_ALARM_S:
             unconfirmed, self._unconfirmed = self._unconfirmed, {}
             for on_accepted in unconfirmed.values():
-                on_accepted(ServiceException("RabbitMQ did not confirm the event; it may have it."))
+                on_accepted(
+                    ServiceException("RabbitMQ did not confirm the invocation; it may have it.")
+                )
 
     def on_unblocked(self) -> None:
         """Go on: what was published may be confirmed from now on."""
-        if self._link is not None:
-            self._link.restart_clock()
+        if self._channel is not None:
+            self._channel.restart_clock()
 
     @property
     def pending(self) -> int:
         """How many messages the broker has not confirmed yet."""
-        return 0 if self._link is None else self._link.pending
+        return 0 if self._channel is None else self._channel.pending
 
     def lose(self) -> None:
         """Forget a connection that is gone: the broker delivers again what was in hand."""
-        link, self._link = self._link, None
-        if link is not None:
-            for call in self._scheduler.withdraw(lambda call: isinstance(call, _EventCall)):
-                assert isinstance(call, _EventCall)
-                self._load.on_event_done(call.key)
-            link.fail()
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            for call in self._scheduler.withdraw(lambda call: isinstance(call, _AsyncCall)):
+                assert isinstance(call, _AsyncCall)
+                self._slots.on_async_done(call.key)
+            channel.fail()
         self._publish_entering()  # which tells them that there is no way in
 
     # --- for the Invoke API
 
     def accept(self, invocation: Invocation, on_accepted: OnAccepted) -> None:
-        """Put an event into its queue; ``on_accepted`` hears when it is safe. Any thread.
+        """Publish ``invocation`` to its queue; ``on_accepted`` gets the result. Any thread.
 
         Raises ``ServiceException`` when the broker is away or takes no messages.
         """
-        link = self._link
-        if link is None:
+        channel = self._channel
+        if channel is None:
             raise ServiceException("The broker is not reachable.")
-        if link.blocked_reason is not None:
-            raise broker_blocked(link.blocked_reason)
+        if channel.blocked_reason is not None:
+            raise broker_blocked(channel.blocked_reason)
         self._entering.append((invocation, on_accepted))
         self._defer(self._publish_entering)
 
     def _publish_entering(self) -> None:
-        link = self._link
-        if link is not None and self._entering:
-            link.ask()  # else an event that is answered 500 could still be read, and run
-            if link.blocked_reason is not None:
+        channel = self._channel
+        if channel is not None and self._entering:
+            channel.ask()  # else RabbitMQ could read, later, an invocation that was answered 500
+            if channel.blocked_reason is not None:
                 return  # the consumer refuses them
         while self._entering:
             invocation, on_accepted = self._entering.popleft()
-            if link is None:
+            if channel is None:
                 on_accepted(ServiceException("The connection to the broker was lost."))
                 continue
             key = next(self._keys)  # a caller may give two the same request id
             self._unconfirmed[key] = on_accepted
-            link.publisher.publish(
+            channel.publisher.publish(
                 "",
                 self._queue,
-                encode_event(Event.accepted(invocation)),
+                encode_async(AsyncInvocation.accepted(invocation)),
                 invocation.payload,
                 functools.partial(self._on_entered, key),
             )
@@ -277,26 +295,36 @@ class EventConsumer:
     def _on_entered(self, key: int, is_safe: bool) -> None:
         on_accepted = self._unconfirmed.pop(key, None)
         if on_accepted is not None:
-            on_accepted(None if is_safe else ServiceException("The broker did not take the event."))
+            on_accepted(
+                None if is_safe else ServiceException("The broker did not take the invocation.")
+            )
 
-    # --- what becomes of an event
+    # --- the end of an attempt
 
-    def on_outcome(self, call: _EventCall, outcome: Outcome | LambdaApiError) -> None:
+    def on_outcome(self, call: _AsyncCall, outcome: Outcome | LambdaApiError) -> None:
         """Do what follows an attempt. Any thread."""
         duration_s = time.monotonic() - call.started_at if call.started_at else None
-        if self._load.on_event_done(call.key, duration_s):
-            self._defer(_nothing)  # so that the load is looked at
+        if self._slots.on_async_done(call.key, duration_s):
+            self._defer(_nothing)  # so that the prefetch counts are looked at
         has_succeeded = isinstance(outcome, Outcome) and outcome.function_error is None
-        if has_succeeded and self._on_success is None:
-            call.acknowledge()
+        if has_succeeded and self._attempts.on_success is None:
+            self.finish(call)
         else:
-            self._defer_for(call.link, call.delivery, lambda: self._settle(call, outcome))
+            self._defer_for(call.channel, call.delivery, lambda: self._end(call, outcome))
 
-    def _defer_for(self, link: EventLink, delivery: Delivery, action: Callable[[], None]) -> None:
+    def _end(self, call: _AsyncCall, outcome: Outcome | LambdaApiError) -> None:
+        if call.channel is self._channel:  # else RabbitMQ has the message again
+            self._attempts.end(call, outcome)
+
+    def _defer_for(
+        self, channel: AsyncChannel, delivery: Delivery, action: Callable[[], None]
+    ) -> None:
         """Have the consumer's thread do something with one message. Any thread."""
-        self._defer(lambda: self._attend(link, delivery, action))
+        self._defer(lambda: self._attend(channel, delivery, action))
 
-    def _attend(self, link: EventLink, delivery: Delivery, action: Callable[[], None]) -> None:
+    def _attend(
+        self, channel: AsyncChannel, delivery: Delivery, action: Callable[[], None]
+    ) -> None:
         """Do something with one message; a fault of ours makes it a dead letter, and no more.
 
         RabbitMQ itself moves the message then, so that nothing of it has to be read or written.
@@ -307,119 +335,75 @@ class EventConsumer:
             raise
         except Exception:
             correlation_id = delivery.properties.correlation_id
-            logger.exception("event failed", extra={"correlation_id": correlation_id})
+            logger.exception(
+                "asynchronous invocation failed", extra={"correlation_id": correlation_id}
+            )
             self._metrics.on_dead_letter()
-            link.reject(delivery)
+            channel.reject(delivery)
 
-    def _settle(self, call: _EventCall, outcome: Outcome | LambdaApiError) -> None:
-        if call.link is not self._link:
-            return  # the broker has it again
-        event, answer = call.event, outcome if isinstance(outcome, Outcome) else None
-        attempts = event.attempt if answer is not None else event.attempt - 1
-        match self._policy.next_step(event, outcome, _now_ms()):
-            case Done():
-                assert self._on_success is not None
-                self._tell(call, self._on_success, Condition.SUCCESS, answer, attempts)
-            case Retry() as step:
-                self._metrics.on_event_retried()
-                self._retry(call, step)
-            case Discard(condition):
-                self._give_up(call, condition, answer, attempts)
+    # --- the transport of attempts
 
-    def _retry(self, call: _EventCall, step: Retry) -> None:
-        exchange = call.link.retry_exchange(step.delay_s, self._queue_type)
-        logger.info(
-            "event is tried again",
-            extra={
-                "request_id": step.event.invocation.request_id,
-                "attempt": step.event.attempt,
-                "delay_s": step.delay_s,
-            },
-        )
-        payload = call.invocation.payload
-        self._publish(call, exchange, self._queue, encode_event(step.event), payload)
+    def retry(self, attempt: _AsyncCall, step: Retry) -> None:
+        """Publish the next attempt to the exchange that delays it, then acknowledge this one."""
+        exchange = attempt.channel.retry_exchange(step.delay_s, self._queue_type)
+        properties = encode_async(step.async_invocation)
+        self._publish(attempt, exchange, self._queue, properties, attempt.invocation.payload)
 
-    def _give_up(
-        self, call: _EventCall, condition: Condition, outcome: Outcome | None, attempts: int
-    ) -> None:
-        self._metrics.on_event_dropped(condition)
-        logger.warning(
-            "event given up",
-            extra={
-                "function": call.invocation.function.name,
-                "request_id": call.invocation.request_id,
-                "condition": str(condition),
-                "attempts": attempts,
-            },
-        )
-        if self._on_failure is None:
-            self._bury(call, condition, outcome)
-        else:
-            self._tell(call, self._on_failure, condition, outcome, attempts)
-
-    def _tell(
+    def send_record(
         self,
-        call: _EventCall,
+        attempt: _AsyncCall,
         destination: Destination,
-        condition: Condition,
-        outcome: Outcome | None,
-        attempts: int,
+        record: bytes,
+        on_delivered: OnDelivered,
     ) -> None:
-        """Deliver the record; if it cannot be, a failed event is buried and a good one is done."""
-        record = destination_record(
-            call.event, condition, outcome, attempts=attempts, now_s=time.time()
-        )
-
-        def on_delivered(is_delivered: bool) -> None:
-            if not is_delivered:
-                self._metrics.on_destination_failed()
-                logger.error(
-                    "record not delivered",
-                    extra={"request_id": call.invocation.request_id, "condition": str(condition)},
-                )
-            if is_delivered or condition is Condition.SUCCESS:
-                call.acknowledge()
-            elif call.link is self._link:
-                self._bury(call, condition, outcome)
-
+        """Deliver a record by HTTP, or publish it."""
+        channel = attempt.channel
         match destination:
             case HttpDestination():
-                self._send_by_http(
-                    destination,
-                    record,
-                    lambda is_ok: self._defer_for(
-                        call.link, call.delivery, lambda: on_delivered(is_ok)
-                    ),
-                )
-            case FunctionDestination() if len(record) > EVENT_PAYLOAD_BYTES:
+
+                def on_posted(is_delivered: bool) -> None:
+                    self._defer_for(channel, attempt.delivery, lambda: on_delivered(is_delivered))
+
+                self._send_by_http(destination, record, on_posted)
+            case FunctionDestination() if len(record) > ASYNC_PAYLOAD_BYTES:
                 on_delivered(False)
             case FunctionDestination(function):
-                invocation = record_invocation(record, function, call.invocation)
-                properties = encode_event(Event.accepted(invocation))
-                queue = event_queue(function)
-                call.link.publisher.publish("", queue, properties, record, on_delivered)
+                invocation = record_invocation(record, function, attempt.invocation)
+                properties = encode_async(AsyncInvocation.accepted(invocation))
+                channel.publisher.publish(
+                    "", async_queue(function), properties, record, on_delivered
+                )
             case AmqpDestination(exchange, routing_key):
-                if call.link.has_exchange(exchange):
-                    properties = _record_properties(call.invocation)
-                    call.link.publish_record(
-                        exchange, routing_key, properties, record, on_delivered
-                    )
+                if channel.has_exchange(exchange):
+                    properties = _record_properties(attempt.invocation)
+                    channel.publish_record(exchange, routing_key, properties, record, on_delivered)
                 else:
                     on_delivered(False)
 
-    def _bury(self, call: _EventCall, condition: Condition, outcome: Outcome | None) -> None:
+    def dead_letter(
+        self, attempt: _AsyncCall, condition: Condition, outcome: Outcome | None
+    ) -> None:
+        """Publish the payload to the dead-letter queue, then acknowledge the message."""
+        if attempt.channel is self._channel:
+            self._publish_dead_letter(attempt, error_message(condition, outcome))
+
+    def finish(self, attempt: _AsyncCall) -> None:
+        """Acknowledge the message. Any thread."""
+        attempt.channel.acknowledge(attempt.delivery)
+
+    def _publish_dead_letter(self, call: _AsyncCall, message: str) -> None:
         self._metrics.on_dead_letter()
-        properties = encode_dead_letter(call.event, error_message(condition, outcome))
+        properties = encode_dead_letter(call.async_invocation, message)
         self._publish(call, "", self._dead, properties, call.invocation.payload)
 
-    def _bury_unreadable(self, link: EventLink, delivery: Delivery, message: str) -> None:
-        """Put a message that is no invocation to the dead letters, as it came."""
-        if link is not self._link:
+    def _discard_unreadable(self, channel: AsyncChannel, delivery: Delivery, message: str) -> None:
+        """Move a message that is no invocation to the dead-letter queue, as it came."""
+        if channel is not self._channel:
             return
         if delivery.body_size > len(delivery.body):  # too large to be here
-            logger.warning("event refused", extra={"reason": message})
+            logger.warning("message refused", extra={"reason": message})
             self._metrics.on_dead_letter()
-            link.reject(delivery)
+            channel.reject(delivery)
             return
         invocation = Invocation(
             request_id=delivery.properties.correlation_id or "",
@@ -428,58 +412,52 @@ class EventConsumer:
             type=InvocationType.EVENT,
             trace_id="",
         )
-        call = _EventCall(self, link, delivery, Event.accepted(invocation), next(self._keys))
-        self._metrics.on_dead_letter()
-        properties = encode_dead_letter(call.event, message)
-        self._publish(call, "", self._dead, properties, delivery.body)
+        accepted = AsyncInvocation.accepted(invocation)
+        call = _AsyncCall(self, channel, delivery, accepted, next(self._keys))
+        self._publish_dead_letter(call, message)
 
     def _publish(
         self,
-        call: _EventCall,
+        call: _AsyncCall,
         exchange: str,
         routing_key: str,
         properties: Properties,
         body: bytes,
     ) -> None:
-        """Publish what follows an event, then acknowledge it."""
+        """Publish what follows an attempt; acknowledge its message when RabbitMQ has confirmed."""
 
         def on_confirm(is_safe: bool) -> None:
             if is_safe:
-                call.acknowledge()
-            elif call.link is self._link:
-                # Nothing is lost: the event is not acknowledged, and comes again.
-                call.link.lose(f"the broker took no message for {exchange or routing_key}")
+                self.finish(call)
+            elif call.channel is self._channel:
+                # Nothing is lost: the message is not acknowledged, so it comes again.
+                call.channel.lose(f"the broker took no message for {exchange or routing_key}")
 
-        call.link.publisher.publish(exchange, routing_key, properties, body, on_confirm)
+        call.channel.publisher.publish(exchange, routing_key, properties, body, on_confirm)
 
 
-class _EventCall(Call):
-    """An attempt of an event, with what its acknowledgement needs."""
+class _AsyncCall(Attempt):
+    """An attempt, with what the acknowledgement of its message needs."""
 
-    __slots__ = ("delivery", "event", "key", "link")
+    __slots__ = ("channel", "delivery", "key")
 
     def __init__(
         self,
-        consumer: EventConsumer,
-        link: EventLink,
+        consumer: AsyncConsumer,
+        channel: AsyncChannel,
         delivery: Delivery,
-        event: Event,
+        async_invocation: AsyncInvocation,
         key: int,
     ) -> None:
-        self.link = link
+        self.channel = channel
         self.delivery = delivery
-        self.event = event
         self.key = key
-        super().__init__(event.invocation, lambda outcome: consumer.on_outcome(self, outcome))
-
-    def acknowledge(self) -> None:
-        """Tell the broker that the event is done with."""
-        self.link.acknowledge(self.delivery)
+        super().__init__(async_invocation, lambda outcome: consumer.on_outcome(self, outcome))
 
 
-def _lost(event: Event) -> Outcome:
+def _lost(async_invocation: AsyncInvocation) -> Outcome:
     """Return the outcome of an attempt whose instance was lost: it counts as the function's."""
-    message = f"RequestId: {event.invocation.request_id} Error: The instance was lost"
+    message = f"RequestId: {async_invocation.invocation.request_id} Error: The instance was lost"
     return Outcome(payload=error_payload(ErrorType.EXIT_ERROR, message), function_error=UNHANDLED)
 
 
@@ -490,10 +468,6 @@ def _record_properties(cause: Invocation) -> Properties:
         correlation_id=cause.request_id,
         timestamp=int(time.time()),
     )
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
 
 
 def _nothing() -> None:

@@ -1,4 +1,4 @@
-"""Calls from RabbitMQ: taken when there is a slot for them, answered from wherever they end.
+"""Consumes the calls of one function from RabbitMQ, and replies to their callers.
 
 One thread owns the connection and reads; a reply and its acknowledgement leave in one write, from
 the thread of the runtime that answered.
@@ -39,11 +39,11 @@ from lambda_protocol.invoke_amqp import (
 )
 from rapid.broker.alarm import ALARM_POLL_S, PROBE_S, Alarm
 from rapid.broker.arrivals import Arrivals
-from rapid.broker.async_consumer import EventConsumer
+from rapid.broker.async_consumer import AsyncConsumer
 from rapid.broker.confirmer import Confirmer, Question
-from rapid.broker.prefetch import Window
-from rapid.broker.reply_channel import AmqpLink
-from rapid.broker.slots import HAND_BACK_AFTER_S, Load
+from rapid.broker.prefetch import QueueConsumer
+from rapid.broker.reply_channel import ReplyChannel
+from rapid.broker.slots import HAND_BACK_AFTER_S, Slots
 from rapid.call import Call
 from rapid.metrics import Metrics
 from rapid.scheduler import Scheduler
@@ -52,17 +52,18 @@ logger = logging.getLogger(__name__)
 
 #: Reconnect delays, seconds: the first, and the longest.
 BACKOFF_S: Final = (0.1, 5.0)
-#: How soon queues of events that were not to be had are asked for again, seconds.
-EVENTS_RETRY_S: Final = 5.0
+#: How soon queues of asynchronous invocations that were not to be had are asked for again, seconds.
+ASYNC_RETRY_S: Final = 5.0
 #: How long a stop waits for what was published last, seconds.
 CONFIRM_AT_STOP_S: Final = 2.0
 
 
-#: Makes the consumer of events, given a way to run something soon in this consumer's thread.
-MakeEvents = Callable[[Callable[[Callable[[], None]], None]], EventConsumer]
+#: Makes the consumer of asynchronous invocations, given a way to run something soon in this
+#: consumer's thread.
+MakeAsyncConsumer = Callable[[Callable[[Callable[[], None]], None]], AsyncConsumer]
 
 
-class AmqpConsumer:
+class CallConsumer:
     """The consumer of one function's queue. Thread-safe but for what says otherwise."""
 
     def __init__(
@@ -71,9 +72,9 @@ class AmqpConsumer:
         *,
         function: FunctionRef,
         scheduler: Scheduler,
-        load: Load,
+        slots: Slots,
         metrics: Metrics,
-        make_events: MakeEvents,
+        make_async_consumer: MakeAsyncConsumer,
         needs: Permissions,
         longest_s: float,
         queue_arguments: dict[str, Any],
@@ -81,7 +82,7 @@ class AmqpConsumer:
         reruns_redelivered: bool,
         checks_payload: bool,
     ) -> None:
-        """``make_events`` makes the consumer of events; ``longest_s`` is how long a call may take.
+        """``longest_s`` is how long a call may take.
 
         Raises ``ConfigError`` for a wrong URI.
         """
@@ -96,21 +97,21 @@ class AmqpConsumer:
         self._is_auto_delete = is_auto_delete
         self._reruns_redelivered = reruns_redelivered
         self._checks_payload = checks_payload
-        self._link: AmqpLink | None = None
+        self._reply_channel: ReplyChannel | None = None
         self._alarm = Alarm(metrics)
         self._probe_due = 0.0  # monotonic seconds
-        self._commands: queue.SimpleQueue[Callable[[AmqpLink], None]] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Callable[[ReplyChannel], None]] = queue.SimpleQueue()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._is_woken = False
         self._is_draining = False
         self._stopping = threading.Event()
         self._drained = threading.Event()
-        self._load = load
+        self._slots = slots
         self._arrivals = Arrivals()
         self._confirmer = Confirmer(self._parameters)
-        self._event_channel = 0
-        self._events_due = 0.0  # when their queues are asked for again, monotonic seconds
-        self.events = make_events(self._defer)
+        self._async_channel = 0
+        self._async_due = 0.0  # when their queues are asked for again, monotonic seconds
+        self.asynchronous = make_async_consumer(self._defer)
         self._thread = threading.Thread(target=self._run, name="amqp-consumer", daemon=True)
 
     @property
@@ -118,7 +119,7 @@ class AmqpConsumer:
         """What keeps calls from coming, or None."""
         if self._alarm.reason is not None:
             return f"RabbitMQ takes no messages: {self._alarm.reason}"
-        if self._link is not None:
+        if self._reply_channel is not None:
             return None
         if self._refused is not None:
             return f"RabbitMQ refuses: {self._refused}"
@@ -132,7 +133,7 @@ class AmqpConsumer:
         """Take no more calls; True if those not started were handed back. Idempotent."""
         self._is_draining = True
         self._wake()
-        return self._link is None or self._drained.wait(limit_s)
+        return self._reply_channel is None or self._drained.wait(limit_s)
 
     def stop(self, limit_s: float) -> bool:
         """Close the connection; True if it is closed within ``limit_s``. Idempotent.
@@ -156,7 +157,7 @@ class AmqpConsumer:
                 self._serve()
                 delay_s = first
             except BrokerLost as error:
-                if self._link is not None:
+                if self._reply_channel is not None:
                     delay_s = first
                 self._on_lost(error, delay_s)
             except Exception:
@@ -167,103 +168,112 @@ class AmqpConsumer:
 
     def _serve(self) -> None:
         """Consume until the connection is lost or we are stopped."""
-        link: AmqpLink | None = None
+        reply_channel: ReplyChannel | None = None
 
         def on_delivery(delivery: Delivery) -> None:
-            assert link is not None
-            if delivery.channel == self._event_channel:
-                self.events.on_delivery(delivery)
+            assert reply_channel is not None
+            if delivery.channel == self._async_channel:
+                self.asynchronous.on_delivery(delivery)
             else:
-                link.window.on_delivery(delivery)
-                self._on_delivery(link, delivery)
+                reply_channel.consumer.on_delivery(delivery)
+                self._on_delivery(reply_channel, delivery)
 
         connection = AmqpConnection(self._parameters, on_delivery, wake_fd=self._wake_reader)
         try:
-            link = self._open(connection)
-            self._wait_for_alarm(link)
-            # A function is found by its call queue, so the event queue has to be there before.
-            self._open_events(link)
+            reply_channel = self._open(connection)
+            self._wait_for_alarm(reply_channel)
+            # A function is found by its call queue, so the async queue has to be there before.
+            self._open_async(reply_channel)
             if not self._is_draining:  # who stops leaves no queue without a consumer behind
-                self._declare(link)
-                link.window.adapt(self._call_prefetch())  # from here on calls come in
-            self._link, self._refused = link, None
+                self._declare(reply_channel)
+                reply_channel.consumer.set_prefetch(
+                    self._call_prefetch()
+                )  # from here on calls come in
+            self._reply_channel, self._refused = reply_channel, None
             logger.info("consuming", extra={"queue": self._function.name, "broker": self._broker})
             while not self._stopping.is_set():
                 # The end may have been heard of while something else was waited for.
-                has_news = self._is_woken or link.lost_by is not None or self._has_alarm_news(link)
-                connection.poll(0.0 if has_news else self._poll_limit_s(link))
+                has_news = (
+                    self._is_woken
+                    or reply_channel.lost_by is not None
+                    or self._has_alarm_news(reply_channel)
+                )
+                connection.poll(0.0 if has_news else self._poll_limit_s(reply_channel))
                 self._is_woken = False
-                if link.lost_by is not None:
-                    raise link.lost_by
-                if self._is_blocked(link):
+                if reply_channel.lost_by is not None:
+                    raise reply_channel.lost_by
+                if self._is_blocked(reply_channel):
                     continue
-                self._probe(link)
-                self._run_commands(link)
-                if self._has_alarm_news(link):
+                self._probe(reply_channel)
+                self._run_commands(reply_channel)
+                if self._has_alarm_news(reply_channel):
                     continue
-                link.send_late()
-                if self._load.is_over:
-                    self._hand_back(link, HAND_BACK_AFTER_S)
-                if not self.events.is_open and time.monotonic() >= self._events_due:
-                    self._open_events(link)
-                self._adapt(link)
+                reply_channel.send_late()
+                if self._slots.is_over:
+                    self._hand_back(reply_channel, HAND_BACK_AFTER_S)
+                if not self.asynchronous.is_open and time.monotonic() >= self._async_due:
+                    self._open_async(reply_channel)
+                self._set_prefetches(reply_channel)
                 if self._is_draining and not self._drained.is_set():
-                    self._end_drain(link)
-            self._finish(link)
+                    self._end_drain(reply_channel)
+            self._finish(reply_channel)
         finally:
             connection.shut_down()
 
-    def _wait_for_alarm(self, link: AmqpLink) -> None:
+    def _wait_for_alarm(self, reply_channel: ReplyChannel) -> None:
         """Find out whether RabbitMQ takes messages, and wait until it does."""
-        link.connection.check_publishing(link.channel)
-        while self._alarm.follow(link.connection.blocked_reason) and not self._stopping.is_set():
-            link.connection.poll(ALARM_POLL_S)
+        reply_channel.connection.check_publishing(reply_channel.channel)
+        while (
+            self._alarm.follow(reply_channel.connection.blocked_reason)
+            and not self._stopping.is_set()
+        ):
+            reply_channel.connection.poll(ALARM_POLL_S)
 
-    def _has_alarm_news(self, link: AmqpLink) -> bool:
+    def _has_alarm_news(self, reply_channel: ReplyChannel) -> bool:
         """Whether an alarm was heard of while something else was waited for."""
-        return link.connection.blocked_reason != self._alarm.reason
+        return reply_channel.connection.blocked_reason != self._alarm.reason
 
-    def _probe(self, link: AmqpLink) -> None:
+    def _probe(self, reply_channel: ReplyChannel) -> None:
         """Have RabbitMQ tell of an alarm though nothing is published."""
         if time.monotonic() >= self._probe_due:
             self._probe_due = time.monotonic() + PROBE_S
-            link.connection.probe(link.channel)
+            reply_channel.connection.probe(reply_channel.channel)
 
-    def _is_blocked(self, link: AmqpLink) -> bool:
+    def _is_blocked(self, reply_channel: ReplyChannel) -> bool:
         """Whether RabbitMQ has an alarm, and reads nothing; holds back what could not be answered.
 
         A call whose caller is answered 503 meanwhile must not start later. So no call starts
         during the alarm, and after it each caller is asked first.
         """
         was_blocked = self._alarm.reason is not None
-        if self._alarm.follow(link.connection.blocked_reason):
-            taken = self._scheduler.withdraw(lambda call: _is_of(call, link))
-            self._load.on_done(len(taken))
+        if self._alarm.follow(reply_channel.connection.blocked_reason):
+            taken = self._scheduler.withdraw(lambda call: _is_of(call, reply_channel))
+            self._slots.on_done(len(taken))
             self._alarm.held += [call.delivery for call in taken if isinstance(call, _AmqpCall)]
             assert self._alarm.reason is not None
-            self.events.on_blocked(self._alarm.reason, self._alarm.age_s)
+            self.asynchronous.on_blocked(self._alarm.reason, self._alarm.age_s)
             if self._is_draining:
                 self._drained.set()
             return True
         if was_blocked:
-            self.events.on_unblocked()
+            self.asynchronous.on_unblocked()
         if self._alarm.held and not self._alarm.holds_calls:
             for delivery in self._alarm.take_held():
-                self._take(link, delivery, has_waited=True)  # a drain hands them back
+                self._take(reply_channel, delivery, has_waited=True)  # a drain hands them back
         return False
 
-    def _finish(self, link: AmqpLink) -> None:
+    def _finish(self, reply_channel: ReplyChannel) -> None:
         """Send what is left to send, and hear that the broker has it."""
         deadline = time.monotonic() + CONFIRM_AT_STOP_S
-        self._run_commands(link)
-        while self.events.pending and time.monotonic() < deadline:
-            link.connection.poll(_FINISH_POLL_S)
-            self._run_commands(link)
+        self._run_commands(reply_channel)
+        while self.asynchronous.pending and time.monotonic() < deadline:
+            reply_channel.connection.poll(_FINISH_POLL_S)
+            self._run_commands(reply_channel)
 
-    def _open(self, connection: AmqpConnection) -> AmqpLink:
+    def _open(self, connection: AmqpConnection) -> ReplyChannel:
         channel = connection.open_channel()
         queue_type = self._queue_arguments["x-queue-type"]
-        window = Window(
+        consumer = QueueConsumer(
             connection,
             channel,
             self._function.queue_name,
@@ -272,105 +282,109 @@ class AmqpConsumer:
             is_auto_delete=self._is_auto_delete,
         )
         explain = self._refusals.explain
-        link = AmqpLink(self._parameters, connection, channel, window, self._defer, explain)
-        channel.add_on_cancel_callback(lambda _frame: link.lose("the queue was deleted"))
-        channel.add_on_close_callback(lambda _channel, reason: link.lose(reason))
-        return link
+        reply_channel = ReplyChannel(
+            self._parameters, connection, channel, consumer, self._defer, explain
+        )
+        channel.add_on_cancel_callback(lambda _frame: reply_channel.lose("the queue was deleted"))
+        channel.add_on_close_callback(lambda _channel, reason: reply_channel.lose(reason))
+        return reply_channel
 
-    def _declare(self, link: AmqpLink) -> None:
-        link.declare(
-            link.channel,
+    def _declare(self, reply_channel: ReplyChannel) -> None:
+        reply_channel.declare(
+            reply_channel.channel,
             self._function.queue_name,
             self._queue_arguments,
             settings="RAPID_AMQP_QUEUE_TYPE and RAPID_AMQP_QUEUE_EXPIRES",
             auto_delete=self._is_auto_delete,
         )
 
-    def _open_events(self, link: AmqpLink) -> None:
-        """Take events as well, if their queues are to be had; without them calls go on.
+    def _open_async(self, reply_channel: ReplyChannel) -> None:
+        """Consume asynchronous invocations too, if their queues can be declared.
 
         Where most nodes of a cluster are down, a quorum queue is there and does not answer.
         """
         try:
-            self._event_channel = self.events.open(link)
+            self._async_channel = self.asynchronous.open(reply_channel)
             self._is_woken = True  # so that they are asked for
         except BrokerLost as error:
-            if not link.connection.is_open:
+            if not reply_channel.connection.is_open:
                 raise
-            self._events_due = time.monotonic() + EVENTS_RETRY_S
+            self._async_due = time.monotonic() + ASYNC_RETRY_S
             logger.error(
                 "no events are taken or accepted; trying again",
-                extra={**self._refusals.explain(error), "delay_s": EVENTS_RETRY_S},
+                extra={**self._refusals.explain(error), "delay_s": ASYNC_RETRY_S},
             )
 
-    def _poll_limit_s(self, link: AmqpLink) -> float:
+    def _poll_limit_s(self, reply_channel: ReplyChannel) -> float:
         if self._alarm.reason is not None or self._alarm.held:
             return ALARM_POLL_S
         limit_s = min(
-            *(PROBE_S, self._load.poll_limit_s, link.window.poll_limit_s),
-            *(self.events.poll_limit_s, link.poll_limit_s),
+            *(PROBE_S, self._slots.poll_limit_s, reply_channel.consumer.poll_limit_s),
+            *(self.asynchronous.poll_limit_s, reply_channel.poll_limit_s),
         )
-        if self.events.is_open:
+        if self.asynchronous.is_open:
             return limit_s
-        return min(limit_s, max(0.0, self._events_due - time.monotonic()))
+        return min(limit_s, max(0.0, self._async_due - time.monotonic()))
 
-    def _adapt_calls(self, link: AmqpLink) -> None:
-        link.window.adapt(0 if self._is_draining else self._call_prefetch())
+    def _set_call_prefetch(self, reply_channel: ReplyChannel) -> None:
+        reply_channel.consumer.set_prefetch(0 if self._is_draining else self._call_prefetch())
 
     def _call_prefetch(self) -> int:
         """Return how many calls may be here; a queue that ends with its consumer keeps one."""
-        return max(self._load.call_prefetch(), int(self._is_auto_delete))
+        return max(self._slots.call_prefetch(), int(self._is_auto_delete))
 
-    def _adapt(self, link: AmqpLink) -> None:
+    def _set_prefetches(self, reply_channel: ReplyChannel) -> None:
         """Consume as much as the load allows; nothing while we drain."""
-        self._adapt_calls(link)
-        if self.events.is_open:
-            self.events.adapt(is_draining=self._is_draining)
+        self._set_call_prefetch(reply_channel)
+        if self.asynchronous.is_open:
+            self.asynchronous.set_prefetch(is_draining=self._is_draining)
 
-    def _on_delivery(self, link: AmqpLink, delivery: Delivery) -> None:
-        if link.connection.blocked_reason is not None or self._alarm.holds_calls:
+    def _on_delivery(self, reply_channel: ReplyChannel, delivery: Delivery) -> None:
+        if reply_channel.connection.blocked_reason is not None or self._alarm.holds_calls:
             self._alarm.held.append(delivery)  # no more than the prefetch allows
         else:
-            self._take(link, delivery)
+            self._take(reply_channel, delivery)
 
-    def _take(self, link: AmqpLink, delivery: Delivery, *, has_waited: bool = False) -> None:
+    def _take(
+        self, reply_channel: ReplyChannel, delivery: Delivery, *, has_waited: bool = False
+    ) -> None:
         """Have a call run, or refuse it; ``has_waited`` asks its caller first."""
         try:
             incoming = decode_call(delivery, self._function, check_payload=self._checks_payload)
             if delivery.redelivered and not self._reruns_redelivered:
                 raise ServiceException("The instance that ran this invocation was lost.")
-            call = _AmqpCall(self, link, delivery, incoming)
-            sent_at = self._arrivals.sent_at(incoming, link.window.quiet_s)
+            call = _AmqpCall(self, reply_channel, delivery, incoming)
+            sent_at = self._arrivals.sent_at(incoming, reply_channel.consumer.quiet_s)
             call.wanted_at = float("-inf") if has_waited else sent_at
-            self._load.on_taken()
+            self._slots.on_taken()
             try:
                 self._scheduler.submit(call)
             except Exception:
-                self._load.on_done()
+                self._slots.on_done()
                 raise
         except LambdaApiError as error:
-            self._refuse(link, delivery, error)
+            self._refuse(reply_channel, delivery, error)
         except Exception:  # a fault of ours costs this call, and no other
             correlation_id = delivery.properties.correlation_id
             logger.exception("call failed", extra={"correlation_id": correlation_id})
-            self._refuse(link, delivery, ServiceException("An internal error occurred."))
+            self._refuse(reply_channel, delivery, ServiceException("An internal error occurred."))
 
     @staticmethod
-    def _refuse(link: AmqpLink, delivery: Delivery, error: LambdaApiError) -> None:
+    def _refuse(reply_channel: ReplyChannel, delivery: Delivery, error: LambdaApiError) -> None:
         properties = delivery.properties
         reply = encode_error(properties.correlation_id, error)
-        link.reply(delivery, properties.reply_to, reply, error.body())
+        reply_channel.reply(delivery, properties.reply_to, reply, error.body())
 
     def _on_lost(self, error: Exception | None, delay_s: float) -> None:
-        link, self._link = self._link, None
+        reply_channel, self._reply_channel = self._reply_channel, None
         self._alarm.forget()
         if self._is_draining:
             self._drained.set()
-        if link is not None:
+        if reply_channel is not None:
             # The broker will deliver these again; here they would be answered to nobody.
-            taken = self._scheduler.withdraw(lambda call: _is_of(call, link))
-            self._load.on_done(len(taken))
-        self.events.lose()
+            taken = self._scheduler.withdraw(lambda call: _is_of(call, reply_channel))
+            self._slots.on_done(len(taken))
+        self.asynchronous.lose()
         self._refused = error.reply_text if isinstance(error, ClosedByBroker) else None
         if error is not None and not self._stopping.is_set():
             told = {"broker": self._broker, **self._refusals.explain(error), "delay_s": delay_s}
@@ -379,30 +393,34 @@ class AmqpConsumer:
             else:
                 logger.error("RabbitMQ refuses what rapid wants; trying again", extra=told)
 
-    def _run_commands(self, link: AmqpLink) -> None:
+    def _run_commands(self, reply_channel: ReplyChannel) -> None:
         # Nobody else takes any out. Those that write wait for the end of an alarm.
-        while link.connection.blocked_reason is None and not self._commands.empty():
-            self._commands.get_nowait()(link)
+        while reply_channel.connection.blocked_reason is None and not self._commands.empty():
+            self._commands.get_nowait()(reply_channel)
 
-    def _end_drain(self, link: AmqpLink) -> None:
+    def _end_drain(self, reply_channel: ReplyChannel) -> None:
         """Once nothing comes any more, hand back what has not started."""
-        if link.window.is_closed and self.events.is_drained and not self._alarm.held:
-            self._hand_back(link, 0.0)
+        if (
+            reply_channel.consumer.is_closed
+            and self.asynchronous.is_drained
+            and not self._alarm.held
+        ):
+            self._hand_back(reply_channel, 0.0)
             self._drained.set()
 
-    def _hand_back(self, link: AmqpLink, waited_s: float) -> None:
+    def _hand_back(self, reply_channel: ReplyChannel, waited_s: float) -> None:
         """Publish unstarted calls afresh, so that they are not taken for started ones."""
         oldest = time.monotonic() - waited_s
         taken = self._scheduler.withdraw(
-            lambda call: _is_of(call, link) and call.received_at <= oldest
+            lambda call: _is_of(call, reply_channel) and call.received_at <= oldest
         )
         for call in taken:
             assert isinstance(call, _AmqpCall)
-            link.hand_back(call.delivery, self._function.queue_name)
-        self._load.on_done(len(taken))
+            reply_channel.hand_back(call.delivery, self._function.queue_name)
+        self._slots.on_done(len(taken))
         if taken:
-            self._load.on_handed_back(events=False)
-        self.events.hand_back(waited_s)
+            self._slots.on_handed_back(asynchronous=False)
+        self.asynchronous.hand_back(waited_s)
 
     # --- any thread
 
@@ -413,17 +431,17 @@ class AmqpConsumer:
             properties, body = encode_error(correlation_id, outcome), outcome.body()
         else:
             properties, body = encode_outcome(correlation_id, outcome), outcome.payload
-        call.link.reply(call.delivery, call.incoming.reply_to, properties, body)
+        call.reply_channel.reply(call.delivery, call.incoming.reply_to, properties, body)
         duration_s = time.monotonic() - call.started_at if call.started_at else None
-        is_changed = self._load.on_done(1, duration_s)
-        if is_changed or self._load.is_closed_to_events or self._is_draining:
+        is_changed = self._slots.on_done(1, duration_s)
+        if is_changed or self._slots.is_closed_to_asynchronous or self._is_draining:
             self._wake()
 
     def ask_caller(self, call: _AmqpCall, address: ReplyAddress) -> None:
         """Ask whether a call's caller still waits for it."""
         # In an alarm that was not heard of yet nobody could answer: it is to be heard of before the
         # call is taken for a wanted one.
-        self._command(lambda link: link.connection.probe(link.channel))
+        self._command(lambda reply_channel: reply_channel.connection.probe(reply_channel.channel))
         self._confirmer.ask(
             Question(call.incoming, address, lambda answer: self._on_caller_asked(call, answer))
         )
@@ -432,8 +450,8 @@ class AmqpConsumer:
         is_wanted = answer.is_wanted if isinstance(answer, Wanted) else answer
         if is_wanted is False:
             if self._scheduler.abandon(call):
-                call.link.drop(call.delivery)
-                self._load.on_done()
+                call.reply_channel.drop(call.delivery)
+                self._slots.on_done()
                 self._wake()
             return
         sent_s = answer.sent_s if isinstance(answer, Wanted) else None
@@ -441,9 +459,9 @@ class AmqpConsumer:
         self._scheduler.confirm(call)
 
     def _defer(self, action: Callable[[], None]) -> None:
-        self._command(lambda _link: action())
+        self._command(lambda _reply_channel: action())
 
-    def _command(self, command: Callable[[AmqpLink], None]) -> None:
+    def _command(self, command: Callable[[ReplyChannel], None]) -> None:
         self._commands.put(command)
         self._wake()
 
@@ -456,12 +474,16 @@ class AmqpConsumer:
 class _AmqpCall(Call):
     """A call that came by AMQP, with what its reply needs."""
 
-    __slots__ = ("delivery", "incoming", "link")
+    __slots__ = ("delivery", "incoming", "reply_channel")
 
     def __init__(
-        self, consumer: AmqpConsumer, link: AmqpLink, delivery: Delivery, incoming: IncomingCall
+        self,
+        consumer: CallConsumer,
+        reply_channel: ReplyChannel,
+        delivery: Delivery,
+        incoming: IncomingCall,
     ) -> None:
-        self.link = link
+        self.reply_channel = reply_channel
         self.delivery = delivery
         self.incoming = incoming
         super().__init__(
@@ -476,11 +498,11 @@ class _AmqpCall(Call):
     def _send_started(self, answered_by: float, is_running: bool) -> None:
         within_s = answered_by - time.monotonic()
         properties = encode_started(self.incoming.correlation_id, within_s, is_running=is_running)
-        self.link.send_started(self.incoming.reply_to, properties)
+        self.reply_channel.send_started(self.incoming.reply_to, properties)
 
 
 _FINISH_POLL_S: Final = 0.1
 
 
-def _is_of(call: Call, link: AmqpLink) -> bool:
-    return isinstance(call, _AmqpCall) and call.link is link
+def _is_of(call: Call, reply_channel: ReplyChannel) -> bool:
+    return isinstance(call, _AmqpCall) and call.reply_channel is reply_channel

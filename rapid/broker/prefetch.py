@@ -1,9 +1,9 @@
-"""How much of a queue may be here unacknowledged, changed without losing sight of a message.
+"""A RabbitMQ consumer whose prefetch count can change without messages being redelivered.
 
 RabbitMQ gives a consumer its prefetch once: another one takes a new consumer. A quorum queue then
 takes back what was on its way to the old one and delivers it as redelivered, as if an instance had
 died with it. So its consumer is cancelled when as much is here as the prefetch allows: then nothing
-is on its way. A wider window is of no use before that; for a narrower one acknowledgements are
+is on its way. A wider consumer is of no use before that; for a narrower one acknowledgements are
 withheld until it is so. In a queue where little comes that could take long; there the cancel waits
 for a pause, and a message that enters in that very millisecond may be taken back.
 """
@@ -21,7 +21,7 @@ from lambda_protocol.amqp_frames import Delivery, encode_ack, encode_reject
 #: broker or a busy machine holds its breath.
 PAUSE_S: Final = 1.0
 #: How long acknowledgements are withheld, seconds: at least, for what was sent just before to come,
-#: and at most. A stop waits for a window that closes; any other has time.
+#: and at most. A stop waits for a consumer that closes; any other has time.
 CLOSE_S: Final = (0.05, 2.0)
 NARROW_S: Final = (1.0, 10.0)
 #: What a queue takes back in spite of that comes again within this, seconds.
@@ -46,7 +46,7 @@ def consumer_arguments(longest_s: float) -> dict[str, Any]:
     return {"x-consumer-timeout": int((longest_s + _MARGIN_S) * 1000)}
 
 
-class Window:
+class QueueConsumer:
     """The consumer of one queue. One thread, amqp-consumer, but for what says otherwise."""
 
     def __init__(
@@ -87,7 +87,7 @@ class Window:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing comes any more."""
+        """Whether the queue is not consumed."""
         return self._tag is None
 
     @property
@@ -118,7 +118,7 @@ class Window:
         """The same for a message that its queue is to dead-letter. Any thread."""
         return self._count_out(delivery, encode_reject(delivery.channel, delivery.delivery_tag))
 
-    def adapt(self, prefetch: int) -> None:
+    def set_prefetch(self, prefetch: int) -> None:
         """Consume with this prefetch, as soon as that is safe; none means not at all.
 
         To be called again after :attr:`poll_limit_s`, and after each message that came.
@@ -158,7 +158,7 @@ class Window:
         self._send_withheld()
 
     def _may_cancel(self, *, is_wider: bool) -> bool:
-        """Return whether nothing is on its way; brings that about for a narrower window.
+        """Return whether nothing is on its way; brings that about for a narrower consumer.
 
         From then on acknowledgements are withheld: one would have the next message sent.
         """
@@ -173,7 +173,7 @@ class Window:
         return since is not None and now >= self._cancels_at(since)
 
     def _cancels_at(self, withholds_since: float) -> float:
-        """Return when the window is taken for empty if it does not fill, monotonic seconds."""
+        """Return when the consumer is taken for empty if it does not fill, monotonic seconds."""
         pause_s = self._last_delivery_at + PAUSE_S - withholds_since
         least_s, most_s = self._withhold_s
         return withholds_since + max(least_s, min(most_s, pause_s))

@@ -1,4 +1,4 @@
-"""One connection of the consumer, as replies need it: a reply and its ack in one write.
+"""The AMQP channel of replies: sends a reply and the acknowledgement of its call in one write.
 
 A direct reply-to address names a process on a node of the broker. RabbitMQ closes the connection
 of whoever publishes to one whose node is not there (so does 3.10; a caller's node may die while
@@ -24,7 +24,7 @@ from lambda_protocol.amqp_connection import (
 )
 from lambda_protocol.amqp_frames import Delivery, Piece, Properties, publish_pieces
 from lambda_protocol.invoke_amqp import ReplyAddress, parse_reply_to
-from rapid.broker.prefetch import Window
+from rapid.broker.prefetch import QueueConsumer
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 LATE_REPLY_S: Final = 1.0
 
 
-class AmqpLink:
+class ReplyChannel:
     """A connection and its channel. Thread-safe, but for what says otherwise.
 
     What is sent after the connection is lost is dropped.
@@ -43,7 +43,7 @@ class AmqpLink:
         parameters: Parameters,
         connection: AmqpConnection,
         channel: Channel,
-        window: Window,
+        consumer: QueueConsumer,
         defer: Callable[[Callable[[], None]], None],
         explain: Callable[[Exception], dict[str, object]],
     ) -> None:
@@ -53,7 +53,7 @@ class AmqpLink:
         """
         self.connection = connection
         self.channel = channel
-        self.window = window
+        self.consumer = consumer
         self.explain = explain
         self.lost_by: Exception | None = None
         self._parameters = parameters
@@ -99,7 +99,7 @@ class AmqpLink:
     ) -> None:
         """Send a reply, if somebody waits for one, and acknowledge the call."""
         address = parse_reply_to(reply_to)
-        ack = self.window.acknowledge(delivery)
+        ack = self.consumer.acknowledge(delivery)
         if address is None:
             self._send(ack)
         elif self._is_reached(address):
@@ -119,12 +119,12 @@ class AmqpLink:
 
     def drop(self, delivery: Delivery) -> None:
         """Acknowledge a call without a reply."""
-        self._send(self.window.acknowledge(delivery))
+        self._send(self.consumer.acknowledge(delivery))
 
     def hand_back(self, delivery: Delivery, queue: str) -> None:
         """Put a call at the end of its queue as a fresh message."""
         frames = self._encode(queue, delivery.properties, delivery.body)
-        self._send([*frames, self.window.acknowledge(delivery)])
+        self._send([*frames, self.consumer.acknowledge(delivery)])
 
     @property
     def poll_limit_s(self) -> float:

@@ -1,4 +1,4 @@
-"""How much of the broker's work is in hand, and how much more may be sent here."""
+"""The slots that invocations from RabbitMQ run in: how many are taken, and the prefetch counts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ _SMOOTHING: Final = 0.1
 _CHANGE_INTERVAL_S: Final = 0.5
 
 
-class Load:
-    """Calls and events in hand, against the slots that they run in. Thread-safe.
+class Slots:
+    """Counts calls and asynchronous invocations in hand. Thread-safe.
 
-    Nobody holds what it cannot start. The broker knows two limits, one for calls and one for
-    events, and fills both: so slots that events have taken for a while are no longer offered to
-    calls, what cannot start goes back, and then no event is taken until a slot is free. Reading
-    ahead is for functions so fast that the way to the broker and back would be most of their time.
+    An instance must not hold work that it cannot start. RabbitMQ has two prefetch counts, one for
+    calls and one for asynchronous invocations, and may fill both at once. Three rules follow:
+
+    * Slots that asynchronous invocations hold for a while are not offered to calls.
+    * What cannot start is handed back to its queue.
+    * After that, no asynchronous invocation is taken until a slot is free.
+
+    Reading ahead is for fast functions: the round trip to RabbitMQ would be most of their time.
     """
 
     def __init__(self, slots: int) -> None:
@@ -33,8 +37,8 @@ class Load:
         self._slots = slots
         # guarded by _lock:
         self._in_hand = 0
-        self._event_times: dict[int, float] = {}  # by key, of those in hand: since when
-        self._takes_events = True
+        self._async_times: dict[int, float] = {}  # by key, of those in hand: since when
+        self._takes_asynchronous = True
         self._mean_s: float | None = None
         self._ahead = 0  # calls read ahead for each slot
         self._changed_at = 0.0
@@ -48,48 +52,48 @@ class Load:
     def poll_limit_s(self) -> float:
         """How long the consumer may sleep before it looks again at what it holds."""
         with self._lock:
-            newest = max(self._event_times.values(), default=-HAND_BACK_AFTER_S)
+            newest = max(self._async_times.values(), default=-HAND_BACK_AFTER_S)
             has_new = time.monotonic() - newest < HAND_BACK_AFTER_S
         return HAND_BACK_AFTER_S if has_new or self.is_over else 3600.0
 
     def call_prefetch(self) -> int:
-        """Return how many calls the broker may have sent here and not heard of."""
+        """Return the prefetch count of calls."""
         with self._lock:
             settled = self._settled_before_locked()
-            taken = sum(since <= settled for since in self._event_times.values())
+            taken = sum(since <= settled for since in self._async_times.values())
             return self._prefetch_locked(max(0, self._slots - taken))
 
-    def event_prefetch(self) -> int:
-        """Return how many events the broker may have sent here and not heard of."""
+    def async_prefetch(self) -> int:
+        """Return the prefetch count of asynchronous invocations."""
         with self._lock:
-            if not self._takes_events and self._in_hand < self._slots:
-                self._takes_events = True
-            return self._prefetch_locked(self._slots) if self._takes_events else 0
+            if not self._takes_asynchronous and self._in_hand < self._slots:
+                self._takes_asynchronous = True
+            return self._prefetch_locked(self._slots) if self._takes_asynchronous else 0
 
     @property
-    def is_closed_to_events(self) -> bool:
-        """Whether events wait in the broker for a slot to be free."""
-        return not self._takes_events
+    def is_closed_to_asynchronous(self) -> bool:
+        """Whether asynchronous invocations wait in the broker for a slot to be free."""
+        return not self._takes_asynchronous
 
     def on_taken(self) -> None:
         """Count a call in."""
         with self._lock:
             self._in_hand += 1
 
-    def on_event_taken(self, key: int) -> None:
-        """Count an event in; ``key`` tells it from the others in hand."""
+    def on_async_taken(self, key: int) -> None:
+        """Count an asynchronous invocation in; ``key`` tells it from the others."""
         with self._lock:
             self._in_hand += 1
-            self._event_times[key] = time.monotonic()
+            self._async_times[key] = time.monotonic()
 
-    def on_event_done(self, key: int, duration_s: float | None = None) -> bool:
-        """Count an event out, if it is in hand; True when a prefetch should change."""
+    def on_async_done(self, key: int, duration_s: float | None = None) -> bool:
+        """Count an asynchronous invocation out; True if a prefetch count should change."""
         with self._lock:
-            since = self._event_times.pop(key, None)
+            since = self._async_times.pop(key, None)
             if since is None:
                 return False
             has_taken_a_slot = since <= self._settled_before_locked()
-        return self.on_done(1, duration_s) or has_taken_a_slot or self.is_closed_to_events
+        return self.on_done(1, duration_s) or has_taken_a_slot or self.is_closed_to_asynchronous
 
     def on_done(self, count: int = 1, duration_s: float | None = None) -> bool:
         """Count calls out; True when the prefetch should change for what one of them took."""
@@ -108,17 +112,17 @@ class Load:
             self._changed_at = now
             return True
 
-    def on_handed_back(self, *, events: bool) -> None:
+    def on_handed_back(self, *, asynchronous: bool) -> None:
         """Forget how fast the function was; with ``events``, take none until a slot is free."""
         with self._lock:
             self._ahead = 0
             self._mean_s = None
             self._changed_at = time.monotonic()
-            if events:
-                self._takes_events = False
+            if asynchronous:
+                self._takes_asynchronous = False
 
     def _settled_before_locked(self) -> float:
-        """Return since when an event must be in hand for its slot to be no longer offered."""
+        """Return since when an asynchronous invocation holds a slot that no call is offered."""
         is_slow = self._mean_s is not None and self._mean_s >= HAND_BACK_AFTER_S
         return time.monotonic() - (0.0 if is_slow else HAND_BACK_AFTER_S)
 

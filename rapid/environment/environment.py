@@ -34,11 +34,11 @@ from rapid.environment.phases import (
 )
 from rapid.environment.sandbox import RUNTIME, Sandbox
 from rapid.environment.shutdown import shut_down
-from rapid.environment.telemetry_emitter import Journal
+from rapid.environment.telemetry_emitter import TelemetryEmitter
 from rapid.http_service import Exchange
 from rapid.logs.level import is_kept
 from rapid.logs.output import Outputs
-from rapid.logs.platform_lines import Reporter
+from rapid.logs.platform_lines import PlatformLines
 from rapid.processes import ExitStatus, Reaper
 from rapid.settings.config import Config
 from rapid.telemetry.hub import Telemetry
@@ -80,7 +80,7 @@ class ExecutionEnvironment:
         owner: EnvironmentOwner,
         reaper: Reaper,
         listen: Callable[[ExecutionEnvironment], Address],
-        reporter: Reporter,
+        reporter: PlatformLines,
         outputs: Outputs,
         open_group: Callable[[], EnvironmentGroup],
         init_limit_s: float,
@@ -121,7 +121,7 @@ class ExecutionEnvironment:
         self._end_reason = ("", 0.0)  # what extensions are told, and the time for the runtime
         self.tenant: str | None = None  #: of every call it serves; None: it has served none
         self._is_replaced = False
-        self._journal: Journal | None = None  # None once nobody can listen
+        self._journal: TelemetryEmitter | None = None  # None once nobody can listen
         # set once, before anyone can ask:
         self._sandbox: Sandbox | None = None
         self._log: InvocationLog | None = None
@@ -193,7 +193,7 @@ class ExecutionEnvironment:
                 self._log.begin(call)
             if len(self.extensions) and not self._config.is_multi_concurrency:
                 self._tell_extensions(call)
-            if not exchange.answer(200, call.event_headers(), call.invocation.payload):
+            if not exchange.answer(200, call.next_headers(), call.invocation.payload):
                 self._on_undelivered(call)
         except Exception as error:
             self.fail_unexpectedly(error)
@@ -296,7 +296,7 @@ class ExecutionEnvironment:
                     journal.end_runtime_locked(peak_memory_bytes)
                 self._settle_phase_locked()
         if again is not None:
-            exchange.answer(200, again.event_headers(), again.invocation.payload)
+            exchange.answer(200, again.next_headers(), again.invocation.payload)
         else:
             self._owner.settle()
         if journal is not None:
@@ -412,7 +412,7 @@ class ExecutionEnvironment:
         self._log = InvocationLog(
             self._config, sandbox, self._reporter, self._outputs.stdout, self._clock
         )
-        journal = self._journal = Journal(
+        journal = self._journal = TelemetryEmitter(
             config=self._config,
             telemetry=self._telemetry,
             sandbox=sandbox,
@@ -474,7 +474,7 @@ class ExecutionEnvironment:
         if self.can_take_locked:
             self._owner.on_available_locked(self)
 
-    def _tell_phase_end_locked(self, journal: Journal) -> None:
+    def _tell_phase_end_locked(self, journal: TelemetryEmitter) -> None:
         """Tell who listens that init or an invocation is over; without any, never tell again."""
         if self.phase is Phase.INIT:
             assert self._init_s is not None

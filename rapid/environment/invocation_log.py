@@ -11,10 +11,10 @@ from lambda_protocol.limits import LOG_TAIL_BYTES
 from rapid.call import Call, Failure
 from rapid.environment.sandbox import RUNTIME, Sandbox
 from rapid.logs.output import LineOutput, LineWriter
-from rapid.logs.platform_lines import Reporter
+from rapid.logs.platform_lines import PlatformLines
 from rapid.settings.config import Config
-from rapid.telemetry import records as events
-from rapid.telemetry.records import Ending, Event, InitRef, InvocationRef
+from rapid.telemetry import records
+from rapid.telemetry.records import Ending, InitRef, InvocationRef, TelemetryRecord
 
 
 class InvocationLog:
@@ -29,7 +29,7 @@ class InvocationLog:
         self,
         config: Config,
         sandbox: Sandbox,
-        reporter: Reporter,
+        reporter: PlatformLines,
         output: LineOutput,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -81,7 +81,7 @@ class InvocationLog:
         """Report on an init that failed; one that succeeded is in its first REPORT."""
         error_type = None if status == "timeout" else failure.error_type
         self.print(
-            events.init_report(
+            records.init_report(
                 InitRef(initialization_type=self._config.initialization_type, phase=phase),
                 Ending(status=status, error_type=error_type),
                 duration_ms=init_s * 1000,
@@ -89,20 +89,20 @@ class InvocationLog:
             )
         )
 
-    def print(self, event: Event) -> None:
+    def print(self, record: TelemetryRecord) -> None:
         """Log an event of the platform's, if RAPID_PRINT_REPORTS asks for them."""
         if self._config.prints_reports:
-            self._print(self._reporter.render(event))
+            self._print(self._reporter.render(record))
 
     def _start(self, call: Call) -> bytes:
-        event = events.start(ref_of(call), version=self._config.version, at=time.time())
-        return self._reporter.render(event)
+        record = records.start(ref_of(call), version=self._config.version, at=time.time())
+        return self._reporter.render(record)
 
     def _end(self, call: Call, outcome: Outcome, ending: Ending, init_s: float | None) -> bytes:
         """Return the last lines; only a JSON log has one of the runtime's own end."""
         now, ref = time.time(), ref_of(call)
         duration_ms = (self._clock() - call.started_at) * 1000
-        report = events.report(
+        report = records.report(
             ref,
             ending,
             duration_ms=duration_ms,
@@ -114,7 +114,7 @@ class InvocationLog:
         line = self._reporter.render(report)
         if self._reporter.as_json and not self._config.is_multi_concurrency:
             size = len(outcome.payload) if ending.status == "success" else None
-            done = events.runtime_done(
+            done = records.runtime_done(
                 ref, ending, duration_ms=duration_ms, produced_bytes=size, spans=(), at=now
             )
             line = self._reporter.render(done) + line

@@ -16,9 +16,9 @@ from rapid.environment.sandbox import RUNTIME, Sandbox
 from rapid.logs.level import is_kept
 from rapid.logs.lines import LogMessage
 from rapid.settings.config import Config
-from rapid.telemetry import records as events
+from rapid.telemetry import records
 from rapid.telemetry.hub import Telemetry
-from rapid.telemetry.records import Ending, Event, InitRef, Span
+from rapid.telemetry.records import Ending, InitRef, Span, TelemetryRecord
 from rapid.telemetry.subscription import Subscription
 
 _SUCCESS: Final = Ending()
@@ -38,7 +38,7 @@ class _Turn:
     peak_memory_bytes: int = 0
 
 
-class Journal:
+class TelemetryEmitter:
     """The platform's side of one environment's telemetry. Thread-safe.
 
     It is there while telemetry may be subscribed to, and after that only if it was: an environment
@@ -66,7 +66,9 @@ class Journal:
         self._init = InitRef(initialization_type=config.initialization_type, phase=init_phase)
         self._turns: dict[str, _Turn] = {}  # by request id; each step is one of the interpreter's
         self._is_runtime_done = False  # with its init
-        self._unprinted: deque[Event] = deque()  # events of the init that the log has yet to have
+        self._unprinted: deque[TelemetryRecord] = (
+            deque()
+        )  # events of the init that the log has yet to have
         sandbox.capture.listen(self._on_record)
 
     # --- init
@@ -74,7 +76,7 @@ class Journal:
     def begin_init(self) -> None:
         """Tell that the environment starts."""
         function = self._config.function
-        event = events.init_start(
+        record = records.init_start(
             self._init,
             function_name=function.name,
             function_arn=function.arn,
@@ -83,15 +85,15 @@ class Journal:
             memory_mb=self._config.memory_mb,
             at=time.time(),
         )
-        self._telemetry.publish(event)
-        self._log.print(event)
+        self._telemetry.publish(record)
+        self._log.print(record)
 
     def subscribe(self, extension: Extension, subscription: Subscription) -> bool:
         """Begin a subscription; False when it is too late for one."""
         if not self._telemetry.subscribe(extension.id, extension.name, subscription):
             return False
         self._tell_init(
-            events.subscription(
+            records.subscription(
                 extension.name,
                 subscription.types,
                 is_logs_api=subscription.schema.is_logs_api,
@@ -105,7 +107,9 @@ class Journal:
         now = time.time()
         for extension in extensions:
             self._tell_init(_extension_event(extension, now, None))
-        self._tell_init(events.init_report(self._init, _SUCCESS, duration_ms=init_s * 1000, at=now))
+        self._tell_init(
+            records.init_report(self._init, _SUCCESS, duration_ms=init_s * 1000, at=now)
+        )
         return self._telemetry.close_subscription()
 
     def fail_init(
@@ -118,11 +122,11 @@ class Journal:
         )
         now = time.time()
         if not self._is_runtime_done:
-            self._telemetry.publish(events.init_runtime_done(self._init, ending, at=now))
+            self._telemetry.publish(records.init_runtime_done(self._init, ending, at=now))
         for extension in extensions:
             self._telemetry.publish(_extension_event(extension, now, failure.error_type))
         self._telemetry.publish(
-            events.init_report(self._init, ending, duration_ms=init_s * 1000, at=now)
+            records.init_report(self._init, ending, duration_ms=init_s * 1000, at=now)
         )
 
     def print_init(self) -> None:
@@ -140,7 +144,9 @@ class Journal:
         init_ms = init_s * 1000 if init_s is not None and call.is_cold else None
         self._turns[call.invocation.request_id] = _Turn(call, init_ms)
         self._telemetry.publish(
-            events.start(ref_of(call), version=self._config.version, at=self._wall(call.started_at))
+            records.start(
+                ref_of(call), version=self._config.version, at=self._wall(call.started_at)
+            )
         )
 
     def forget_locked(self, call: Call) -> None:
@@ -167,7 +173,7 @@ class Journal:
         """Tell that the runtime is in ``next``: its init, or what it has answered, is done."""
         if not self._is_runtime_done:
             self._is_runtime_done = True
-            self._tell_init(events.init_runtime_done(self._init, _SUCCESS, at=time.time()))
+            self._tell_init(records.init_runtime_done(self._init, _SUCCESS, at=time.time()))
         if self._config.is_multi_concurrency:
             return
         for turn in self._turns.values():
@@ -188,7 +194,7 @@ class Journal:
         self._sandbox.capture.flush()
         now = self._clock()
         self._telemetry.publish(
-            events.report_of_one_of_many(
+            records.report_of_one_of_many(
                 ref_of(call),
                 ending,
                 duration_ms=_ms(call.started_at, now),
@@ -221,7 +227,7 @@ class Journal:
                 request_id = turn.call.invocation.request_id
                 message = failure.message or "Process exited before completing request"
                 self._telemetry.publish(
-                    events.fault(request_id, failure.error_type, message, at=time.time())
+                    records.fault(request_id, failure.error_type, message, at=time.time())
                 )
             self._tell_report(turn, ending, has_extensions=False)
 
@@ -231,12 +237,14 @@ class Journal:
         if stream == "function" and not is_kept(message, self._config.least_level_kept):
             return
         at = time.time() if message.time_us is None else message.time_us / 1e6
-        self._telemetry.publish(Event(stream, message.text.decode("utf-8", "replace"), at))
+        self._telemetry.publish(
+            TelemetryRecord(stream, message.text.decode("utf-8", "replace"), at)
+        )
 
-    def _tell_init(self, event: Event) -> None:
-        self._telemetry.publish(event)
+    def _tell_init(self, record: TelemetryRecord) -> None:
+        self._telemetry.publish(record)
         if self._config.prints_reports:
-            self._unprinted.append(event)
+            self._unprinted.append(record)
 
     def _tell_runtime_done(self, turn: _Turn, ending: Ending, peak_memory_bytes: int) -> None:
         now = self._clock()
@@ -247,7 +255,7 @@ class Journal:
             ended_at = turn.response_ended_at
             spans.append(Span("runtimeOverhead", self._wall(ended_at), _ms(ended_at, now)))
         self._telemetry.publish(
-            events.runtime_done(
+            records.runtime_done(
                 ref_of(turn.call),
                 ending,
                 duration_ms=_ms(turn.call.started_at, now),
@@ -265,7 +273,7 @@ class Journal:
             done_at = turn.runtime_done_at
             spans.append(Span("extensionOverhead", self._wall(done_at), _ms(done_at, now)))
         self._telemetry.publish(
-            events.report(
+            records.report(
                 ref_of(turn.call),
                 ending,
                 duration_ms=_ms(turn.call.started_at, now),
@@ -292,8 +300,8 @@ class Journal:
         return time.time() - (self._clock() - when)
 
 
-def _extension_event(extension: Extension, at: float, error_type: str | None) -> Event:
-    return events.extension(
+def _extension_event(extension: Extension, at: float, error_type: str | None) -> TelemetryRecord:
+    return records.extension(
         extension.name, extension.state, extension.events, error_type=error_type, at=at
     )
 

@@ -1,4 +1,4 @@
-"""Where records of events go: another function, a queue or exchange, or an HTTP address."""
+"""Destinations of asynchronous invocations: a function, a queue, an exchange or an HTTP address."""
 
 from __future__ import annotations
 

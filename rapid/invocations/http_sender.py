@@ -1,4 +1,4 @@
-"""Posts records of events to destinations by HTTP.
+"""Posts records of asynchronous invocations to destinations by HTTP.
 
 Imported only when there is such a destination: the client brings TLS, a tenth of the start time.
 """

@@ -1,4 +1,4 @@
-"""What is done with an event after each attempt: the policy, and the record of what came of it.
+"""The retry policy of asynchronous invocations, and the record for a destination.
 
 Source: Lambda developer guide, "How Lambda handles errors and retries with asynchronous
 invocation" and "Capturing records of Lambda asynchronous invocations".
@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from lambda_protocol.errors import LambdaApiError
-from lambda_protocol.invocation import Event, Outcome
+from lambda_protocol.invocation import AsyncInvocation, Outcome
 from lambda_protocol.invoke_http import require_json
 
 
 class Condition(StrEnum):
-    """Why an event is done with, as a destination's record names it."""
+    """Why an asynchronous invocation is done with, as a destination's record names it."""
 
     SUCCESS = "Success"
     RETRIES_EXHAUSTED = "RetriesExhausted"
@@ -35,13 +35,13 @@ class Done:
 class Retry:
     """``event`` is to be tried again, after ``delay_s``."""
 
-    event: Event
+    async_invocation: AsyncInvocation
     delay_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """The event is given up."""
+    """The asynchronous invocation is discarded."""
 
     condition: Condition
 
@@ -51,52 +51,59 @@ Step = Done | Retry | Discard
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """When an event is tried again."""
+    """When an asynchronous invocation is tried again."""
 
     max_retries: int  #: attempts after the first, for errors of the function
     delays_s: tuple[float, ...]  #: before each of them; the last one goes on
     backoff_s: tuple[float, float]  #: after a throttle or fault of the service: first and longest
     max_age_s: float  #: an attempt that would begin later is not made
 
-    def next_step(self, event: Event, outcome: Outcome | LambdaApiError, now_ms: int) -> Step:
+    def next_step(
+        self, async_invocation: AsyncInvocation, outcome: Outcome | LambdaApiError, now_ms: int
+    ) -> Step:
         """Return what to do after an attempt that has ended with ``outcome``.
 
         An error of the function uses up an attempt. A throttle or a fault of the service does not:
-        it puts the event off, longer each time.
+        it puts the asynchronous invocation off, longer each time.
         """
         if isinstance(outcome, LambdaApiError):
-            again = replace(event, backoffs=event.backoffs + 1)
+            again = replace(async_invocation, backoffs=async_invocation.backoffs + 1)
             first_s, longest_s = self.backoff_s
             # The exponent is bounded: beyond it the delay is the longest for any sensible first.
-            delay_s = min(first_s * 2 ** min(event.backoffs, 32), longest_s)
+            delay_s = min(first_s * 2 ** min(async_invocation.backoffs, 32), longest_s)
             return self._retry(again, delay_s, now_ms)
         if outcome.function_error is None:
             return Done()
-        if event.attempt > self.max_retries:
+        if async_invocation.attempt > self.max_retries:
             return Discard(Condition.RETRIES_EXHAUSTED)
-        again = replace(event, attempt=event.attempt + 1)
-        delay_s = self.delays_s[min(event.attempt, len(self.delays_s)) - 1]
+        again = replace(async_invocation, attempt=async_invocation.attempt + 1)
+        delay_s = self.delays_s[min(async_invocation.attempt, len(self.delays_s)) - 1]
         return self._retry(again, delay_s, now_ms)
 
-    def is_too_old(self, event: Event, now_ms: int) -> bool:
+    def is_too_old(self, async_invocation: AsyncInvocation, now_ms: int) -> bool:
         """Whether no attempt may begin any more."""
-        return event.age_s(now_ms) > self.max_age_s
+        return async_invocation.age_s(now_ms) > self.max_age_s
 
-    def _retry(self, again: Event, delay_s: float, now_ms: int) -> Step:
+    def _retry(self, again: AsyncInvocation, delay_s: float, now_ms: int) -> Step:
         if again.age_s(now_ms) + delay_s > self.max_age_s:  # AWS looks ahead, too
             return Discard(Condition.EVENT_AGE_EXCEEDED)
         return Retry(again, delay_s)
 
 
 def destination_record(
-    event: Event, condition: Condition, outcome: Outcome | None, *, attempts: int, now_s: float
+    async_invocation: AsyncInvocation,
+    condition: Condition,
+    outcome: Outcome | None,
+    *,
+    attempts: int,
+    now_s: float,
 ) -> bytes:
-    """Return what a destination is told of an event, as JSON.
+    """Return what a destination is told of an asynchronous invocation, as JSON.
 
     ``outcome`` is the last attempt's, None when none was made or none reached the function.
     ``now_s`` is epoch seconds.
     """
-    invocation = event.invocation
+    invocation = async_invocation.invocation
     when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_s))
     context = {
         "requestId": invocation.request_id,

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from rapid.logs.lines import LEVELS
-from rapid.telemetry.records import Event, Record
+from rapid.telemetry.records import RecordBody, TelemetryRecord
 
 
-class Reporter:
+class PlatformLines:
     """Renders the platform's lines for one function. Thread-safe."""
 
     def __init__(self, *, as_json: bool, level: str = "INFO") -> None:
@@ -22,41 +22,41 @@ class Reporter:
         self.as_json = as_json
         self._level = level
 
-    def render(self, event: Event) -> bytes:
+    def render(self, record: TelemetryRecord) -> bytes:
         """Return what a log says of ``event``: its lines, or nothing."""
-        assert isinstance(event.record, dict)
+        assert isinstance(record.body, dict)
         if self.as_json:
-            if LEVELS.index(level_of(event.type, event.record)) < LEVELS.index(self._level):
+            if LEVELS.index(level_of(record.type, record.body)) < LEVELS.index(self._level):
                 return b""
-            members = {"time": event.time, "type": event.type, "record": event.record}
+            members = {"time": record.time, "type": record.type, "record": record.body}
             return json.dumps(members).encode() + b"\n"
-        text = _TEXTS.get(event.type)
-        return b"" if text is None else text(event.record).encode()
+        text = _TEXTS.get(record.type)
+        return b"" if text is None else text(record.body).encode()
 
 
-def level_of(kind: str, record: Record) -> str:
+def level_of(kind: str, body: RecordBody) -> str:
     """Return the level of a platform event: what went wrong is a warning.
 
     Source: Lambda developer guide, "Log-level filtering", system log level event mapping.
     """
-    if kind == "platform.logsDropped" or record.get("status", "success") != "success":
+    if kind == "platform.logsDropped" or body.get("status", "success") != "success":
         return "WARN"
     if kind == "platform.initStart":
-        return "INFO" if "runtimeVersion" in record else "DEBUG"
+        return "INFO" if "runtimeVersion" in body else "DEBUG"
     if kind == "platform.initReport":
-        return "DEBUG" if record["initializationType"] == "on-demand" else "INFO"
+        return "DEBUG" if body["initializationType"] == "on-demand" else "INFO"
     return "DEBUG" if kind in ("platform.runtimeDone", "platform.initRuntimeDone") else "INFO"
 
 
-def _start(record: Any) -> str:
-    return f"START RequestId: {record['requestId']} Version: {record['version']}\n"
+def _start(body: Any) -> str:
+    return f"START RequestId: {body['requestId']} Version: {body['version']}\n"
 
 
-def _report(record: Any) -> str:
-    metrics, status = record["metrics"], record["status"]
+def _report(body: Any) -> str:
+    metrics, status = body["metrics"], body["status"]
     line = (
-        f"END RequestId: {record['requestId']}\n"
-        f"REPORT RequestId: {record['requestId']}\tDuration: {metrics['durationMs']:.2f} ms\t"
+        f"END RequestId: {body['requestId']}\n"
+        f"REPORT RequestId: {body['requestId']}\tDuration: {metrics['durationMs']:.2f} ms\t"
         f"Billed Duration: {metrics['billedDurationMs']} ms\t"
         f"Memory Size: {metrics['memorySizeMB']} MB\t"
         f"Max Memory Used: {metrics['maxMemoryUsedMB']} MB"
@@ -67,34 +67,32 @@ def _report(record: Any) -> str:
     if status == "timeout":
         line += "\tStatus: timeout"
     elif status == "failure":
-        line += f"\tStatus: error\tError Type: {record['errorType']}"
+        line += f"\tStatus: error\tError Type: {body['errorType']}"
     elif init_ms is not None:
         line += "\t"  # as recorded
     return f"{line}\n"
 
 
-def _init_report(record: Any) -> str:
+def _init_report(body: Any) -> str:
     """One that succeeded is in its first REPORT."""
-    if record["status"] == "success":
+    if body["status"] == "success":
         return ""
-    error = f"\tError Type: {record['errorType']}" if "errorType" in record else ""
+    error = f"\tError Type: {body['errorType']}" if "errorType" in body else ""
     return (
-        f"INIT_REPORT Init Duration: {record['metrics']['durationMs']:.2f} ms\t"
-        f"Phase: {record['phase']}\tStatus: {record['status']}{error}\n"
+        f"INIT_REPORT Init Duration: {body['metrics']['durationMs']:.2f} ms\t"
+        f"Phase: {body['phase']}\tStatus: {body['status']}{error}\n"
     )
 
 
-def _extension(record: Any) -> str:
-    error = f"\tError Type: {record['errorType']}" if "errorType" in record else ""
-    events = ", ".join(record["events"])
-    return (
-        f"EXTENSION\tName: {record['name']}\tState: {record['state']}\tEvents: [{events}]{error}\n"
-    )
+def _extension(body: Any) -> str:
+    error = f"\tError Type: {body['errorType']}" if "errorType" in body else ""
+    events = ", ".join(body["events"])
+    return f"EXTENSION\tName: {body['name']}\tState: {body['state']}\tEvents: [{events}]{error}\n"
 
 
-def _subscription(record: Any) -> str:
-    types = ", ".join(name.capitalize() for name in record["types"])
-    return f"\tName: {record['name']}\tState: {record['state']}\tTypes: [{types}]\n"
+def _subscription(body: Any) -> str:
+    types = ", ".join(name.capitalize() for name in body["types"])
+    return f"\tName: {body['name']}\tState: {body['state']}\tTypes: [{types}]\n"
 
 
 _TEXTS: Final[dict[str, Callable[[Any], str]]] = {
@@ -102,6 +100,6 @@ _TEXTS: Final[dict[str, Callable[[Any], str]]] = {
     "platform.report": _report,
     "platform.initReport": _init_report,
     "platform.extension": _extension,
-    "platform.telemetrySubscription": lambda record: "TELEMETRY" + _subscription(record),
-    "platform.logsSubscription": lambda record: "LOGS" + _subscription(record),
+    "platform.telemetrySubscription": lambda body: "TELEMETRY" + _subscription(body),
+    "platform.logsSubscription": lambda body: "LOGS" + _subscription(body),
 }

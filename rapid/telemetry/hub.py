@@ -6,8 +6,8 @@ import threading
 import time
 from typing import Final
 
-from rapid.telemetry.records import Event
-from rapid.telemetry.subscriber import EventBuffer, OnError, Subscriber
+from rapid.telemetry.records import TelemetryRecord
+from rapid.telemetry.subscriber import OnError, RecordBuffer, Subscriber
 from rapid.telemetry.subscription import Subscription
 
 #: What one can subscribe to.
@@ -31,7 +31,7 @@ class Telemetry:
         self.streams = frozenset(STREAMS)  #: what anybody wants, or may yet ask for
         self._lock = threading.Lock()
         # guarded by _lock:
-        self._early: EventBuffer | None = EventBuffer(_EARLY_ITEMS, _EARLY_BYTES)
+        self._early: RecordBuffer | None = RecordBuffer(_EARLY_ITEMS, _EARLY_BYTES)
         self._subscribers: dict[str, Subscriber] = {}  # by the extension's id
 
     @property
@@ -50,14 +50,14 @@ class Telemetry:
             subscriber = self._subscribers.get(extension_id)
             return None if subscriber is None else subscriber.subscription
 
-    def publish(self, event: Event) -> None:
+    def publish(self, record: TelemetryRecord) -> None:
         """Tell everyone who wants it, and while more may come keep it for them."""
         with self._lock:
             if self._early is not None:
-                self._early.add(event)
+                self._early.add(record)
             for subscriber in self._subscribers.values():
-                if subscriber.wants(event):
-                    subscriber.add_locked(event)
+                if subscriber.wants(record):
+                    subscriber.add_locked(record)
 
     def subscribe(self, extension_id: str, name: str, subscription: Subscription) -> bool:
         """Begin a subscription, or replace the extension's earlier one; False when it is too late.

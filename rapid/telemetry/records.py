@@ -19,15 +19,15 @@ DROP_REASON: Final = (
     "Some logs were dropped because the downstream consumer is slower than the logs production rate"
 )
 
-Record = dict[str, object]
+RecordBody = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class TelemetryRecord:
     """Something that happened, or a line that was printed."""
 
     type: str  #: ``platform.start`` …, ``function`` or ``extension``
-    record: Record | str  #: a line's text with its line end
+    body: RecordBody | str  #: a line's text with its line end
     at: float  #: epoch seconds
 
     @property
@@ -38,7 +38,7 @@ class Event:
     @property
     def weight(self) -> int:
         """About how many bytes it takes in memory and on the wire."""
-        return len(self.record) + 64 if isinstance(self.record, str) else 512
+        return len(self.body) + 64 if isinstance(self.body, str) else 512
 
     @property
     def time(self) -> str:
@@ -101,9 +101,9 @@ def init_start(
     instance_id: str,
     memory_mb: int,
     at: float,
-) -> Event:
+) -> TelemetryRecord:
     """An environment begins; what version the runtime has is not known here."""
-    return Event(
+    return TelemetryRecord(
         "platform.initStart",
         {
             **_init(init),
@@ -117,20 +117,22 @@ def init_start(
     )
 
 
-def init_runtime_done(init: InitRef, ending: Ending, *, at: float) -> Event:
+def init_runtime_done(init: InitRef, ending: Ending, *, at: float) -> TelemetryRecord:
     """The runtime has asked for its first event, or never will."""
-    return Event("platform.initRuntimeDone", {**_init(init), **_ending(ending)}, at)
+    return TelemetryRecord("platform.initRuntimeDone", {**_init(init), **_ending(ending)}, at)
 
 
-def init_report(init: InitRef, ending: Ending, *, duration_ms: float, at: float) -> Event:
+def init_report(init: InitRef, ending: Ending, *, duration_ms: float, at: float) -> TelemetryRecord:
     """The init phase is over, extensions included."""
     metrics = {"durationMs": round(duration_ms, 3)}
-    return Event("platform.initReport", {**_init(init), **_ending(ending), "metrics": metrics}, at)
+    return TelemetryRecord(
+        "platform.initReport", {**_init(init), **_ending(ending), "metrics": metrics}, at
+    )
 
 
-def start(ref: InvocationRef, *, version: str, at: float) -> Event:
+def start(ref: InvocationRef, *, version: str, at: float) -> TelemetryRecord:
     """An invocation begins."""
-    return Event(
+    return TelemetryRecord(
         "platform.start",
         {"requestId": ref.request_id, "version": version, **_tracing(ref), **_tenant(ref)},
         at,
@@ -145,12 +147,12 @@ def runtime_done(
     produced_bytes: int | None,
     spans: Iterable[Span],
     at: float,
-) -> Event:
+) -> TelemetryRecord:
     """The runtime is done with an invocation, well or not."""
-    metrics: Record = {"durationMs": round(duration_ms, 3)}
+    metrics: RecordBody = {"durationMs": round(duration_ms, 3)}
     if produced_bytes is not None:
         metrics["producedBytes"] = produced_bytes
-    return Event(
+    return TelemetryRecord(
         "platform.runtimeDone",
         {
             "requestId": ref.request_id,
@@ -174,12 +176,12 @@ def report(
     peak_memory_bytes: int,
     spans: Iterable[Span] = (),
     at: float,
-) -> Event:
+) -> TelemetryRecord:
     """An invocation is over; ``init_ms`` is given for the first after an init.
 
     What is billed is the next whole millisecond, init included.
     """
-    metrics: Record = {
+    metrics: RecordBody = {
         "durationMs": round(duration_ms, 3),
         "billedDurationMs": math.ceil(duration_ms + (init_ms or 0.0)),
         "memorySizeMB": memory_mb,
@@ -187,7 +189,7 @@ def report(
     }
     if init_ms is not None:
         metrics["initDurationMs"] = round(init_ms, 3)
-    return Event(
+    return TelemetryRecord(
         "platform.report",
         {
             "requestId": ref.request_id,
@@ -203,50 +205,54 @@ def report(
 
 def report_of_one_of_many(
     ref: InvocationRef, ending: Ending, *, duration_ms: float, spans: Iterable[Span], at: float
-) -> Event:
+) -> TelemetryRecord:
     """An invocation is over that was not alone in its runtime: its duration is all one can say."""
     metrics = {"durationMs": round(duration_ms, 3)}
-    record = {"requestId": ref.request_id, **_ending(ending), "metrics": metrics}
-    return Event(
-        "platform.report", {**record, **_spans(spans), **_tracing(ref), **_tenant(ref)}, at
+    body = {"requestId": ref.request_id, **_ending(ending), "metrics": metrics}
+    return TelemetryRecord(
+        "platform.report", {**body, **_spans(spans), **_tracing(ref), **_tenant(ref)}, at
     )
 
 
-def fault(request_id: str, error_type: str, message: str, *, at: float) -> Event:
+def fault(request_id: str, error_type: str, message: str, *, at: float) -> TelemetryRecord:
     """An invocation ended because something broke; for the Logs API alone."""
-    return Event("platform.fault", f"RequestId: {request_id} Error: {message}\n{error_type}", at)
+    return TelemetryRecord(
+        "platform.fault", f"RequestId: {request_id} Error: {message}\n{error_type}", at
+    )
 
 
 def extension(
     name: str, state: str, events: Iterable[str], *, error_type: str | None, at: float
-) -> Event:
+) -> TelemetryRecord:
     """An extension stands so at the end of init."""
-    record: Record = {"name": name, "state": state, "events": sorted(events)}
+    body: RecordBody = {"name": name, "state": state, "events": sorted(events)}
     if error_type is not None:
-        record["errorType"] = error_type
-    return Event("platform.extension", record, at)
+        body["errorType"] = error_type
+    return TelemetryRecord("platform.extension", body, at)
 
 
-def subscription(name: str, types: Iterable[str], *, is_logs_api: bool, at: float) -> Event:
+def subscription(
+    name: str, types: Iterable[str], *, is_logs_api: bool, at: float
+) -> TelemetryRecord:
     """An extension has subscribed."""
     kind = "platform.logsSubscription" if is_logs_api else "platform.telemetrySubscription"
-    return Event(kind, {"name": name, "state": "Subscribed", "types": list(types)}, at)
+    return TelemetryRecord(kind, {"name": name, "state": "Subscribed", "types": list(types)}, at)
 
 
-def logs_dropped(records: int, size: int, *, at: float) -> Event:
+def logs_dropped(records: int, size: int, *, at: float) -> TelemetryRecord:
     """A subscriber was too slow, and has missed so much."""
-    return Event(
+    return TelemetryRecord(
         "platform.logsDropped",
         {"droppedBytes": size, "droppedRecords": records, "reason": DROP_REASON},
         at,
     )
 
 
-def _init(init: InitRef) -> Record:
+def _init(init: InitRef) -> RecordBody:
     return {"initializationType": init.initialization_type, "phase": init.phase}
 
 
-def _ending(ending: Ending) -> Record:
+def _ending(ending: Ending) -> RecordBody:
     if ending.error_type is None:
         return {"status": ending.status}
     return {"status": ending.status, "errorType": ending.error_type}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 
-from rapid.telemetry.records import Event, Record
+from rapid.telemetry.records import RecordBody, TelemetryRecord
 
 
 class Schema(StrEnum):
@@ -26,59 +26,61 @@ class Schema(StrEnum):
         return self in (Schema.LOGS_2020, Schema.LOGS_2021)
 
 
-def render(event: Event, schema: Schema, *, logs_json: bool = False) -> list[bytes]:
+def render(record: TelemetryRecord, schema: Schema, *, logs_json: bool = False) -> list[bytes]:
     """Return ``event`` as JSON objects: one, or as the schema is, none or two.
 
     ``logs_json`` tells that the function's log format is JSON.
     """
-    if isinstance(event.record, str):
-        record = _line(event, event.record, schema, logs_json=logs_json)
+    if isinstance(record.body, str):
+        body = _line(record, record.body, schema, logs_json=logs_json)
     elif schema.is_logs_api:
-        return [_object(event, kind, record) for kind, record in _for_logs_api(event, schema)]
+        return [_object(record, kind, body) for kind, body in _for_logs_api(record, schema)]
     else:
-        record = _for_telemetry_api(event.type, event.record, schema)
-    return [] if record is None else [_object(event, event.type, record)]
+        body = _for_telemetry_api(record.type, record.body, schema)
+    return [] if body is None else [_object(record, record.type, body)]
 
 
-def _line(event: Event, text: str, schema: Schema, *, logs_json: bool) -> Record | str | None:
-    if event.type == "platform.fault":
+def _line(
+    record: TelemetryRecord, text: str, schema: Schema, *, logs_json: bool
+) -> RecordBody | str | None:
+    if record.type == "platform.fault":
         return text if schema.is_logs_api else None
     if logs_json and schema >= Schema.TELEMETRY_2022_12 and text.startswith("{"):
         try:
-            record = json.loads(text, parse_constant=_no_json)
+            body = json.loads(text, parse_constant=_no_json)
         except (ValueError, RecursionError):
             return text
-        if isinstance(record, dict):
-            return record
+        if isinstance(body, dict):
+            return body
     return text
 
 
-def _for_telemetry_api(kind: str, record: Record, schema: Schema) -> Record | None:
+def _for_telemetry_api(kind: str, body: RecordBody, schema: Schema) -> RecordBody | None:
     if kind == "platform.logsSubscription":
         return None
     if kind == "platform.initStart" and schema < Schema.TELEMETRY_2025:
-        return {name: value for name, value in record.items() if name != "functionArn"}
-    return record
+        return {name: value for name, value in body.items() if name != "functionArn"}
+    return body
 
 
-def _for_logs_api(event: Event, schema: Schema) -> list[tuple[str, Record | str]]:
+def _for_logs_api(record: TelemetryRecord, schema: Schema) -> list[tuple[str, RecordBody | str]]:
     """The Logs API knows no init, ends with an event of its own, and says less of each."""
-    assert isinstance(event.record, dict)
-    kind, record = event.type, event.record
-    request_id = {"requestId": record.get("requestId")}
+    assert isinstance(record.body, dict)
+    kind, body = record.type, record.body
+    request_id = {"requestId": body.get("requestId")}
     if kind == "platform.start":
-        return [(kind, {**request_id, "version": record["version"]})]
+        return [(kind, {**request_id, "version": body["version"]})]
     if kind == "platform.runtimeDone":
         if schema is Schema.LOGS_2020:
             return []
-        return [(kind, {**request_id, "status": record["status"]})]
+        return [(kind, {**request_id, "status": body["status"]})]
     if kind == "platform.report":
         return [
             ("platform.end", request_id),
-            (kind, {**request_id, "metrics": record["metrics"]}),
+            (kind, {**request_id, "metrics": body["metrics"]}),
         ]
     if kind in ("platform.extension", "platform.logsSubscription", "platform.logsDropped"):
-        return [(kind, record)]
+        return [(kind, body)]
     return []
 
 
@@ -86,6 +88,6 @@ def _no_json(constant: str) -> object:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _object(event: Event, kind: str, record: Record | str) -> bytes:
-    members = {"time": event.time, "type": kind, "record": record}
+def _object(record: TelemetryRecord, kind: str, body: RecordBody | str) -> bytes:
+    members = {"time": record.time, "type": kind, "record": body}
     return json.dumps(members, separators=(",", ":")).encode()

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from rapid.telemetry.records import Event, logs_dropped
+from rapid.telemetry.records import TelemetryRecord, logs_dropped
 from rapid.telemetry.schema import render
 from rapid.telemetry.subscription import Subscription
 
@@ -32,43 +32,43 @@ _LONGEST_PAUSE_S: Final = 1.0
 OnError = Callable[[Exception], None]
 
 
-class EventBuffer:
+class RecordBuffer:
     """Events in order, within bounds: the oldest give way. Guarded by whoever owns it."""
 
     def __init__(self, max_items: int, max_bytes: int) -> None:
         """Hold nothing; ``max_bytes`` is compared with the events' weights."""
         self._max_items = max_items
         self._max_bytes = max_bytes
-        self._events: deque[Event] = deque()
+        self._records: deque[TelemetryRecord] = deque()
         self._bytes = 0
         self.dropped_records = 0  #: since they were last told of
         self.dropped_bytes = 0
 
     def __len__(self) -> int:
         """Return how many events wait."""
-        return len(self._events)
+        return len(self._records)
 
     @property
     def is_full(self) -> bool:
         """Whether a batch is due."""
-        return len(self._events) >= self._max_items or self._bytes >= self._max_bytes
+        return len(self._records) >= self._max_items or self._bytes >= self._max_bytes
 
-    def add(self, event: Event) -> None:
+    def add(self, record: TelemetryRecord) -> None:
         """Take ``event``; the oldest go if it is one too many."""
-        self._events.append(event)
-        self._bytes += event.weight
-        while len(self._events) > self._max_items or (
-            self._bytes > 2 * self._max_bytes and len(self._events) > 1
+        self._records.append(record)
+        self._bytes += record.weight
+        while len(self._records) > self._max_items or (
+            self._bytes > 2 * self._max_bytes and len(self._records) > 1
         ):
-            dropped = self._events.popleft()
+            dropped = self._records.popleft()
             self._bytes -= dropped.weight
             self.dropped_records += 1
             self.dropped_bytes += dropped.weight
 
-    def take(self) -> list[Event]:
+    def take(self) -> list[TelemetryRecord]:
         """Return all there is, after a note of what is missing from before it."""
-        batch = list(self._events)
-        self._events.clear()
+        batch = list(self._records)
+        self._records.clear()
         self._bytes = 0
         if self.dropped_records:
             at = batch[0].at if batch else time.time()
@@ -76,13 +76,13 @@ class EventBuffer:
             self.dropped_records = self.dropped_bytes = 0
         return batch
 
-    def copy_to(self, other: EventBuffer, wanted: Callable[[Event], bool]) -> None:
+    def copy_to(self, other: RecordBuffer, wanted: Callable[[TelemetryRecord], bool]) -> None:
         """Give ``other`` the events it wants, and what is known to be missing."""
         other.dropped_records += self.dropped_records
         other.dropped_bytes += self.dropped_bytes
-        for event in self._events:
-            if wanted(event):
-                other.add(event)
+        for record in self._records:
+            if wanted(record):
+                other.add(record)
 
 
 class Subscriber:
@@ -111,27 +111,27 @@ class Subscriber:
         self._on_error = on_error
         self._changed = threading.Condition(lock)
         # guarded by lock:
-        self.buffer = EventBuffer(subscription.max_items, subscription.max_bytes)
+        self.buffer = RecordBuffer(subscription.max_items, subscription.max_bytes)
         self._delivering_since: float | None = None  # monotonic seconds
         self._is_failing = False  # the last attempt was not taken
         self._is_hurried = False  # what is there goes at once
         self._is_stopping = False
         # only the thread's:
-        self._transport = open_transport(subscription.destination)
+        self._transport = open_transport(subscription.endpoint)
         self._thread = threading.Thread(target=self._run, name=f"telemetry-{name}", daemon=True)
 
     def start(self) -> None:
         """Deliver from now on."""
         self._thread.start()
 
-    def wants(self, event: Event) -> bool:
+    def wants(self, record: TelemetryRecord) -> bool:
         """Whether it asked for events of this kind."""
-        return event.stream in self.subscription.types
+        return record.stream in self.subscription.types
 
-    def add_locked(self, event: Event) -> None:
+    def add_locked(self, record: TelemetryRecord) -> None:
         """Take an event it wants; never blocks."""
         buffer = self.buffer
-        buffer.add(event)
+        buffer.add(record)
         if len(buffer) == 1 or buffer.is_full:  # else it waits for the batch's time
             self._changed.notify_all()
 
@@ -164,7 +164,7 @@ class Subscriber:
         finally:
             self._transport.close()
 
-    def _next_batch(self) -> list[Event] | None:
+    def _next_batch(self) -> list[TelemetryRecord] | None:
         """Wait until a batch is due and return it; None when there is no more to come."""
         with self._changed:
             self._delivering_since = None
@@ -187,12 +187,12 @@ class Subscriber:
         since = self._delivering_since
         return since is not None and time.monotonic() - since > STUCK_AFTER_S
 
-    def _rendered(self, batch: list[Event]) -> list[bytes]:
+    def _rendered(self, batch: list[TelemetryRecord]) -> list[bytes]:
         schema = self.subscription.schema
         lines: list[bytes] = []
-        for number, event in enumerate(batch):
-            if self.wants(event):  # what was dropped is told to those who want platform events
-                lines += render(event, schema, logs_json=self._logs_json)
+        for number, record in enumerate(batch):
+            if self.wants(record):  # what was dropped is told to those who want platform events
+                lines += render(record, schema, logs_json=self._logs_json)
             if number % _YIELD_EVERY == 0:
                 time.sleep(0)  # a call that wants the interpreter comes first
         return lines

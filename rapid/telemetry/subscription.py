@@ -8,7 +8,7 @@ from rapid.telemetry.schema import Schema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
+class Endpoint:
     """Where records go: HTTP to ``path`` or, with no path, TCP; always on this machine."""
 
     port: int
@@ -23,7 +23,7 @@ class Subscription:
 
     schema: Schema
     types: tuple[str, ...]
-    destination: Destination
+    endpoint: Endpoint
     max_items: int
     max_bytes: int
     timeout_s: float

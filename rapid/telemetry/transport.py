@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from lambda_protocol.address import Address
 from lambda_protocol.http_client import BoundedConnection
-from rapid.telemetry.subscription import Destination
+from rapid.telemetry.subscription import Endpoint
 
 #: Records are delivered here, whatever name the destination has.
 HOST: Final = "127.0.0.1"
@@ -31,18 +31,18 @@ class Transport(Protocol):
         """Hang up. Idempotent."""
 
 
-def open_transport(destination: Destination) -> Transport:
+def open_transport(endpoint: Endpoint) -> Transport:
     """Return the way to ``destination``; it connects on use."""
-    return TcpTransport(destination) if destination.path is None else HttpTransport(destination)
+    return TcpTransport(endpoint) if endpoint.path is None else HttpTransport(endpoint)
 
 
 class HttpTransport:
     """Posts JSON arrays over one keep-alive connection."""
 
-    def __init__(self, destination: Destination) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         """Connect on use."""
-        self._destination = destination
-        self._connection = BoundedConnection(Address(HOST, destination.port))
+        self._endpoint = endpoint
+        self._connection = BoundedConnection(Address(HOST, endpoint.port))
 
     def send(self, records: Sequence[bytes], limit_s: float) -> None:
         """Post one batch; a status of 400 or more has not taken it."""
@@ -58,14 +58,14 @@ class HttpTransport:
         self._connection.close()
 
     def _post(self, records: Sequence[bytes], limit_s: float) -> int:
-        connection, destination = self._connection, self._destination
+        connection, endpoint = self._connection, self._endpoint
         if connection.sock is not None and _has_ended(connection.sock):
             connection.close()
         connection.begin(limit_s)
         body = b"[" + b",".join(records) + b"]"
-        connection.putrequest(destination.method, destination.path or "/", skip_host=True)
+        connection.putrequest(endpoint.method, endpoint.path or "/", skip_host=True)
         for name, value in (
-            ("Host", destination.host),
+            ("Host", endpoint.host),
             ("Content-Type", "application/json"),
             ("Content-Length", str(len(body))),
         ):
@@ -77,9 +77,9 @@ class HttpTransport:
 class TcpTransport:
     """Writes one record a line to one connection."""
 
-    def __init__(self, destination: Destination) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         """Connect on use."""
-        self._port = destination.port
+        self._port = endpoint.port
         self._socket: socket.socket | None = None
 
     def send(self, records: Sequence[bytes], limit_s: float) -> None:
@@ -90,7 +90,7 @@ class TcpTransport:
         if self._socket is None:
             self._socket = socket.create_connection((HOST, self._port), limit_s)
         self._socket.settimeout(max(_LEAST_S, ends_at - time.monotonic()))
-        self._socket.sendall(b"".join(record + b"\n" for record in records))
+        self._socket.sendall(b"".join(body + b"\n" for body in records))
 
     def close(self) -> None:
         """Hang up."""

@@ -25,7 +25,7 @@ from tests.support import LIMIT_S, Answer, Client, Rapid, RawConnection, wait_fo
 
 #: Sizes at the limits. Source: Lambda quotas.
 SYNC_PAYLOAD_BYTES: Final = 6_291_456
-EVENT_PAYLOAD_BYTES: Final = 1_048_576
+ASYNC_PAYLOAD_BYTES: Final = 1_048_576
 RESPONSE_BYTES: Final = 6_291_556
 
 

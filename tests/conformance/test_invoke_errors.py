@@ -19,7 +19,7 @@ from rapid.call import Call
 from scripts.ports import free_ports
 from tests.conformance.conftest import OpenDoor, through_server
 from tests.conformance.doors import (
-    EVENT_PAYLOAD_BYTES,
+    ASYNC_PAYLOAD_BYTES,
     SYNC_PAYLOAD_BYTES,
     Calls,
     Door,
@@ -171,18 +171,18 @@ def test_a_payload_of_one_byte_more_is_refused(door: Door) -> None:
 @conformance(33)
 def test_the_largest_event_passes(door: Door, gate: Gate) -> None:
     event = gate.event[:-1]
-    payload = event + " " * (EVENT_PAYLOAD_BYTES - len(event) - 1) + "}"
+    payload = event + " " * (ASYNC_PAYLOAD_BYTES - len(event) - 1) + "}"
 
     answer = door.invoke(payload, X_Amz_Invocation_Type="Event")
 
-    assert (len(payload), answer.status) == (EVENT_PAYLOAD_BYTES, 202)
+    assert (len(payload), answer.status) == (ASYNC_PAYLOAD_BYTES, 202)
     gate.wait_reached()  # it has arrived whole
     gate.open()
 
 
 @conformance(33)
 def test_an_event_of_one_byte_more_is_refused(door: Door) -> None:
-    answer = door.invoke(json_of(EVENT_PAYLOAD_BYTES + 1), X_Amz_Invocation_Type="Event")
+    answer = door.invoke(json_of(ASYNC_PAYLOAD_BYTES + 1), X_Amz_Invocation_Type="Event")
 
     assert assert_error(answer, 413, "RequestEntityTooLargeException") == {
         "Message": "1048577 byte payload is too large for the Event invocation type "
@@ -270,7 +270,7 @@ def broken_rapid() -> Iterator[Client]:
         version="$LATEST",
         submit=submit,
         abandon=lambda _call: None,
-        accept_event=lambda *_: None,
+        accept_async=lambda *_: None,
         is_ready=lambda: None,
         render_metrics=lambda: ("text/plain", b""),
         accepts_any_name=True,

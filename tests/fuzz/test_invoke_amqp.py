@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambda_protocol.amqp_frames import Delivery, Properties, encode_publish
+from lambda_protocol.async_amqp import decode_async, encode_async, encode_dead_letter
 from lambda_protocol.errors import LambdaApiError
-from lambda_protocol.event_amqp import decode_event, encode_dead_letter, encode_event
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Outcome
 from lambda_protocol.invoke_amqp import (
@@ -92,8 +92,8 @@ def test_any_message_is_an_event_that_can_be_sent_on_or_an_error(
     delivery: Delivery, reason: str
 ) -> None:
     with contextlib.suppress(LambdaApiError):
-        event = decode_event(delivery, FUNCTION, check_payload=True)
-        assert is_sendable(encode_event(event))
+        event = decode_async(delivery, FUNCTION, check_payload=True)
+        assert is_sendable(encode_async(event))
         assert is_sendable(encode_dead_letter(event, reason))
 
 

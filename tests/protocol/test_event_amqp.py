@@ -7,24 +7,24 @@ from typing import Any
 import pytest
 
 from lambda_protocol.amqp_frames import Delivery, FrameReader, Properties, encode_publish
-from lambda_protocol.errors import InvalidRequestContentException
-from lambda_protocol.event_amqp import (
+from lambda_protocol.async_amqp import (
+    async_queue_arguments,
     dead_letter_queue_arguments,
-    decode_event,
+    decode_async,
+    encode_async,
     encode_dead_letter,
-    encode_event,
-    event_queue_arguments,
 )
+from lambda_protocol.errors import InvalidRequestContentException
 from lambda_protocol.function_name import FunctionRef
-from lambda_protocol.invocation import Event, InvocationType
+from lambda_protocol.invocation import AsyncInvocation, InvocationType
 from tests.support import make_invocation
 
 FUNCTION = FunctionRef(name="echo")
 
 
-def make_event(**changes: Any) -> Event:
+def make_event(**changes: Any) -> AsyncInvocation:
     invocation = make_invocation(type=InvocationType.EVENT)
-    return replace(Event.accepted(invocation), **changes)
+    return replace(AsyncInvocation.accepted(invocation), **changes)
 
 
 def delivered(properties: Properties, body: bytes = b"{}") -> Delivery:
@@ -58,14 +58,14 @@ def delivered(properties: Properties, body: bytes = b"{}") -> Delivery:
         ),
     ],
 )
-def test_an_event_survives_the_broker(event: Event) -> None:
-    message = delivered(encode_event(event), event.invocation.payload)
+def test_an_event_survives_the_broker(event: AsyncInvocation) -> None:
+    message = delivered(encode_async(event), event.invocation.payload)
 
-    assert decode_event(message, FUNCTION) == event
+    assert decode_async(message, FUNCTION) == event
 
 
 def test_an_event_is_persistent_and_wants_no_reply() -> None:
-    properties = encode_event(make_event())
+    properties = encode_async(make_event())
 
     assert (properties.delivery_mode, properties.reply_to) == (2, None)
 
@@ -73,7 +73,7 @@ def test_an_event_is_persistent_and_wants_no_reply() -> None:
 def test_an_event_may_wait_for_what_is_left_of_six_hours() -> None:
     event = make_event(first_queued_ms=int(time.time() * 1000) - 3_600_000)
 
-    expiration = int(encode_event(event).expiration or 0)
+    expiration = int(encode_async(event).expiration or 0)
 
     assert expiration == pytest.approx(5 * 3_600_000, abs=60_000)
 
@@ -85,7 +85,7 @@ def test_an_event_from_tomorrow_is_as_old_as_one_from_now() -> None:
 
 
 def test_a_message_of_another_client_is_an_event_accepted_now() -> None:
-    event = decode_event(delivered(Properties(), b"[1]"), FUNCTION)
+    event = decode_async(delivered(Properties(), b"[1]"), FUNCTION)
 
     assert event.invocation.payload == b"[1]"
     assert event.invocation.type is InvocationType.EVENT
@@ -95,7 +95,7 @@ def test_a_message_of_another_client_is_an_event_accepted_now() -> None:
 
 @pytest.mark.parametrize("value", ["3", -1, 1 << 62])
 def test_a_header_that_makes_no_sense_is_left_out(value: str | int) -> None:
-    event = decode_event(delivered(Properties(headers={"X-Lambda-Attempt": value})), FUNCTION)
+    event = decode_async(delivered(Properties(headers={"X-Lambda-Attempt": value})), FUNCTION)
 
     assert event.attempt == 1
 
@@ -104,7 +104,7 @@ def test_what_no_function_could_run_is_refused() -> None:
     headers = {"X-Amz-Client-Context": "no base64"}
 
     with pytest.raises(InvalidRequestContentException):
-        decode_event(delivered(Properties(headers=headers)), FUNCTION)
+        decode_async(delivered(Properties(headers=headers)), FUNCTION)
 
 
 def test_a_dead_letter_has_aws_s_attributes_and_can_be_an_event_again() -> None:
@@ -116,18 +116,18 @@ def test_a_dead_letter_has_aws_s_attributes_and_can_be_an_event_again() -> None:
     assert properties.headers["ErrorCode"] == 200
     assert properties.headers["ErrorMessage"] == "é" * 512  # one KB
     assert properties.expiration is None
-    assert decode_event(delivered(properties, event.invocation.payload), FUNCTION) == event
+    assert decode_async(delivered(properties, event.invocation.payload), FUNCTION) == event
 
 
 def test_quorum_queues_keep_what_they_hand_on_until_it_has_arrived() -> None:
-    assert event_queue_arguments(FUNCTION, "quorum") == {
+    assert async_queue_arguments(FUNCTION, "quorum") == {
         "x-queue-type": "quorum",
         "x-dead-letter-exchange": "",
         "x-dead-letter-routing-key": "echo.dead",
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",
     }
-    assert "x-dead-letter-strategy" not in event_queue_arguments(FUNCTION, "classic")
+    assert "x-dead-letter-strategy" not in async_queue_arguments(FUNCTION, "classic")
     assert "x-delivery-limit" not in dead_letter_queue_arguments("classic")
 
 
@@ -137,7 +137,7 @@ def test_an_event_can_be_published_to_an_exchange() -> None:
     frames = encode_publish(
         3,
         "echo.events",
-        encode_event(event),
+        encode_async(event),
         b"{}",
         frame_max=131_072,
         exchange="lambda.retry.60000",

@@ -37,8 +37,8 @@ from lambda_protocol.invoke_http import (
     require_json,
 )
 from lambda_protocol.limits import (
+    ASYNC_PAYLOAD_BYTES,
     CLIENT_CONTEXT_BYTES,
-    EVENT_PAYLOAD_BYTES,
     SYNC_PAYLOAD_BYTES,
 )
 from tests.support import make_invocation
@@ -236,7 +236,7 @@ def test_a_log_tail_is_for_synchronous_calls_only(kind: str, log_type: str, want
 
 @pytest.mark.parametrize(
     ("kind", "limit"),
-    [("RequestResponse", SYNC_PAYLOAD_BYTES), ("Event", EVENT_PAYLOAD_BYTES)],
+    [("RequestResponse", SYNC_PAYLOAD_BYTES), ("Event", ASYNC_PAYLOAD_BYTES)],
 )
 def test_a_payload_of_exactly_the_limit_passes(kind: str, limit: int) -> None:
     body = b'"' + b"x" * (limit - 2) + b'"'
@@ -254,7 +254,7 @@ def test_a_payload_of_exactly_the_limit_passes(kind: str, limit: int) -> None:
         ),
         (
             "Event",
-            EVENT_PAYLOAD_BYTES,
+            ASYNC_PAYLOAD_BYTES,
             "1048577 byte payload is too large for the Event invocation type (limit 1048576 bytes)",
         ),
     ],
@@ -270,8 +270,8 @@ def test_a_payload_of_a_byte_more_is_refused(kind: str, limit: int, message: str
     ("headers", "is_async", "limit"),
     [
         ({}, False, SYNC_PAYLOAD_BYTES),
-        ({"X-Amz-Invocation-Type": "Event"}, False, EVENT_PAYLOAD_BYTES),
-        ({}, True, EVENT_PAYLOAD_BYTES),
+        ({"X-Amz-Invocation-Type": "Event"}, False, ASYNC_PAYLOAD_BYTES),
+        ({}, True, ASYNC_PAYLOAD_BYTES),
     ],
     ids=["sync", "event", "invoke-async"],
 )
@@ -282,7 +282,7 @@ def test_the_limit_is_known_before_the_body_is_read(
 
 
 def test_the_event_limit_is_told_with_the_size() -> None:
-    assert "2000000 byte payload" in payload_too_large(2_000_000, EVENT_PAYLOAD_BYTES).message
+    assert "2000000 byte payload" in payload_too_large(2_000_000, ASYNC_PAYLOAD_BYTES).message
 
 
 def test_a_client_context_is_kept_as_it_came() -> None:

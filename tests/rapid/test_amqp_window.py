@@ -11,7 +11,7 @@ import pytest
 from lambda_protocol.amqp_connection import AmqpConnection, Channel, connection_parameters
 from lambda_protocol.amqp_frames import Delivery, Properties, encode_publish
 from lambda_protocol.environ import BrokerAddress
-from rapid.broker.prefetch import CLOSE_S, PAUSE_S, Window
+from rapid.broker.prefetch import CLOSE_S, PAUSE_S, QueueConsumer
 from tests.support import LIMIT_S, unique_name
 
 
@@ -39,7 +39,7 @@ class Consumer:
             auto_delete=is_auto_delete,
             arguments={"x-queue-type": queue_type, "x-expires": 600_000},
         )
-        self.window = Window(
+        self.window = QueueConsumer(
             self.connection,
             self.channel,
             self.queue,
@@ -71,7 +71,7 @@ class Consumer:
         deadline = time.monotonic() + LIMIT_S
         while not is_done():
             assert time.monotonic() < deadline
-            self.window.adapt(prefetch)
+            self.window.set_prefetch(prefetch)
             self.connection.poll(min(0.01, self.window.poll_limit_s))
 
     def receive(self, count: int, prefetch: int) -> None:
@@ -130,7 +130,7 @@ def test_what_is_acknowledged_while_a_consumer_is_cancelled_is_said_after_that(
         return call(channel, method, **arguments)
 
     monkeypatch.setattr(consumer.connection, "call", call_late)
-    consumer.window.adapt(prefetch)
+    consumer.window.set_prefetch(prefetch)
     monkeypatch.undo()
 
     assert acknowledged == [b""]
@@ -141,11 +141,11 @@ def test_what_is_acknowledged_while_a_consumer_is_cancelled_is_said_after_that(
 
 def test_a_change_keeps_a_queue_that_ends_with_its_consumer(broker: str) -> None:
     consumer = Consumer(broker, "classic", is_auto_delete=True)
-    consumer.window.adapt(1)
+    consumer.window.set_prefetch(1)
     consumer.publish(4)
 
     for prefetch in (3, 1, 2):
-        consumer.window.adapt(prefetch)
+        consumer.window.set_prefetch(prefetch)
     consumer.receive(1, 2)
     for at in range(4):
         consumer.receive(at + 1, 2)
@@ -154,7 +154,7 @@ def test_a_change_keeps_a_queue_that_ends_with_its_consumer(broker: str) -> None
 
 
 def test_nothing_comes_through_a_closed_window(consumer: Consumer) -> None:
-    consumer.window.adapt(2)
+    consumer.window.set_prefetch(2)
     consumer.close_window()
     consumer.publish()
     consumer.adapt_until(0, lambda: consumer.connection.is_open)
@@ -167,7 +167,7 @@ def test_nothing_comes_through_a_closed_window(consumer: Consumer) -> None:
 def test_what_is_on_its_way_is_not_taken_back(broker: str, prefetch: int) -> None:
     for _ in range(10 if prefetch else 3):
         consumer = Consumer(broker, "quorum")
-        consumer.window.adapt(2)
+        consumer.window.set_prefetch(2)
 
         consumer.publish()
         if prefetch == 0:
@@ -179,15 +179,15 @@ def test_what_is_on_its_way_is_not_taken_back(broker: str, prefetch: int) -> Non
 
 
 def test_a_quiet_queue_is_left_soon(consumer: Consumer) -> None:
-    consumer.window.adapt(2)
-    consumer.window.adapt(0)
+    consumer.window.set_prefetch(2)
+    consumer.window.set_prefetch(0)
 
     assert consumer.window.poll_limit_s <= CLOSE_S[0]
     consumer.close_window()
 
 
 def test_a_window_becomes_wider_when_it_is_full(consumer: Consumer) -> None:
-    consumer.window.adapt(2)
+    consumer.window.set_prefetch(2)
     consumer.publish(5)
 
     consumer.receive(5, prefetch=3)
@@ -199,7 +199,7 @@ def test_a_full_window_closes_at_once(consumer: Consumer) -> None:
     consumer.publish(2)
     consumer.receive(2, prefetch=2)
 
-    consumer.window.adapt(0)
+    consumer.window.set_prefetch(0)
 
     assert consumer.window.is_closed
 
@@ -210,7 +210,7 @@ def test_what_is_done_with_is_acknowledged_after_the_change(
     consumer.publish()
     consumer.receive(1, prefetch=2)
 
-    consumer.window.adapt(0)
+    consumer.window.set_prefetch(0)
     assert not consumer.window.is_closed
     assert consumer.window.acknowledge(consumer.received[0]) == b""
     consumer.close_window()
@@ -233,7 +233,7 @@ def test_what_is_done_with_is_acknowledged_when_the_change_is_called_off(
     consumer.receive(3, prefetch=2)
     consumer.acknowledge(consumer.received[1])
 
-    consumer.window.adapt(1)
+    consumer.window.set_prefetch(1)
     assert consumer.window.acknowledge(consumer.received[2]) == b""
     consumer.publish(2)
     consumer.receive(5, prefetch=2)
@@ -244,12 +244,12 @@ def test_what_is_done_with_is_acknowledged_when_the_change_is_called_off(
 def test_the_messages_of_an_earlier_consumer_do_not_fill_the_window(consumer: Consumer) -> None:
     consumer.publish(2)
     consumer.receive(2, prefetch=2)
-    consumer.window.adapt(1)
+    consumer.window.set_prefetch(1)
     consumer.publish()
     consumer.receive(3, prefetch=1)
     consumer.acknowledge(consumer.received[2])
 
-    consumer.window.adapt(0)
+    consumer.window.set_prefetch(0)
 
     assert not consumer.window.is_closed
     consumer.close_window()

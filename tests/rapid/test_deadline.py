@@ -37,7 +37,7 @@ def test_a_wait_notices_that_its_deadline_was_brought_nearer() -> None:
     for thread in threads:
         thread.start()
 
-    deadlines.hurry()
+    deadlines.shorten()
 
     for thread in threads:
         thread.join(LIMIT_S)

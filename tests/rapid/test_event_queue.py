@@ -16,7 +16,7 @@ from lambda_protocol.errors import ServiceException, TooManyRequestsException
 from lambda_protocol.invocation import InvocationType, Outcome
 from rapid.call import Call
 from rapid.invocations import memory_queue as event_queue
-from rapid.invocations.memory_queue import EventQueue
+from rapid.invocations.memory_queue import MemoryQueue
 from rapid.invocations.retry_policy import RetryPolicy
 from rapid.metrics import Metrics
 from tests.conftest import StartRapid
@@ -41,7 +41,7 @@ def test_a_failing_event_is_tried_three_times_with_growing_delays(
     assert first >= 0.2
     assert second >= 0.4
     assert len({attempt.request_id for attempt in attempts}) == 1
-    rapid.wait_for_log("event given up")
+    rapid.wait_for_log("asynchronous invocation discarded")
 
 
 def test_what_waits_is_done_before_a_stop(start_rapid: StartRapid, chronicle: Chronicle) -> None:
@@ -64,7 +64,7 @@ def test_what_is_not_done_in_time_is_told(start_rapid: StartRapid, chronicle: Ch
 
     assert rapid.stop() == 0
 
-    assert losses(rapid) == ["events=2"]
+    assert losses(rapid) == ["invocations=2"]
 
 
 def test_a_second_signal_waits_for_no_event(start_rapid: StartRapid, chronicle: Chronicle) -> None:
@@ -77,7 +77,7 @@ def test_a_second_signal_waits_for_no_event(start_rapid: StartRapid, chronicle: 
     rapid.signal(signal.SIGTERM)
 
     assert rapid.wait_exit() == 0
-    assert losses(rapid) == ["events=1"]
+    assert losses(rapid) == ["invocations=1"]
     assert rapid.descendants() == []
 
 
@@ -90,14 +90,14 @@ def test_a_second_signal_waits_for_no_destination(
             CHRONICLE, RAPID_ON_FAILURE=url, RAPID_MAX_RETRY_ATTEMPTS="0", **chronicle.environ
         )
         send(rapid, {"fail": True})
-        assert "function=" in rapid.wait_for_log("event given up")
+        assert "function=" in rapid.wait_for_log("asynchronous invocation discarded")
         rapid.signal(signal.SIGTERM)
         rapid.wait_for_log("stopping")
 
         rapid.signal(signal.SIGTERM)
 
         assert rapid.wait_exit() == 0
-    assert losses(rapid) == ["events=1"]
+    assert losses(rapid) == ["invocations=1"]
 
 
 def test_a_stop_has_one_time_for_calls_and_events(
@@ -118,11 +118,11 @@ def test_a_stop_has_one_time_for_calls_and_events(
         took_s = time.monotonic() - started
         assert call.result().status == 200
     assert drain_s <= took_s < 2 * drain_s
-    assert losses(rapid) == ["events=1"]
+    assert losses(rapid) == ["invocations=1"]
 
 
 def losses(rapid: Rapid) -> list[str]:
-    return [line.split()[-1] for line in rapid.log if "events lost" in line]
+    return [line.split()[-1] for line in rapid.log if "asynchronous invocations lost" in line]
 
 
 @pytest.mark.parametrize("destination", ["queue:x", "function:x", "exchange:x"])
@@ -161,7 +161,7 @@ class Bench:
         self.calls: list[Call] = []
         self.refusal: ServiceException | None = None
         self.metrics = Metrics("f")
-        self.queue = EventQueue(
+        self.queue = MemoryQueue(
             policy=RetryPolicy(
                 max_retries=0, delays_s=(1.0,), backoff_s=(0.001, 0.001), max_age_s=60
             ),
@@ -184,7 +184,7 @@ def event(payload: bytes = b"{}") -> Any:
 
 
 def test_events_are_bounded_by_number_and_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_queue, "MAX_EVENTS", 2)
+    monkeypatch.setattr(event_queue, "MAX_WAITING", 2)
     monkeypatch.setattr(event_queue, "MAX_BYTES", 10)
     bench = Bench()
     bench.queue.accept(event(b"12345678"))

@@ -9,7 +9,7 @@ import pytest
 from lambda_protocol.environ import ConfigError
 from lambda_protocol.errors import LambdaApiError, ServiceException, TooManyRequestsException
 from lambda_protocol.function_name import FunctionRef
-from lambda_protocol.invocation import UNHANDLED, Event, InvocationType, Outcome
+from lambda_protocol.invocation import UNHANDLED, AsyncInvocation, InvocationType, Outcome
 from rapid.invocations.destinations import (
     AmqpDestination,
     FunctionDestination,
@@ -37,13 +37,13 @@ FAILURE = Outcome(payload=b'{"errorMessage": "boom"}', function_error=UNHANDLED)
 OWN = FunctionRef(name="own")
 
 
-def make_event(age_s: float = 0, **changes: Any) -> Event:
+def make_event(age_s: float = 0, **changes: Any) -> AsyncInvocation:
     invocation = make_invocation(type=InvocationType.EVENT)
-    event = Event(invocation=invocation, first_queued_ms=NOW_MS - int(age_s * 1000))
+    event = AsyncInvocation(invocation=invocation, first_queued_ms=NOW_MS - int(age_s * 1000))
     return replace(event, **changes)
 
 
-def retry(event: Event, delay_s: float, **changes: Any) -> Retry:
+def retry(event: AsyncInvocation, delay_s: float, **changes: Any) -> Retry:
     return Retry(replace(event, **changes), delay_s)
 
 
@@ -88,18 +88,18 @@ THROTTLE, FAULT = TooManyRequestsException(), ServiceException("x")
     ],
 )
 def test_what_follows_an_attempt(
-    event: Event, outcome: Outcome | LambdaApiError, step: Step
+    event: AsyncInvocation, outcome: Outcome | LambdaApiError, step: Step
 ) -> None:
     found = POLICY.next_step(event, outcome, NOW_MS)
 
     if isinstance(found, Retry) and isinstance(step, Retry):
         assert found.delay_s == step.delay_s
-        assert (found.event.attempt, found.event.backoffs) == (
-            step.event.attempt,
-            step.event.backoffs,
+        assert (found.async_invocation.attempt, found.async_invocation.backoffs) == (
+            step.async_invocation.attempt,
+            step.async_invocation.backoffs,
         )
-        assert found.event.first_queued_ms == event.first_queued_ms
-        assert found.event.invocation == event.invocation
+        assert found.async_invocation.first_queued_ms == event.first_queued_ms
+        assert found.async_invocation.invocation == event.invocation
     else:
         assert found == step
 

@@ -43,7 +43,7 @@ class Door:
             version="$LATEST",
             submit=self._submit,
             abandon=self.abandoned.append,
-            accept_event=self._accept,
+            accept_async=self._accept,
             is_ready=lambda: self.missing,
             render_metrics=lambda: ("text/plain; version=0.0.4", b"lambda_x 1\n"),
             **{

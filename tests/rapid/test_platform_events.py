@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from rapid.telemetry import records as events
-from rapid.telemetry.records import Ending, Event, InvocationRef, Span, iso_time
+from rapid.telemetry.records import Ending, InvocationRef, Span, TelemetryRecord, iso_time
 from rapid.telemetry.schema import Schema, render
 
 AT = 1_769_860_800.123456
 TRACE = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
 
 
-def rendered(event: Event, schema: Schema, *, logs_json: bool = False) -> list[Any]:
+def rendered(event: TelemetryRecord, schema: Schema, *, logs_json: bool = False) -> list[Any]:
     return [json.loads(line) for line in render(event, schema, logs_json=logs_json)]
 
 
@@ -32,7 +32,7 @@ def test_times_are_utc_with_milliseconds(at: float, text: str) -> None:
 def test_an_invocations_trace_and_tenant_are_told() -> None:
     ref = InvocationRef(request_id="rid", trace_id=TRACE, tenant_id="blue")
 
-    record = events.start(ref, version="7", at=AT).record
+    record = events.start(ref, version="7", at=AT).body
 
     assert record == {
         "requestId": "rid",
@@ -45,7 +45,7 @@ def test_an_invocations_trace_and_tenant_are_told() -> None:
 def test_a_trace_without_parent_has_no_span_id() -> None:
     ref = InvocationRef(request_id="rid", trace_id="Root=1")
 
-    record: Any = events.start(ref, version="7", at=AT).record
+    record: Any = events.start(ref, version="7", at=AT).body
 
     assert record["tracing"] == {"type": "X-Amzn-Trace-Id", "value": "Root=1"}
 
@@ -60,7 +60,7 @@ def test_a_span_has_name_start_and_duration() -> None:
         at=AT,
     )
 
-    assert done.record == {
+    assert done.body == {
         "requestId": "rid",
         "status": "success",
         "metrics": {"durationMs": 2.0},
@@ -72,7 +72,7 @@ def test_a_span_has_name_start_and_duration() -> None:
 
 @pytest.mark.parametrize("schema", Schema)
 def test_a_line_is_text_to_every_schema(schema: Schema) -> None:
-    assert rendered(Event("function", "hello\n", AT), schema) == [
+    assert rendered(TelemetryRecord("function", "hello\n", AT), schema) == [
         {"time": "2026-01-31T12:00:00.123Z", "type": "function", "record": "hello\n"}
     ]
 
@@ -89,8 +89,12 @@ def test_a_line_is_text_to_every_schema(schema: Schema) -> None:
     ids=["object", "NaN", "deep", "list", "number"],
 )
 def test_only_json_objects_are_sent_as_such(line: str, record: object) -> None:
-    (newer,) = rendered(Event("function", line, AT), Schema.TELEMETRY_2022_12, logs_json=True)
-    (older,) = rendered(Event("function", line, AT), Schema.TELEMETRY_2022_07, logs_json=True)
+    (newer,) = rendered(
+        TelemetryRecord("function", line, AT), Schema.TELEMETRY_2022_12, logs_json=True
+    )
+    (older,) = rendered(
+        TelemetryRecord("function", line, AT), Schema.TELEMETRY_2022_07, logs_json=True
+    )
 
     assert newer["record"] == record
     assert older["record"] == line

@@ -6,21 +6,23 @@ from typing import Any
 
 import pytest
 
-from rapid.logs.platform_lines import Reporter
+from rapid.logs.platform_lines import PlatformLines
 from rapid.telemetry import records as events
-from rapid.telemetry.records import Ending, Event, InitRef, InvocationRef
+from rapid.telemetry.records import Ending, InitRef, InvocationRef, TelemetryRecord
 
-TEXT = Reporter(as_json=False)
-JSON = Reporter(as_json=True)
-EVERYTHING = Reporter(as_json=True, level="DEBUG")
-WARNINGS = Reporter(as_json=True, level="WARN")
+TEXT = PlatformLines(as_json=False)
+JSON = PlatformLines(as_json=True)
+EVERYTHING = PlatformLines(as_json=True, level="DEBUG")
+WARNINGS = PlatformLines(as_json=True, level="WARN")
 MIB = 1_048_576
 REF = InvocationRef(request_id="rid")
 INIT = InitRef(initialization_type="on-demand", phase="init")
 AT = 1_769_860_800.123
 
 
-def report(status: str = "success", error_type: str | None = None, **changes: Any) -> Event:
+def report(
+    status: str = "success", error_type: str | None = None, **changes: Any
+) -> TelemetryRecord:
     figures = {
         "duration_ms": 3.014,
         "init_ms": None,
@@ -32,7 +34,9 @@ def report(status: str = "success", error_type: str | None = None, **changes: An
     return events.report(REF, Ending(status=status, error_type=error_type), **figures)
 
 
-def init_report(status: str = "error", error_type: str | None = "X.Y", **init: Any) -> Event:
+def init_report(
+    status: str = "error", error_type: str | None = "X.Y", **init: Any
+) -> TelemetryRecord:
     ref = InitRef(**{"initialization_type": "on-demand", "phase": "init", **init})
     ending = Ending(status=status, error_type=error_type)
     return events.init_report(ref, ending, duration_ms=1236.04, at=AT)
@@ -99,7 +103,7 @@ WARM = (
         pytest.param(DONE, "", id="runtime-done"),
     ],
 )
-def test_text_lines_are_those_of_recorded_logs(event: Event, lines: str) -> None:
+def test_text_lines_are_those_of_recorded_logs(event: TelemetryRecord, lines: str) -> None:
     assert TEXT.render(event).decode() == lines
 
 
@@ -213,7 +217,7 @@ def test_json_init_report_is_a_platform_init_report_event() -> None:
         pytest.param(events.logs_dropped(1, 2, at=AT), "WARN", id="dropped"),
     ],
 )
-def test_each_event_has_awss_level(event: Event, level: str) -> None:
+def test_each_event_has_awss_level(event: TelemetryRecord, level: str) -> None:
     """Source: Lambda developer guide, "Log-level filtering", system log level event mapping."""
     seen_from = [
         name
@@ -225,4 +229,4 @@ def test_each_event_has_awss_level(event: Event, level: str) -> None:
 
 
 def test_a_text_log_has_no_levels() -> None:
-    assert Reporter(as_json=False, level="FATAL").render(START)
+    assert PlatformLines(as_json=False, level="FATAL").render(START)

@@ -10,10 +10,10 @@ import pytest
 
 from rapid.telemetry import subscriber
 from rapid.telemetry.hub import Telemetry
-from rapid.telemetry.records import Event
+from rapid.telemetry.records import TelemetryRecord
 from rapid.telemetry.schema import Schema
-from rapid.telemetry.subscriber import EventBuffer
-from rapid.telemetry.subscription import Destination, Subscription
+from rapid.telemetry.subscriber import RecordBuffer
+from rapid.telemetry.subscription import Endpoint, Subscription
 from tests.conformance.listener import Listener, TcpListener
 from tests.endless import EndlessPeer
 from tests.support import LIMIT_S, wait_until
@@ -34,8 +34,8 @@ def telemetry() -> Iterator[Telemetry]:
     telemetry.stop(1.0)
 
 
-def line(number: int, size: int = 10) -> Event:
-    return Event("function", f"{number:0{size}}\n", AT)
+def line(number: int, size: int = 10) -> TelemetryRecord:
+    return TelemetryRecord("function", f"{number:0{size}}\n", AT)
 
 
 def a_subscription(port: int, *, path: str | None = "/", **changes: Any) -> Subscription:
@@ -43,7 +43,7 @@ def a_subscription(port: int, *, path: str | None = "/", **changes: Any) -> Subs
         **{
             "schema": Schema.TELEMETRY_2022_12,
             "types": ("platform", "function"),
-            "destination": Destination(port=port, path=path, host="sandbox"),
+            "endpoint": Endpoint(port=port, path=path, host="sandbox"),
             "max_items": 1000,
             "max_bytes": 262_144,
             "timeout_s": 0.025,
@@ -60,20 +60,20 @@ def numbers(records: list[Any]) -> list[int]:
 
 
 def test_the_oldest_give_way_and_are_counted() -> None:
-    buffer = EventBuffer(3, 1_000_000)
+    buffer = RecordBuffer(3, 1_000_000)
     for number in range(5):
         buffer.add(line(number))
 
     batch = buffer.take()
 
     assert batch[0].type == "platform.logsDropped"
-    assert batch[0].record["droppedRecords"] == 2  # type: ignore[index]  # a record
+    assert batch[0].body["droppedRecords"] == 2  # type: ignore[index]  # a record
     assert batch[1:] == [line(2), line(3), line(4)]
     assert buffer.take() == []
 
 
 def test_a_buffer_holds_twice_its_bytes_and_at_least_one_event() -> None:
-    buffer = EventBuffer(10_000, 1000)
+    buffer = RecordBuffer(10_000, 1000)
     for number in range(100):
         buffer.add(line(number, 100))
     held = buffer.take()[1:]
@@ -85,7 +85,7 @@ def test_a_buffer_holds_twice_its_bytes_and_at_least_one_event() -> None:
 
 @pytest.mark.parametrize(("items", "size"), [(2, 1_000_000), (1000, 100)])
 def test_a_buffer_is_full_by_items_or_bytes(items: int, size: int) -> None:
-    buffer = EventBuffer(items, size)
+    buffer = RecordBuffer(items, size)
     buffer.add(line(1))
     was_full = buffer.is_full
     buffer.add(line(2))
@@ -100,7 +100,7 @@ def test_early_events_are_replayed_to_each_that_wants_them(
     telemetry: Telemetry, listener: Listener
 ) -> None:
     telemetry.publish(line(1))
-    telemetry.publish(Event("extension", "not wanted\n", AT))
+    telemetry.publish(TelemetryRecord("extension", "not wanted\n", AT))
 
     with Listener() as second:
         for identifier, port in (("a", listener.port), ("b", second.port)):

@@ -9,7 +9,7 @@ import pytest
 
 from rapid.apis.telemetry_api import TelemetryApiError, parse_subscription
 from rapid.telemetry.schema import Schema
-from rapid.telemetry.subscription import Destination, Subscription
+from rapid.telemetry.subscription import Endpoint, Subscription
 
 TELEMETRY = [Schema.TELEMETRY_2022_07, Schema.TELEMETRY_2022_12, Schema.TELEMETRY_2025]
 RUNTIME_API_PORT = 9001
@@ -30,7 +30,7 @@ def test_a_subscription_is_what_was_asked_for() -> None:
     assert parse(BODY) == Subscription(
         schema=Schema.TELEMETRY_2022_12,
         types=("platform", "function"),
-        destination=Destination(port=8080, path="/path", host="sandbox.localdomain:8080"),
+        endpoint=Endpoint(port=8080, path="/path", host="sandbox.localdomain:8080"),
         max_items=1000,
         max_bytes=262_144,
         timeout_s=0.1,
@@ -49,22 +49,22 @@ def test_what_is_not_said_of_buffering_has_awss_default(buffering: object) -> No
     [
         (
             {"protocol": "HTTP", "URI": "http://sandbox:8080"},
-            Destination(port=8080, path="/", host="sandbox:8080"),
+            Endpoint(port=8080, path="/", host="sandbox:8080"),
         ),
         (
             {"protocol": "HTTP", "URI": "http://sandbox.localdomain/a?b=c#d"},
-            Destination(port=80, path="/a?b=c", host="sandbox.localdomain"),
+            Endpoint(port=80, path="/a?b=c", host="sandbox.localdomain"),
         ),
         (
             {"protocol": "HTTP", "URI": "http://sandbox:1/", "method": "PUT", "encoding": "JSON"},
-            Destination(port=1, path="/", host="sandbox:1", method="PUT"),
+            Endpoint(port=1, path="/", host="sandbox:1", method="PUT"),
         ),
-        ({"protocol": "TCP", "port": 65_535}, Destination(port=65_535)),
+        ({"protocol": "TCP", "port": 65_535}, Endpoint(port=65_535)),
     ],
     ids=["no path", "no port", "put", "tcp"],
 )
-def test_a_destination_is_read(destination: dict[str, Any], expected: Destination) -> None:
-    assert parse({**BODY, "destination": destination}).destination == expected
+def test_a_destination_is_read(destination: dict[str, Any], expected: Endpoint) -> None:
+    assert parse({**BODY, "destination": destination}).endpoint == expected
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def start_faulty() -> Iterator[StartFaulty]:
         "rapid.environment.environment:InvocationLog",
         "rapid.environment.launch:Launch.start_runtime",
         "rapid.environment.phases:RuntimeProgress.on_next",
-        "rapid.call:Call.event_headers",
+        "rapid.call:Call.next_headers",
     ],
     ids=["start", "log", "launch", "next", "delivery"],
 )
@@ -107,7 +107,7 @@ def test_an_answer_that_cannot_be_written_is_a_500(start_faulty: StartFaulty) ->
     [
         "scheduler:Scheduler.drain",
         "scheduler:Scheduler.stop",
-        "invocations.memory_queue:EventQueue.drain",
+        "invocations.memory_queue:MemoryQueue.drain",
     ],
 )
 def test_a_stop_goes_on_with_its_other_parts(start_faulty: StartFaulty, fault: str) -> None:

@@ -12,10 +12,10 @@ import pika
 import pytest
 
 from lambda_protocol.amqp_frames import Properties
+from lambda_protocol.async_amqp import encode_dead_letter
 from lambda_protocol.environ import BrokerAddress
-from lambda_protocol.event_amqp import encode_dead_letter
 from lambda_protocol.function_name import FunctionRef
-from lambda_protocol.invocation import Event, InvocationType
+from lambda_protocol.invocation import AsyncInvocation, InvocationType
 from lambda_server.dead_letters import DeadLetters
 from tests.support import ROOT, base_environ, make_invocation, unique_name
 
@@ -36,7 +36,7 @@ class Letters:
         invocation = make_invocation(
             function=self.function, payload=payload, type=InvocationType.EVENT
         )
-        event = Event(invocation=invocation, first_queued_ms=1_700_000_000_000, attempt=3)
+        event = AsyncInvocation(invocation=invocation, first_queued_ms=1_700_000_000_000, attempt=3)
         self.publish(encode_dead_letter(event, error), payload)
         return invocation.request_id
 

@@ -20,7 +20,7 @@ from lambda_protocol.errors import (
     TooManyRequestsException,
 )
 from lambda_protocol.invocation import InvocationType, Outcome
-from lambda_protocol.limits import EVENT_PAYLOAD_BYTES, SYNC_PAYLOAD_BYTES
+from lambda_protocol.limits import ASYNC_PAYLOAD_BYTES, SYNC_PAYLOAD_BYTES
 from lambda_server.config import Config
 from lambda_server.invoke_api import DRAIN_BYTES, InvokeApi
 from tests.server.fakes import Body, FakeInvoker, WsgiAnswer, call, invoke_path
@@ -195,7 +195,7 @@ def test_what_can_be_no_functions_queue_is_no_function(
 
 @pytest.mark.parametrize(
     ("kind", "limit"),
-    [("RequestResponse", SYNC_PAYLOAD_BYTES), ("Event", EVENT_PAYLOAD_BYTES)],
+    [("RequestResponse", SYNC_PAYLOAD_BYTES), ("Event", ASYNC_PAYLOAD_BYTES)],
 )
 def test_the_largest_payload_is_taken(
     api: InvokeApi, invoker: FakeInvoker, kind: str, limit: int
@@ -212,9 +212,9 @@ def test_the_largest_payload_is_taken(
     ("kind", "path", "limit"),
     [
         pytest.param("RequestResponse", invoke_path(), SYNC_PAYLOAD_BYTES, id="sync"),
-        pytest.param("Event", invoke_path(), EVENT_PAYLOAD_BYTES, id="event"),
+        pytest.param("Event", invoke_path(), ASYNC_PAYLOAD_BYTES, id="event"),
         pytest.param(
-            "", "/2014-11-13/functions/echo/invoke-async", EVENT_PAYLOAD_BYTES, id="async"
+            "", "/2014-11-13/functions/echo/invoke-async", ASYNC_PAYLOAD_BYTES, id="async"
         ),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 
 from lambda_protocol.amqp_connection import BrokerLost, connection_parameters
 from lambda_protocol.amqp_frames import Properties
+from lambda_protocol.async_amqp import async_queue
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import (
     LambdaApiError,
@@ -21,7 +22,6 @@ from lambda_protocol.errors import (
     ServiceUnavailable,
     TooManyRequestsException,
 )
-from lambda_protocol.event_amqp import event_queue
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import InvocationType, Outcome
 from lambda_protocol.invoke_amqp import (
@@ -52,7 +52,7 @@ class Function:
         self.ref = FunctionRef(name=unique_name())
         self.connection = pika.BlockingConnection(pika.URLParameters(uri))
         self.channel = self.connection.channel()
-        self._queues = (self.ref.name, event_queue(self.ref))
+        self._queues = (self.ref.name, async_queue(self.ref))
         for queue in self._queues:
             self.channel.queue_declare(queue)
 
@@ -198,7 +198,7 @@ def test_an_event_without_a_queue_is_404(make_client: MakeClient) -> None:
     )
 
     with pytest.raises(ResourceNotFoundException):
-        make_client().publish_event(invocation)
+        make_client().publish_async(invocation)
 
 
 def test_a_client_works_on_after_a_404(
@@ -209,7 +209,7 @@ def test_a_client_works_on_after_a_404(
     with pytest.raises(ResourceNotFoundException):
         client.call(make_invocation(function=nobody))
     with pytest.raises(ResourceNotFoundException):
-        client.publish_event(make_invocation(function=nobody, type=InvocationType.EVENT))
+        client.publish_async(make_invocation(function=nobody, type=InvocationType.EVENT))
 
     result = pool.submit(client.call, make_invocation(function=function.ref))
     function.answer(function.take(), b'"here"')
@@ -334,7 +334,7 @@ def test_an_accepted_event_is_in_the_queue_and_persistent(
     client = make_client()
     invocation = make_invocation(function=function.ref, type=InvocationType.EVENT)
 
-    client.publish_event(invocation)
+    client.publish_async(invocation)
 
     taken = function.take_event()
     headers = taken.properties.headers or {}
@@ -351,7 +351,7 @@ def test_events_and_calls_share_a_client(
 ) -> None:
     client = make_client()
     for _ in range(3):
-        client.publish_event(make_invocation(function=function.ref, type=InvocationType.EVENT))
+        client.publish_async(make_invocation(function=function.ref, type=InvocationType.EVENT))
         function.take_event()
         result = pool.submit(client.call, make_invocation(function=function.ref))
         function.answer(function.take(), b"1")
@@ -394,12 +394,12 @@ def test_a_connection_lost_before_an_event_raises(
     make_client: MakeClient, function: Function, proxy: Proxy, broker: str
 ) -> None:
     client = make_client(uri=through(proxy, broker))
-    client.publish_event(make_invocation(function=function.ref, type=InvocationType.EVENT))
+    client.publish_async(make_invocation(function=function.ref, type=InvocationType.EVENT))
 
     proxy.cut()
 
     with pytest.raises(BrokerLost):
-        client.publish_event(make_invocation(function=function.ref, type=InvocationType.EVENT))
+        client.publish_async(make_invocation(function=function.ref, type=InvocationType.EVENT))
 
 
 def test_a_broker_that_is_not_there_raises(make_client: MakeClient, broker: str) -> None:

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import pika
 
-from lambda_protocol.event_amqp import event_queue
+from lambda_protocol.async_amqp import async_queue
 from lambda_protocol.function_name import FunctionRef
-from lambda_protocol.limits import EVENT_PAYLOAD_BYTES, SYNC_PAYLOAD_BYTES
+from lambda_protocol.limits import ASYNC_PAYLOAD_BYTES, SYNC_PAYLOAD_BYTES
 from tests.protocol.framings import READ_AS, Read
 from tests.soak.stand import Stand
 from tests.support import LIMIT_S, Client, RawConnection, unique_name, wait_for
@@ -64,7 +64,7 @@ def _do(stand: Stand, rng: random.Random, headers: dict[str, str], **event: Any)
 
 def poison(stand: Stand, rng: random.Random) -> Iterator[Outcome]:
     """Publish 20 messages of any bytes, field types and text to both queues."""
-    queues = [stand.function, event_queue(FunctionRef(name=stand.function))]
+    queues = [stand.function, async_queue(FunctionRef(name=stand.function))]
     with contextlib.closing(RawPublisher(stand.node.uri)) as publisher:
         for _ in range(20):
             body, table = random_body(rng), random_table(rng)
@@ -79,7 +79,7 @@ def too_large_messages(stand: Stand, rng: random.Random) -> Iterator[Outcome]:
         size = rng.choice([SYNC_PAYLOAD_BYTES + 1, 5 * SYNC_PAYLOAD_BYTES])
         reply = amqp.call(stand.function, b'"' + b"x" * (size - 2) + b'"')
         yield int(reply.headers["X-Lambda-Status"])
-        amqp.publish(f"{stand.function}.events", b'"' + b"x" * EVENT_PAYLOAD_BYTES + b'"')
+        amqp.publish(f"{stand.function}.events", b'"' + b"x" * ASYNC_PAYLOAD_BYTES + b'"')
         yield "published"
 
 

@@ -1,8 +1,8 @@
 """An asynchronous invocation on its way through the broker: its queues, properties and headers.
 
-An event waits in ``F.events`` until an instance of the function ``F`` takes it, and what could not
-be done with it ends in ``F.dead``. Which attempt it is for, and since when it waits, travel in
-headers, so that any instance can go on with it.
+It waits in the queue ``F.events`` until an instance of the function ``F`` takes it. If it cannot be
+run, it ends in the queue ``F.dead``. Headers carry the number of the attempt and the time of
+acceptance, so any instance can go on with it.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ from dataclasses import replace
 from typing import Any, Final
 
 from lambda_protocol.amqp_frames import PERSISTENT, Delivery, HeaderValue, Properties
+from lambda_protocol.clock import now_ms
 from lambda_protocol.function_name import FunctionRef
-from lambda_protocol.invocation import Event, InvocationType
+from lambda_protocol.invocation import AsyncInvocation, InvocationType
 from lambda_protocol.invoke_amqp import call_headers, decode_call
-from lambda_protocol.limits import EVENT_AGE_MAX_S, EVENT_PAYLOAD_BYTES
+from lambda_protocol.limits import ASYNC_PAYLOAD_BYTES, EVENT_AGE_MAX_S
 
 #: Which attempt a message is for, from 1.
 ATTEMPT: Final = "X-Lambda-Attempt"
-#: When the event was first accepted, epoch milliseconds.
+#: When the asynchronous invocation was first accepted, epoch milliseconds.
 FIRST_QUEUED_MS: Final = "X-Lambda-First-Queued-Ms"
 #: How often it was put off because of a throttle or a fault of the service.
 BACKOFFS: Final = "X-Lambda-Backoffs"
-#: In a dead letter, besides the event's own headers.
+#: In a dead letter, besides the asynchronous invocation's own headers.
 #: Source: Lambda developer guide, "Dead-letter queues", message attributes.
 REQUEST_ID: Final = "RequestID"
 ERROR_CODE: Final = "ErrorCode"
 ERROR_MESSAGE: Final = "ErrorMessage"
 
 
-def event_queue(function: FunctionRef) -> str:
-    """Return the queue of a function's events."""
+def async_queue(function: FunctionRef) -> str:
+    """Return the queue of a function's asynchronous invocations."""
     return f"{function.queue_name}.events"
 
 
@@ -41,8 +42,8 @@ def dead_letter_queue(function: FunctionRef) -> str:
     return f"{function.queue_name}.dead"
 
 
-def event_queue_arguments(function: FunctionRef, queue_type: str) -> dict[str, Any]:
-    """Return what a function's event queue is declared with, beside ``durable``.
+def async_queue_arguments(function: FunctionRef, queue_type: str) -> dict[str, Any]:
+    """Return what a function's async queue is declared with, beside ``durable``.
 
     It does not expire: RabbitMQ would delete it with what is in it. Whatever the broker itself
     takes out (too old, or delivered too often: RabbitMQ 4 stops after 20 times) goes to the
@@ -78,49 +79,52 @@ def dead_lettering(queue_type: str, routing_key: str | None) -> dict[str, Any]:
     return arguments
 
 
-def encode_event(event: Event) -> Properties:
-    """Return the properties of an event on its way to a function."""
-    age_s = event.age_s(int(time.time() * 1000))
+def encode_async(async_invocation: AsyncInvocation) -> Properties:
+    """Return the properties of an asynchronous invocation on its way to a function."""
+    age_s = async_invocation.age_s(now_ms())
     return Properties(
         content_type="application/json",
-        headers=_headers(event),
+        headers=_headers(async_invocation),
         delivery_mode=PERSISTENT,
-        correlation_id=event.invocation.request_id,
+        correlation_id=async_invocation.invocation.request_id,
         expiration=str(max(1, int((EVENT_AGE_MAX_S - age_s) * 1000))),
         timestamp=int(time.time()),
     )
 
 
-def decode_event(
+def decode_async(
     delivery: Delivery, function: FunctionRef, *, check_payload: bool = False
-) -> Event:
-    """Return the event in ``delivery``; raises ``LambdaApiError`` for what no function could run.
+) -> AsyncInvocation:
+    """Return the asynchronous invocation in ``delivery``.
 
-    A message that another client put there, without our headers, is an event accepted now.
+    Raises ``LambdaApiError`` for a message that no function could run. A message of another client,
+    without our headers, counts as accepted now.
     """
     headers = delivery.properties.headers
     invocation = decode_call(
         delivery,
         function,
         check_payload=check_payload,
-        max_payload_bytes=EVENT_PAYLOAD_BYTES,
+        max_payload_bytes=ASYNC_PAYLOAD_BYTES,
     ).invocation
-    event = Event.accepted(replace(invocation, type=InvocationType.EVENT, wants_log_tail=False))
+    async_invocation = AsyncInvocation.accepted(
+        replace(invocation, type=InvocationType.EVENT, wants_log_tail=False)
+    )
     return replace(
-        event,
-        first_queued_ms=_number(headers, FIRST_QUEUED_MS, event.first_queued_ms),
+        async_invocation,
+        first_queued_ms=_number(headers, FIRST_QUEUED_MS, async_invocation.first_queued_ms),
         attempt=_number(headers, ATTEMPT, 1),
         backoffs=_number(headers, BACKOFFS, 0),
     )
 
 
-def encode_dead_letter(event: Event, error_message: str) -> Properties:
-    """Return the properties of a dead letter, whose body is the event's payload.
+def encode_dead_letter(async_invocation: AsyncInvocation, error_message: str) -> Properties:
+    """Return the properties of a dead letter, whose body is the asynchronous invocation's payload.
 
     Source: Lambda developer guide, "Dead-letter queues": the first KB of the message.
     """
-    headers = _headers(event) | {
-        REQUEST_ID: event.invocation.request_id,
+    headers = _headers(async_invocation) | {
+        REQUEST_ID: async_invocation.invocation.request_id,
         ERROR_CODE: 200,
         ERROR_MESSAGE: error_message.encode(errors="replace")[:1024].decode(errors="ignore"),
     }
@@ -128,17 +132,17 @@ def encode_dead_letter(event: Event, error_message: str) -> Properties:
         content_type="application/json",
         headers=headers,
         delivery_mode=PERSISTENT,
-        correlation_id=event.invocation.request_id,
+        correlation_id=async_invocation.invocation.request_id,
         timestamp=int(time.time()),
     )
 
 
-def _headers(event: Event) -> dict[str, HeaderValue]:
-    headers = call_headers(event.invocation)
-    headers[FIRST_QUEUED_MS] = event.first_queued_ms
-    headers[ATTEMPT] = event.attempt
-    if event.backoffs:
-        headers[BACKOFFS] = event.backoffs
+def _headers(async_invocation: AsyncInvocation) -> dict[str, HeaderValue]:
+    headers = call_headers(async_invocation.invocation)
+    headers[FIRST_QUEUED_MS] = async_invocation.first_queued_ms
+    headers[ATTEMPT] = async_invocation.attempt
+    if async_invocation.backoffs:
+        headers[BACKOFFS] = async_invocation.backoffs
     return headers
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from scripts.progress import Step
 
 _CHECKOUT: Final = Path(__file__).resolve().parent.parent
 _EXAMPLES: Final = _CHECKOUT / "examples"
-_BUILD_LIMIT_S: Final = 120.0
 _PIP_LIMIT_S: Final = 600.0
 
 
@@ -23,7 +21,7 @@ class ExampleUnavailable(Exception):
     """The example cannot be started here; the message says what is missing."""
 
 
-def _nothing(_folder: Path) -> None:
+def _nothing() -> None:
     """Prepare an example that needs nothing."""
 
 
@@ -34,7 +32,7 @@ class Example:
     name: str
     folder: Path
     handler: str
-    prepare: Callable[[Path], None] = _nothing  #: of the folder; raises ``ExampleUnavailable``
+    prepare: Callable[[], None] = _nothing  #: raises ``ExampleUnavailable``
 
     @property
     def command(self) -> list[str]:
@@ -52,30 +50,17 @@ class Example:
         return f"/2015-03-31/functions/{self.name}/invocations"
 
 
-def prepare_greyscale(folder: Path) -> None:
-    """Build the picture module in ``folder``, and install what runs it, unless they are there.
-
-    Raises ``ExampleUnavailable``.
-    """
+def install_wasmtime() -> None:
+    """Install what runs WebAssembly, unless it is there. Raises ``ExampleUnavailable``."""
+    if importlib.util.find_spec("wasmtime") is not None:
+        return
     try:
-        make = ["make", "--silent", "-C", str(folder)]
-        if subprocess.run([*make, "--question"], capture_output=True, check=False).returncode != 0:
-            with Step("image-greyscale-lambda, its WebAssembly module") as step:
-                run(make, _BUILD_LIMIT_S, step.tick)
-                step.result("built")
-        if importlib.util.find_spec("wasmtime") is None:
-            with Step("image-greyscale-lambda, what runs WebAssembly") as step:
-                pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-                run([*pip, "--editable", f"{_CHECKOUT}[examples]"], _PIP_LIMIT_S, step.tick)
-                step.result("installed")
+        with Step("image-greyscale-lambda, what runs WebAssembly") as step:
+            pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+            run([*pip, "--editable", f"{_CHECKOUT}[examples]"], _PIP_LIMIT_S, step.tick)
+            step.result("installed")
     except CommandError as error:
-        raise ExampleUnavailable(_last_words(error)) from error
-
-
-def _last_words(error: CommandError) -> str:
-    """Return the line in which a command says what is missing; make's own comes after it."""
-    lines = [line for line in str(error).splitlines() if not line.startswith("make")]
-    return lines[-1] if lines else str(error)
+        raise ExampleUnavailable(str(error).splitlines()[-1]) from error
 
 
 ECHO: Final = Example(name="echo-lambda", folder=_EXAMPLES / "echo-lambda", handler="echo.handler")
@@ -83,7 +68,7 @@ GREYSCALE: Final = Example(
     name="image-greyscale-lambda",
     folder=_EXAMPLES / "image-greyscale",
     handler="greyscale.handler",
-    prepare=prepare_greyscale,
+    prepare=install_wasmtime,
 )
 
 
@@ -92,7 +77,7 @@ def available() -> list[Example]:
     found = []
     for example in (ECHO, GREYSCALE):
         try:
-            example.prepare(example.folder)
+            example.prepare()
         except ExampleUnavailable as reason:
             print(f"  {example.name}: left out, {reason}")
         else:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from scripts.examples import GREYSCALE, ExampleUnavailable, prepare_greyscale
 from scripts.ports import LOOPBACK, free_ports
 from tests.local.conftest import left_running
 
@@ -61,16 +60,6 @@ def local(tmp_path: Path) -> Iterator[Stack]:
     yield stack
     stack("down")
     assert left_running(stack.folder) == []
-
-
-def _need_greyscale() -> None:
-    """Skip where the picture module cannot be built, which in CI it must."""
-    try:
-        prepare_greyscale(GREYSCALE.folder)
-    except ExampleUnavailable as reason:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(reason))
 
 
 def _make(folder: Path, target: str) -> subprocess.CompletedProcess[str]:
@@ -204,7 +193,6 @@ def test_the_lines_to_paste_work(local: Stack) -> None:
 
 
 def test_the_lines_to_make_a_picture_grey_work(local: Stack, tmp_path: Path) -> None:
-    _need_greyscale()
     shown = local("up").stdout
     lines = shown[shown.index('  echo \'{"body"') :].partition("\n\n")[0]
     (tmp_path / "examples").symlink_to(_CHECKOUT / "examples")  # as from the checkout

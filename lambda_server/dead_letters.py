@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,11 +9,10 @@ from typing import Any, Final
 
 from lambda_protocol.amqp_connection import (
     AmqpConnection,
-    Channel,
     ChannelClosedByBroker,
     connection_parameters,
 )
-from lambda_protocol.amqp_frames import Delivery, encode_ack, encode_publish
+from lambda_protocol.amqp_frames import Delivery, encode_ack
 from lambda_protocol.amqp_refusals import Permissions, exactly
 from lambda_protocol.async_amqp import (
     ATTEMPT,
@@ -28,6 +26,7 @@ from lambda_protocol.async_amqp import (
     encode_async,
 )
 from lambda_protocol.clock import now_ms
+from lambda_protocol.confirmed_publisher import Confirm, ConfirmedPublisher
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import FunctionRef
@@ -111,20 +110,25 @@ class DeadLetters:
         if total == 0:
             return 0
         channel = self._connection.open_channel()
-        moving = _Moving(self._connection, channel)
+        publisher = ConfirmedPublisher(self._connection, channel)
         self._connection.call(channel, "basic_qos", prefetch_count=min(total, _IN_FLIGHT))
         self._connection.consume(channel, self._queue)
+        confirms: list[tuple[Delivery, Confirm]] = []
         unusable = 0
         while left:
-            self._wait(lambda: bool(self._deliveries) or moving.has_news)
+            self._wait(lambda: bool(self._deliveries or confirms))
             while self._deliveries:
-                delivery = self._deliveries.pop(0)
                 try:
-                    moving.publish(delivery, self._encode(channel.channel_number, delivery))
+                    self._publish(publisher, self._deliveries.pop(0), confirms)
                 except LambdaApiError:
                     unusable += 1
                     left -= 1
-            for letter in moving.take_confirmed():
+            while confirms:
+                letter, confirm = confirms.pop(0)
+                if confirm is not Confirm.TAKEN:
+                    raise DeadLettersError(
+                        f"the broker took no invocation ({confirm}); the rest stays where it is"
+                    )
                 self._connection.send(encode_ack(letter.channel, letter.delivery_tag))
                 left -= 1
                 on_moved()
@@ -141,16 +145,21 @@ class DeadLetters:
         """Hang up; what was only read goes back to its queue."""
         self._connection.shut_down()
 
-    def _encode(self, channel: int, delivery: Delivery) -> bytes:
-        async_invocation = decode_async(delivery, self._function)
+    def _publish(
+        self,
+        publisher: ConfirmedPublisher,
+        letter: Delivery,
+        confirms: list[tuple[Delivery, Confirm]],
+    ) -> None:
+        """Publish a letter afresh; raises ``LambdaApiError`` if it is no invocation."""
+        async_invocation = decode_async(letter, self._function)
         fresh = replace(async_invocation, first_queued_ms=now_ms(), attempt=1, backoffs=0)
-        return encode_publish(
-            channel,
+        publisher.publish(
+            "",
             async_queue(self._function),
             encode_async(fresh),
-            delivery.body,
-            frame_max=self._connection.frame_max,
-            mandatory=True,
+            letter.body,
+            lambda confirm: confirms.append((letter, confirm)),
         )
 
     def _wait(self, is_done: Callable[[], bool]) -> None:
@@ -159,45 +168,6 @@ class DeadLetters:
             if time.monotonic() > deadline:
                 raise DeadLettersError(f"the broker was silent for {SILENCE_LIMIT_S:g} s")
             self._connection.poll(0.1)
-
-
-class _Moving:
-    """Letters whose asynchronous invocations are on their way to the broker. One thread."""
-
-    def __init__(self, connection: AmqpConnection, channel: Channel) -> None:
-        self._connection = connection
-        self._tags = itertools.count(1)
-        self._letters: dict[int, Delivery] = {}  # by publishing tag
-        self._confirmed: list[Delivery] = []
-        self._is_refused = False
-        channel.add_on_return_callback(self._on_return)
-        connection.call(channel, "confirm_delivery", ack_nack_callback=self._on_confirm)
-
-    @property
-    def has_news(self) -> bool:
-        """Whether :meth:`take_confirmed` has something to say."""
-        return self._is_refused or bool(self._confirmed)
-
-    def publish(self, letter: Delivery, frames: bytes) -> None:
-        """Publish the asynchronous invocation that a letter becomes."""
-        self._letters[next(self._tags)] = letter
-        self._connection.send(frames)
-
-    def take_confirmed(self) -> list[Delivery]:
-        """Return the letters whose asynchronous invocations the broker has, each once."""
-        if self._is_refused:
-            raise DeadLettersError("the broker took no event; the rest stays where it is")
-        confirmed, self._confirmed = self._confirmed, []
-        return confirmed
-
-    def _on_return(self, *_returned: object) -> None:
-        self._is_refused = True
-
-    def _on_confirm(self, frame: Any) -> None:
-        tag = int(frame.method.delivery_tag)
-        self._is_refused |= frame.method.NAME != "Basic.Ack"
-        tags = [t for t in self._letters if t <= tag] if frame.method.multiple else [tag]
-        self._confirmed += [self._letters.pop(t) for t in tags if t in self._letters]
 
 
 def _letter(delivery: Delivery) -> DeadLetter:

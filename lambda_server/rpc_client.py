@@ -15,12 +15,14 @@ from lambda_protocol.amqp_connection import (
     Channel,
     ChannelClosed,
     ChannelClosedByBroker,
+    NotSentError,
     Parameters,
     broker_blocked,
     is_missing,
 )
 from lambda_protocol.amqp_frames import Delivery, publish_pieces
 from lambda_protocol.async_amqp import async_queue, encode_async
+from lambda_protocol.confirmed_publisher import Confirm, ConfirmedPublisher
 from lambda_protocol.errors import (
     LambdaApiError,
     ResourceNotReadyException,
@@ -92,9 +94,8 @@ class RpcClient:
         self._replies: deque[Delivery] = deque()  # of the current call: frames, then the outcome
         self._is_returned = False
         self._closed_by: Exception | None = None  # why the reply channel was
-        self._async_channel: Channel | None = None
+        self._publisher: ConfirmedPublisher | None = None
         self._async_closed: Exception | None = None  # why the last one was
-        self._confirms: list[bool] = []
         self._connection = AmqpConnection(parameters, self._on_delivery, on_alarm=on_alarm)
         try:
             self._channel = self._open_channel()
@@ -160,40 +161,44 @@ class RpcClient:
         event in the socket of a broker that reads nothing would run long after it was refused.
         """
         function, queue = invocation.function, async_queue(invocation.function)
-        channel = self._confirming_channel()
+        channel = self._async_publisher().channel
         try:
             self.probe()  # without it RabbitMQ answers in an alarm, too
             self._connection.call(channel, "queue_declare", queue=function.queue_name, passive=True)
         except ChannelClosedByBroker as error:
             if is_missing(error):
                 raise function_not_found(function) from error
-            # The call queue is on a node that is down, say. The event queue may be reached.
-            channel = self._confirming_channel()
-        frames = publish_pieces(
-            channel.channel_number,
+            # The call queue is on a node that is down, say. The async queue may be reached.
+        confirms: list[Confirm] = []
+        publisher = self._async_publisher()
+        publisher.publish(
+            "",
             queue,
             encode_async(AsyncInvocation.accepted(invocation)),
             invocation.payload,
-            frame_max=self._connection.frame_max,
-            mandatory=True,
+            confirms.append,
         )
-        self._is_returned = False
-        self._confirms.clear()
-        self._connection.send(frames)
-        self._await_confirm(channel, function)
-        if self._is_returned:
-            if self._ask(queue).fault is not None:
+        match self._await_confirm(publisher, function, confirms):
+            case Confirm.NOT_SENT:
+                raise NotSentError("the broker connection is closed")
+            case Confirm.LOST:
+                raise ConnectionError("the broker connection was lost")
+            case Confirm.RETURNED if self._ask(queue).fault is not None:
                 raise _unreachable(function)
-            raise ServiceUnavailable(
-                f"The function {function.name} takes no asynchronous invocations: "
-                f"its queue {queue} does not exist."
-            )
-        if not self._confirms[0]:
-            raise ServiceUnavailable("The broker refused the invocation.")
+            case Confirm.RETURNED:
+                raise ServiceUnavailable(
+                    f"The function {function.name} takes no asynchronous invocations: "
+                    f"its queue {queue} does not exist."
+                )
+            case Confirm.REFUSED:
+                raise ServiceUnavailable("The broker refused the invocation.")
 
-    def _await_confirm(self, channel: Channel, function: FunctionRef) -> None:
+    def _await_confirm(
+        self, publisher: ConfirmedPublisher, function: FunctionRef, confirms: list[Confirm]
+    ) -> Confirm:
         sent_at = time.monotonic()
-        while not self._confirms:
+        channel = publisher.channel
+        while not confirms:
             waited_s = time.monotonic() - sent_at
             is_blocked = self.blocked_reason is not None
             if waited_s >= (CONFIRM_IN_ALARM_S if is_blocked else self._queue_timeout_s):
@@ -209,6 +214,7 @@ class RpcClient:
             self._connection.poll(min(self._queue_timeout_s - waited_s, LOOK_AROUND_S))
             if channel.is_closed:
                 raise self._async_closed or ChannelClosed(0, "the async channel was closed")
+        return confirms[0]
 
     def require_function(self, function: FunctionRef) -> None:
         """Check that a call of ``function`` would find its queue; raises ``LambdaApiError``."""
@@ -374,23 +380,15 @@ class RpcClient:
     def _on_closed(self, _channel: Channel, reason: Exception) -> None:
         self._closed_by = reason
 
-    def _on_events_closed(self, _channel: Channel, reason: Exception) -> None:
+    def _on_async_closed(self, _channel: Channel, reason: Exception) -> None:
         self._async_closed = reason
 
-    def _confirming_channel(self) -> Channel:
-        if self._async_channel is None or not self._async_channel.is_open:
+    def _async_publisher(self) -> ConfirmedPublisher:
+        if self._publisher is None or not self._publisher.channel.is_open:
             channel = self._connection.open_channel()
-            channel.add_on_return_callback(self._on_return)
-            channel.add_on_close_callback(self._on_events_closed)
-            self._connection.call(
-                channel,
-                "confirm_delivery",
-                ack_nack_callback=lambda frame: self._confirms.append(
-                    frame.method.NAME == "Basic.Ack"
-                ),
-            )
-            self._async_channel = channel
-        return self._async_channel
+            channel.add_on_close_callback(self._on_async_closed)
+            self._publisher = ConfirmedPublisher(self._connection, channel)
+        return self._publisher
 
 
 def _refusal(function: FunctionRef, state: QueueState) -> LambdaApiError | None:

@@ -7,7 +7,7 @@ import logging
 from lambda_protocol.amqp_connection import Channel, ChannelClosedByBroker
 from lambda_protocol.amqp_frames import Delivery, Properties
 from lambda_protocol.async_amqp import dead_lettering
-from rapid.broker.confirmed_publisher import ConfirmedPublisher, OnConfirm
+from lambda_protocol.confirmed_publisher import ConfirmedPublisher, OnConfirm
 from rapid.broker.prefetch import QueueConsumer
 from rapid.broker.reply_channel import ReplyChannel
 

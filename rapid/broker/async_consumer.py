@@ -26,6 +26,7 @@ from lambda_protocol.async_amqp import (
     encode_dead_letter,
 )
 from lambda_protocol.clock import now_ms
+from lambda_protocol.confirmed_publisher import Confirm
 from lambda_protocol.errors import ErrorType, LambdaApiError, ServiceException, error_payload
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import (
@@ -292,12 +293,14 @@ class AsyncConsumer:
                 functools.partial(self._on_entered, key),
             )
 
-    def _on_entered(self, key: int, is_safe: bool) -> None:
+    def _on_entered(self, key: int, confirm: Confirm) -> None:
         on_accepted = self._unconfirmed.pop(key, None)
-        if on_accepted is not None:
-            on_accepted(
-                None if is_safe else ServiceException("The broker did not take the invocation.")
-            )
+        if on_accepted is None:
+            return
+        if confirm is Confirm.TAKEN:
+            on_accepted(None)
+        else:
+            on_accepted(ServiceException("The broker did not take the invocation."))
 
     # --- the end of an attempt
 
@@ -371,12 +374,22 @@ class AsyncConsumer:
                 invocation = record_invocation(record, function, attempt.invocation)
                 properties = encode_async(AsyncInvocation.accepted(invocation))
                 channel.publisher.publish(
-                    "", async_queue(function), properties, record, on_delivered
+                    "",
+                    async_queue(function),
+                    properties,
+                    record,
+                    lambda confirm: on_delivered(confirm is Confirm.TAKEN),
                 )
             case AmqpDestination(exchange, routing_key):
                 if channel.has_exchange(exchange):
                     properties = _record_properties(attempt.invocation)
-                    channel.publish_record(exchange, routing_key, properties, record, on_delivered)
+                    channel.publish_record(
+                        exchange,
+                        routing_key,
+                        properties,
+                        record,
+                        lambda confirm: on_delivered(confirm is Confirm.TAKEN),
+                    )
                 else:
                     on_delivered(False)
 
@@ -426,8 +439,8 @@ class AsyncConsumer:
     ) -> None:
         """Publish what follows an attempt; acknowledge its message when RabbitMQ has confirmed."""
 
-        def on_confirm(is_safe: bool) -> None:
-            if is_safe:
+        def on_confirm(confirm: Confirm) -> None:
+            if confirm is Confirm.TAKEN:
                 self.finish(call)
             elif call.channel is self._channel:
                 # Nothing is lost: the message is not acknowledged, so it comes again.

@@ -1,4 +1,4 @@
-"""Publishing that is told what became of each message: the broker has it, or has not."""
+"""Publishes messages with publisher confirms: RabbitMQ says of each whether it has it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,28 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final
 
-from lambda_protocol.amqp_connection import AmqpConnection, Channel
+from lambda_protocol.amqp_connection import AmqpConnection, Channel, NotSentError
 from lambda_protocol.amqp_frames import Properties, publish_pieces
 
 #: How long the broker may take to confirm a message, seconds.
 CONFIRM_LIMIT_S: Final = 30.0
 
-#: Gets whether the broker has the message: routed to a queue and, if persistent, on disk.
-OnConfirm = Callable[[bool], None]
+
+class Confirm(StrEnum):
+    """What became of a message."""
+
+    TAKEN = "taken"  #: routed to a queue and, if persistent, on disk
+    RETURNED = "returned"  #: routed to no queue
+    REFUSED = "refused"  #: by the queue
+    NOT_SENT = "not sent"  #: the connection was gone before the first byte
+    LOST = "lost"  #: the connection ended, and RabbitMQ may have the message
+
+
+#: Gets what became of a message, once.
+OnConfirm = Callable[[Confirm], None]
 
 
 @dataclass(slots=True)
@@ -36,6 +48,7 @@ class ConfirmedPublisher:
 
     def __init__(self, connection: AmqpConnection, channel: Channel) -> None:
         """Put ``channel``, on which nothing was published yet, into confirm mode."""
+        self.channel = channel
         self._connection = connection
         self._number = channel.channel_number
         self._tags = itertools.count(1)
@@ -56,7 +69,7 @@ class ConfirmedPublisher:
         body: bytes,
         on_confirm: OnConfirm,
     ) -> None:
-        """Publish a message; a connection that is gone is heard of by ``on_confirm``, too."""
+        """Publish a message; ``on_confirm`` also hears that the connection is gone."""
         frames = publish_pieces(
             self._number,
             routing_key,
@@ -72,9 +85,9 @@ class ConfirmedPublisher:
         )
         try:
             self._connection.send(frames)
-        except OSError:
+        except OSError as error:
             self._pending.pop(tag)
-            on_confirm(False)
+            on_confirm(Confirm.NOT_SENT if isinstance(error, NotSentError) else Confirm.LOST)
 
     def is_overdue(self) -> bool:
         """Whether the broker owes a confirm for too long."""
@@ -87,10 +100,10 @@ class ConfirmedPublisher:
             message.sent_at = time.monotonic()
 
     def fail(self) -> None:
-        """Tell whoever still waits that the connection is gone."""
+        """Call every ``on_confirm`` that still waits: the connection is gone."""
         pending, self._pending = self._pending, {}
         for message in pending.values():
-            message.on_confirm(False)
+            message.on_confirm(Confirm.LOST)
 
     def _on_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
         for message in self._pending.values():
@@ -105,5 +118,7 @@ class ConfirmedPublisher:
         tags = [t for t in self._pending if t <= tag] if frame.method.multiple else [tag]
         for confirmed in tags:
             message = self._pending.pop(confirmed, None)
-            if message is not None:
-                message.on_confirm(is_ack and not message.is_returned)
+            if message is not None and message.is_returned:
+                message.on_confirm(Confirm.RETURNED)
+            elif message is not None:
+                message.on_confirm(Confirm.TAKEN if is_ack else Confirm.REFUSED)

@@ -10,26 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
+from lambda_protocol import headers as names
 from lambda_protocol.amqp_frames import PERSISTENT, Delivery, HeaderValue, Properties
 from lambda_protocol.clock import now_ms
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import AsyncInvocation, InvocationType
 from lambda_protocol.invoke_amqp import call_headers, decode_call
 from lambda_protocol.limits import ASYNC_PAYLOAD_BYTES, EVENT_AGE_MAX_S
-
-#: Which attempt a message is for, from 1.
-ATTEMPT: Final = "X-Lambda-Attempt"
-#: When the asynchronous invocation was first accepted, epoch milliseconds.
-FIRST_QUEUED_MS: Final = "X-Lambda-First-Queued-Ms"
-#: How often it was put off because of a throttle or a fault of the service.
-BACKOFFS: Final = "X-Lambda-Backoffs"
-#: In a dead letter, besides the asynchronous invocation's own headers.
-#: Source: Lambda developer guide, "Dead-letter queues", message attributes.
-REQUEST_ID: Final = "RequestID"
-ERROR_CODE: Final = "ErrorCode"
-ERROR_MESSAGE: Final = "ErrorMessage"
 
 
 def async_queue(function: FunctionRef) -> str:
@@ -112,9 +101,9 @@ def decode_async(
     )
     return replace(
         async_invocation,
-        first_queued_ms=_number(headers, FIRST_QUEUED_MS, async_invocation.first_queued_ms),
-        attempt=_number(headers, ATTEMPT, 1),
-        backoffs=_number(headers, BACKOFFS, 0),
+        first_queued_ms=_number(headers, names.FIRST_QUEUED_MS, async_invocation.first_queued_ms),
+        attempt=_number(headers, names.ATTEMPT, 1),
+        backoffs=_number(headers, names.BACKOFFS, 0),
     )
 
 
@@ -124,9 +113,11 @@ def encode_dead_letter(async_invocation: AsyncInvocation, error_message: str) ->
     Source: Lambda developer guide, "Dead-letter queues": the first KB of the message.
     """
     headers = _headers(async_invocation) | {
-        REQUEST_ID: async_invocation.invocation.request_id,
-        ERROR_CODE: 200,
-        ERROR_MESSAGE: error_message.encode(errors="replace")[:1024].decode(errors="ignore"),
+        names.DEAD_REQUEST_ID: async_invocation.invocation.request_id,
+        names.DEAD_ERROR_CODE: 200,
+        names.DEAD_ERROR_MESSAGE: error_message.encode(errors="replace")[:1024].decode(
+            errors="ignore"
+        ),
     }
     return Properties(
         content_type="application/json",
@@ -139,10 +130,10 @@ def encode_dead_letter(async_invocation: AsyncInvocation, error_message: str) ->
 
 def _headers(async_invocation: AsyncInvocation) -> dict[str, HeaderValue]:
     headers = call_headers(async_invocation.invocation)
-    headers[FIRST_QUEUED_MS] = async_invocation.first_queued_ms
-    headers[ATTEMPT] = async_invocation.attempt
+    headers[names.FIRST_QUEUED_MS] = async_invocation.first_queued_ms
+    headers[names.ATTEMPT] = async_invocation.attempt
     if async_invocation.backoffs:
-        headers[BACKOFFS] = async_invocation.backoffs
+        headers[names.BACKOFFS] = async_invocation.backoffs
     return headers
 
 

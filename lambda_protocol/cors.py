@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from lambda_protocol import headers
 from lambda_protocol.environ import ConfigError
 from lambda_protocol.errors import AccessDeniedException
 from lambda_protocol.invoke_http import HeaderLookup
@@ -25,8 +26,8 @@ REQUEST_HEADERS: Final = "access-control-request-headers"
 
 #: Response headers that a page may read, besides those that every page may.
 EXPOSED: Final = (
-    "X-Amz-Executed-Version, X-Amz-Function-Error, X-Amz-Log-Result, x-amzn-ErrorType, "
-    "x-amzn-RequestId, X-Amzn-Trace-Id"
+    f"{headers.EXECUTED_VERSION}, {headers.FUNCTION_ERROR}, {headers.LOG_RESULT}, "
+    f"{headers.ERROR_TYPE}, {headers.REQUEST_ID}, {headers.TRACE_ID}"
 )
 #: How long a browser may remember a preflight's answer, seconds (our choice).
 MAX_AGE_S: Final = 600

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from lambda_protocol import headers as names
 from lambda_protocol.amqp_frames import Delivery, HeaderValue, Properties
 from lambda_protocol.errors import LambdaApiError, UnreadableReply, error_from_wire
 from lambda_protocol.function_name import FunctionRef, parse_function_name
@@ -24,7 +25,8 @@ from lambda_protocol.invocation import (
     new_request_id,
     relayed_request_id,
 )
-from lambda_protocol.invoke_http import (
+from lambda_protocol.limits import ANNOUNCED_MAX_S, RESPONSE_PAYLOAD_BYTES, SYNC_PAYLOAD_BYTES
+from lambda_protocol.validation import (
     decode_client_context,
     payload_too_large,
     relayed_outcome,
@@ -32,7 +34,6 @@ from lambda_protocol.invoke_http import (
     require_tenant_id,
     usable_trace_id,
 )
-from lambda_protocol.limits import ANNOUNCED_MAX_S, RESPONSE_PAYLOAD_BYTES, SYNC_PAYLOAD_BYTES
 
 #: RabbitMQ's pseudo-queue: replies come back on the channel that published the call.
 #: Source: RabbitMQ documentation, "Direct Reply-to".
@@ -40,31 +41,9 @@ DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 
 _REPLY_NODE = re.compile(rb"reply@[0-9]+")
 
-_CLIENT_CONTEXT = "X-Amz-Client-Context"
-_TRACE_ID = "X-Amzn-Trace-Id"
-_LOG_TYPE = "X-Amz-Log-Type"
-_TENANT_ID = "X-Amz-Tenant-Id"
-_QUALIFIER = "X-Amz-Function-Qualifier"
-#: In a call: this client understands frames. Without it: one reply and nothing else.
-_FRAMES = "X-Lambda-Frames"
-#: In a reply: which frame this is; absent from the last one.
-_FRAME = "X-Lambda-Frame"
+#: Frames of a reply: a call takes long, or rapid asks whether it is still waited for.
 _STARTED = "started"
-#: The frame by which rapid asks whether a call is still waited for, and the answer to it.
 _WANTED = "wanted"
-#: In the answer: 1 or 0.
-_IS_WANTED = "X-Lambda-Wanted"
-#: In a call, and in an answer: when it was sent, on a clock that only its sender reads. A caller
-#: that says it answers the frame ``wanted``.
-_SENT_MS = "X-Lambda-Sent-Ms"
-#: In that frame: 1 when the function runs the call.
-_RUNNING = "X-Lambda-Running"
-_WITHIN_MS = "X-Lambda-Answered-Within-Ms"
-_STATUS = "X-Lambda-Status"
-_ERROR_TYPE = "X-Lambda-Error-Type"
-_FUNCTION_ERROR = "X-Amz-Function-Error"
-_EXECUTED_VERSION = "X-Amz-Executed-Version"
-_LOG_RESULT = "X-Amz-Log-Result"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +77,7 @@ def encode_call(invocation: Invocation, *, queue_timeout_s: float) -> Properties
     """Return the properties of a call; ``queue_timeout_s`` is how long it may wait unstarted."""
     return Properties(
         content_type="application/json",
-        headers={**call_headers(invocation), _SENT_MS: _now_ms()},
+        headers={**call_headers(invocation), names.SENT_MS: _now_ms()},
         correlation_id=invocation.request_id,
         reply_to=DIRECT_REPLY_TO,
         expiration=str(int(queue_timeout_s * 1000)),
@@ -108,15 +87,19 @@ def encode_call(invocation: Invocation, *, queue_timeout_s: float) -> Properties
 
 def call_headers(invocation: Invocation) -> dict[str, HeaderValue]:
     """Return what a message says of an invocation beside its payload and request id."""
-    headers: dict[str, HeaderValue] = {_TRACE_ID: invocation.trace_id, _FRAMES: 1}
+    headers: dict[str, HeaderValue] = {
+        names.TRACE_ID: invocation.trace_id,
+        names.FRAMES: 1,
+        names.RELAYED: 1,
+    }
     if invocation.client_context is not None:
-        headers[_CLIENT_CONTEXT] = invocation.client_context
+        headers[names.CLIENT_CONTEXT] = invocation.client_context
     if invocation.wants_log_tail:
-        headers[_LOG_TYPE] = "Tail"
+        headers[names.LOG_TYPE] = "Tail"
     if invocation.tenant_id is not None:
-        headers[_TENANT_ID] = invocation.tenant_id
+        headers[names.TENANT_ID] = invocation.tenant_id
     if invocation.function.qualifier is not None:
-        headers[_QUALIFIER] = invocation.function.qualifier
+        headers[names.QUALIFIER] = invocation.function.qualifier
     return headers
 
 
@@ -130,23 +113,23 @@ def decode_call(
     """Return the call in ``delivery`` for ``function``, whose queue it came from.
 
     A payload over ``max_payload_bytes`` raises ``RequestEntityTooLargeException``.
-    ``check_payload`` refuses a payload that is no JSON, of a client that is none of ours: a Lambda
-    Server has checked its own.
+    ``check_payload`` refuses a payload that is no JSON, unless a Lambda Server has checked it.
     What a header cannot carry on is refused or replaced: a client context that is no JSON object,
     a malformed qualifier or tenant id raise a ``LambdaApiError``; an unusable trace id gives way
     to a fresh one.
     """
     properties = delivery.properties
     headers = properties.headers
-    understands_frames = headers.get(_FRAMES) == 1
+    understands_frames = headers.get(names.FRAMES) == 1
     if delivery.body_size > max_payload_bytes:
         raise payload_too_large(delivery.body_size, max_payload_bytes)
-    if check_payload and not understands_frames and delivery.body:
+    is_relayed = headers.get(names.RELAYED) == 1
+    if check_payload and not is_relayed and delivery.body:
         require_json(delivery.body)
-    client_context = _text(headers.get(_CLIENT_CONTEXT))
+    client_context = _text(headers.get(names.CLIENT_CONTEXT))
     if client_context is not None:
         decode_client_context(client_context)
-    qualifier = _text(headers.get(_QUALIFIER))
+    qualifier = _text(headers.get(names.QUALIFIER))
     if qualifier is not None:
         function = parse_function_name(
             function.name,
@@ -154,20 +137,18 @@ def decode_call(
             region=function.region,
             account_id=function.account_id,
         )
-    tenant_id = _text(headers.get(_TENANT_ID))
+    tenant_id = _text(headers.get(names.TENANT_ID))
     if tenant_id is not None:
         require_tenant_id(tenant_id)
     invocation = Invocation(
         request_id=(
-            relayed_request_id(properties.correlation_id)
-            if understands_frames
-            else new_request_id()
+            relayed_request_id(properties.correlation_id) if is_relayed else new_request_id()
         ),
         function=function,
         payload=delivery.body or b"{}",
-        wants_log_tail=headers.get(_LOG_TYPE) == "Tail",
+        wants_log_tail=headers.get(names.LOG_TYPE) == "Tail",
         client_context=client_context,
-        trace_id=usable_trace_id(_text(headers.get(_TRACE_ID))),
+        trace_id=usable_trace_id(_text(headers.get(names.TRACE_ID))),
         tenant_id=tenant_id,
     )
     return IncomingCall(
@@ -181,48 +162,54 @@ def decode_call(
 
 def encode_outcome(correlation_id: str | None, outcome: Outcome) -> Properties:
     """Return the properties of the reply whose body is ``outcome.payload``."""
-    headers: dict[str, HeaderValue] = {_STATUS: 200, _EXECUTED_VERSION: outcome.executed_version}
+    headers: dict[str, HeaderValue] = {
+        names.STATUS: 200,
+        names.EXECUTED_VERSION: outcome.executed_version,
+    }
     if outcome.function_error is not None:
-        headers[_FUNCTION_ERROR] = outcome.function_error
+        headers[names.FUNCTION_ERROR] = outcome.function_error
     if outcome.log_tail is not None:
-        headers[_LOG_RESULT] = base64.b64encode(outcome.log_tail).decode()
+        headers[names.LOG_RESULT] = base64.b64encode(outcome.log_tail).decode()
     return _reply(correlation_id, headers)
 
 
 def encode_error(correlation_id: str | None, error: LambdaApiError) -> Properties:
     """Return the properties of the reply whose body is ``error.body()``."""
-    return _reply(correlation_id, {_STATUS: error.status, _ERROR_TYPE: error.code})
+    return _reply(correlation_id, {names.STATUS: error.status, names.ERROR_CODE: error.code})
 
 
 def encode_started(
     correlation_id: str | None, within_s: float, *, is_running: bool = False
 ) -> Properties:
     """Return the properties of the empty frame that says when the answer is due at the latest."""
-    headers: dict[str, HeaderValue] = {_FRAME: _STARTED, _WITHIN_MS: int(within_s * 1000)}
+    headers: dict[str, HeaderValue] = {
+        names.FRAME: _STARTED,
+        names.ANSWERED_WITHIN_MS: int(within_s * 1000),
+    }
     if is_running:
-        headers[_RUNNING] = 1
+        headers[names.RUNNING] = 1
     return _reply(correlation_id, headers)
 
 
 def encode_question(correlation_id: str | None) -> Properties:
     """Return the properties of the empty frame that asks whether a call is still waited for."""
     return Properties(
-        headers={_FRAME: _WANTED}, correlation_id=correlation_id, reply_to=DIRECT_REPLY_TO
+        headers={names.FRAME: _WANTED}, correlation_id=correlation_id, reply_to=DIRECT_REPLY_TO
     )
 
 
 def is_question(delivery: Delivery) -> bool:
     """Whether a frame asks if a call is still waited for."""
     headers = delivery.properties.headers
-    return headers.get(_FRAME) == _WANTED and _IS_WANTED not in headers
+    return headers.get(names.FRAME) == _WANTED and names.WANTED not in headers
 
 
 def encode_wanted(correlation_id: str | None, *, is_wanted: bool) -> Properties:
     """Return the properties of the empty answer to a question."""
     headers: dict[str, HeaderValue] = {
-        _FRAME: _WANTED,
-        _IS_WANTED: int(is_wanted),
-        _SENT_MS: _now_ms(),
+        names.FRAME: _WANTED,
+        names.WANTED: int(is_wanted),
+        names.SENT_MS: _now_ms(),
     }
     return Properties(headers=headers, correlation_id=correlation_id)
 
@@ -230,7 +217,7 @@ def encode_wanted(correlation_id: str | None, *, is_wanted: bool) -> Properties:
 def decode_wanted(delivery: Delivery) -> Wanted | None:
     """Return what an answer to a question says; None when it is none."""
     headers = delivery.properties.headers
-    is_wanted, sent_s = headers.get(_IS_WANTED), _sent_s(headers)
+    is_wanted, sent_s = headers.get(names.WANTED), _sent_s(headers)
     if is_wanted not in (0, 1) or sent_s is None:
         return None
     return Wanted(is_wanted == 1, sent_s)
@@ -239,22 +226,22 @@ def decode_wanted(delivery: Delivery) -> Wanted | None:
 def decode_reply(delivery: Delivery) -> Outcome | Started:
     """Return what a reply says; raises the ``LambdaApiError`` it relays, or ``UnreadableReply``."""
     headers = delivery.properties.headers
-    if headers.get(_FRAME) == _STARTED:
-        within_ms = headers.get(_WITHIN_MS)
+    if headers.get(names.FRAME) == _STARTED:
+        within_ms = headers.get(names.ANSWERED_WITHIN_MS)
         within_s = within_ms / 1000 if isinstance(within_ms, int) else 0.0
         within_s = min(max(within_s, 0.0), ANNOUNCED_MAX_S)
-        return Started(within_s, headers.get(_RUNNING) == 1)
-    code = _text(headers.get(_ERROR_TYPE))
+        return Started(within_s, headers.get(names.RUNNING) == 1)
+    code = _text(headers.get(names.ERROR_CODE))
     if code is not None:
-        status = headers.get(_STATUS)
+        status = headers.get(names.STATUS)
         raise error_from_wire(code, status if isinstance(status, int) else 0, delivery.body)
     if delivery.body_size > RESPONSE_PAYLOAD_BYTES:
         raise UnreadableReply(f"The function's instance replied {delivery.body_size} bytes.")
     return relayed_outcome(
         delivery.body,
-        has_failed=bool(headers.get(_FUNCTION_ERROR)),
-        executed_version=_text(headers.get(_EXECUTED_VERSION)),
-        log_result=_text(headers.get(_LOG_RESULT)),
+        has_failed=bool(headers.get(names.FUNCTION_ERROR)),
+        executed_version=_text(headers.get(names.EXECUTED_VERSION)),
+        log_result=_text(headers.get(names.LOG_RESULT)),
     )
 
 
@@ -316,5 +303,5 @@ def _now_ms() -> int:
 
 
 def _sent_s(headers: Mapping[str, HeaderValue]) -> float | None:
-    sent_ms = headers.get(_SENT_MS)
+    sent_ms = headers.get(names.SENT_MS)
     return sent_ms / 1000 if isinstance(sent_ms, int) else None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from lambda_protocol import headers as names
 from lambda_protocol.amqp_connection import (
     AmqpConnection,
     ChannelClosedByBroker,
@@ -14,24 +15,14 @@ from lambda_protocol.amqp_connection import (
 )
 from lambda_protocol.amqp_frames import Delivery, encode_ack
 from lambda_protocol.amqp_refusals import Permissions, exactly
-from lambda_protocol.async_amqp import (
-    ATTEMPT,
-    ERROR_CODE,
-    ERROR_MESSAGE,
-    FIRST_QUEUED_MS,
-    REQUEST_ID,
-    async_queue,
-    dead_letter_queue,
-    decode_async,
-    encode_async,
-)
+from lambda_protocol.async_amqp import async_queue, dead_letter_queue, decode_async, encode_async
 from lambda_protocol.clock import now_ms
 from lambda_protocol.confirmed_publisher import Confirm, ConfirmedPublisher
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import FunctionRef
-from lambda_protocol.invoke_http import payload_too_large
 from lambda_protocol.limits import ASYNC_PAYLOAD_BYTES
+from lambda_protocol.validation import payload_too_large
 
 #: How long the broker may be silent while letters are read or moved, seconds.
 SILENCE_LIMIT_S: Final = 10.0
@@ -172,15 +163,15 @@ class DeadLetters:
 
 def _letter(delivery: Delivery) -> DeadLetter:
     headers = delivery.properties.headers
-    request_id = headers.get(REQUEST_ID) or delivery.properties.correlation_id
-    error_code = headers.get(ERROR_CODE)
-    first_queued_ms, attempts = headers.get(FIRST_QUEUED_MS), headers.get(ATTEMPT)
+    request_id = headers.get(names.DEAD_REQUEST_ID) or delivery.properties.correlation_id
+    error_code = headers.get(names.DEAD_ERROR_CODE)
+    first_queued_ms, attempts = headers.get(names.FIRST_QUEUED_MS), headers.get(names.ATTEMPT)
     return DeadLetter(
         request_id=str(request_id or ""),
         first_queued_ms=first_queued_ms if isinstance(first_queued_ms, int) else None,
         attempts=attempts if isinstance(attempts, int) else 0,
         error_code=error_code if isinstance(error_code, int) else None,
-        error_message=str(headers.get(ERROR_MESSAGE) or _reason_of_broker(delivery)),
+        error_message=str(headers.get(names.DEAD_ERROR_MESSAGE) or _reason_of_broker(delivery)),
         payload=delivery.body,
     )
 

@@ -31,8 +31,8 @@ from lambda_protocol.invoke_http import (
     encode_outcome,
     parse_invoke_path,
     payload_limit,
-    payload_too_large,
 )
+from lambda_protocol.validation import payload_too_large
 from lambda_server.caller import CallerGoneError, caller_of
 
 if TYPE_CHECKING:

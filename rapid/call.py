@@ -16,7 +16,7 @@ from lambda_protocol.invocation import (
     Outcome,
     new_request_id,
 )
-from lambda_protocol.invoke_http import decode_client_context
+from lambda_protocol.validation import decode_client_context
 
 #: If it is not known for so long that a caller still waits, it is asked before its call starts,
 #: seconds.

@@ -17,7 +17,7 @@ from lambda_protocol.address import EVERY_HOST
 from lambda_protocol.amqp_connection import connection_parameters
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import ErrorType, LambdaApiError, ServiceException
-from lambda_server.__main__ import main as lambda_server
+from lambda_server.cli import main as lambda_server
 from lambda_server.functions_file import read_functions
 from rapid.settings.command_line import USAGE
 from rapid.settings.names import ALIASES, FORMER, INIT_CONTAINER, PREFIX
@@ -102,7 +102,7 @@ def settings_in_code() -> dict[str, dict[str, set[object]]]:
                 programs = {"lambda_server": ["server"], "rapid": ["rapid"]}
                 # rapid reads what lambda_protocol names by names of its own.
                 for program in programs.get(package, ["server"]):
-                    is_invoke = path.name == "__main__.py" and program == "server"
+                    is_invoke = path.name == "cli.py" and program == "server"
                     key = "invoke" if is_invoke else program
                     found.setdefault(name, {}).setdefault(key, set()).add(default)
     return found

@@ -11,7 +11,7 @@ from typing import Final
 import click
 import pytest
 
-from lambda_server.__main__ import main as lambda_server
+from lambda_server.cli import main as lambda_server
 from rapid.settings.command_line import USAGE
 from scripts.kind_cluster.__main__ import main as cluster
 from tests.documents import Block, blocks, make_targets

@@ -39,9 +39,9 @@ from lambda_protocol.invoke_http import (
     encode_outcome,
     parse_invoke_path,
     payload_limit,
-    payload_too_large,
 )
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
+from lambda_protocol.validation import payload_too_large
 from rapid.call import Call, OnOutcome
 from rapid.connection_limits import INVOKE_API_CONNECTIONS
 from rapid.http_service import JSON, Exchange, Headers, HttpService

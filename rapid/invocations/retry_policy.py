@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.invocation import AsyncInvocation, Outcome
-from lambda_protocol.invoke_http import require_json
+from lambda_protocol.validation import require_json
 
 
 class Condition(StrEnum):

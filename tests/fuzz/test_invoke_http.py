@@ -19,9 +19,9 @@ from lambda_protocol.invoke_http import (
     encode_outcome,
     encode_request,
     parse_invoke_path,
-    require_json,
 )
 from lambda_protocol.json_check import require_json_text
+from lambda_protocol.validation import require_json
 
 #: Header values as an HTTP reader gives them: Latin-1 without line ends.
 VALUES = st.one_of(

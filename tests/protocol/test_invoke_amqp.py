@@ -101,7 +101,12 @@ def test_a_call_carries_the_time_it_was_made() -> None:
 def test_a_header_without_a_value_is_absent() -> None:
     headers = encode_call(make_invocation(), queue_timeout_s=1).headers
 
-    assert set(headers) == {"X-Amzn-Trace-Id", "X-Lambda-Frames", "X-Lambda-Sent-Ms"}
+    assert set(headers) == {
+        "X-Amzn-Trace-Id",
+        "X-Lambda-Frames",
+        "X-Lambda-Relayed",
+        "X-Lambda-Sent-Ms",
+    }
 
 
 def test_a_plain_client_needs_only_reply_to_and_correlation_id() -> None:
@@ -246,3 +251,21 @@ def test_a_payload_over_its_limit_is_413_over_amqp(check_payload: bool) -> None:
 
     with pytest.raises(RequestEntityTooLargeException):
         decode_call(large, FUNCTION, check_payload=check_payload)
+
+
+def test_a_foreign_client_that_understands_frames_is_checked_like_any_other() -> None:
+    foreign = delivered(Properties(headers={"X-Lambda-Frames": 1}, correlation_id="c"), b"not json")
+    relayed = delivered(Properties(headers={"X-Lambda-Relayed": 1}), b"not json")
+
+    with pytest.raises(InvalidRequestContentException):
+        decode_call(foreign, FUNCTION, check_payload=True)
+    assert decode_call(relayed, FUNCTION, check_payload=True).invocation.payload == b"not json"
+
+
+def test_only_a_lambda_server_chooses_the_request_id() -> None:
+    request_id = "01234567-89ab-cdef-0123-456789abcdef"
+    foreign = Properties(headers={"X-Lambda-Frames": 1}, correlation_id=request_id)
+    relayed = Properties(headers={"X-Lambda-Relayed": 1}, correlation_id=request_id)
+
+    assert decode_call(delivered(foreign), FUNCTION).invocation.request_id != request_id
+    assert decode_call(delivered(relayed), FUNCTION).invocation.request_id == request_id

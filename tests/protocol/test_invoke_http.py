@@ -25,7 +25,6 @@ from lambda_protocol.invocation import Invocation, InvocationType, Outcome, rela
 from lambda_protocol.invoke_http import (
     HeaderLookup,
     InvokePath,
-    decode_client_context,
     decode_request,
     decode_response,
     encode_error,
@@ -33,14 +32,13 @@ from lambda_protocol.invoke_http import (
     encode_request,
     parse_invoke_path,
     payload_limit,
-    payload_too_large,
-    require_json,
 )
 from lambda_protocol.limits import (
     ASYNC_PAYLOAD_BYTES,
     CLIENT_CONTEXT_BYTES,
     SYNC_PAYLOAD_BYTES,
 )
+from lambda_protocol.validation import decode_client_context, payload_too_large, require_json
 from tests.support import make_invocation
 
 CONTEXT = base64.b64encode(b'{"custom":{"k":"v"}}').decode()

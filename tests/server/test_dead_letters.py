@@ -148,7 +148,7 @@ def test_redriven_letters_are_events_with_a_fresh_start(letters: Letters) -> Non
     done = letters.command("redrive", letters.function.name)
 
     assert done.returncode == 0, done.stderr
-    assert "250 events are tried again" in done.stdout
+    assert "250 dead letters are invoked again" in done.stdout
     events = letters.taken("events")
     assert [body for _, body in events] == [b"[%d]" % n for n in range(250)]
     assert [properties.correlation_id for properties, _ in events] == ids
@@ -184,7 +184,7 @@ def test_a_letter_that_is_no_invocation_stays(letters: Letters) -> None:
 
     done = letters.command("redrive", letters.function.name)
 
-    assert "1 events are tried again" in done.stdout
+    assert "1 dead letters are invoked again" in done.stdout
     assert (len(letters.taken("events")), len(letters.taken("dead"))) == (1, 1)
 
 
@@ -195,7 +195,7 @@ def test_without_a_queue_for_events_nothing_is_removed(letters: Letters) -> None
     done = letters.command("redrive", letters.function.name)
 
     assert done.returncode == 1
-    assert "the broker took no event" in done.stderr
+    assert "the broker took no invocation (returned)" in done.stderr
     assert len(letters.taken("dead")) == 1
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Protocol
 
-from flask import Flask, Response, jsonify
+from flask import Flask, Response, g, jsonify
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from lambda_protocol.errors import (
     InvalidRequestContentException,
     LambdaApiError,
     MethodNotAllowedException,
-    ServiceException,
     UnknownOperationException,
 )
 from lambda_protocol.http_peer import HttpPeer
@@ -23,10 +21,8 @@ from lambda_server.broker import Broker
 from lambda_server.config import Config
 from lambda_server.cors import CorsMiddleware
 from lambda_server.http_invoker import HttpInvoker
-from lambda_server.invoke_api import InvokeApi
+from lambda_server.invoke_api import Accelerator, InvokeApi, as_api_error, to_flask
 from lambda_server.metrics import MeteredInvoker, expose_metrics
-
-logger = logging.getLogger(__name__)
 
 
 class ReadyInvoker(Protocol):
@@ -47,8 +43,9 @@ def create_app(config: Config, invoker: ReadyInvoker | None = None) -> Flask:
     backend = make_invoker(config) if invoker is None else invoker
     app = Flask("lambda_server", static_folder=None)
     expose_metrics(app)
-    api = InvokeApi(config, MeteredInvoker(backend), app.wsgi_app)
-    app.wsgi_app = CorsMiddleware(config.allowed_origins, api)  # type: ignore[method-assign]
+    app.url_map.merge_slashes = False  # a name with two slashes is malformed, not elsewhere
+    api = InvokeApi(config, MeteredInvoker(backend))
+    app.register_blueprint(api.blueprint())
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -62,8 +59,13 @@ def create_app(config: Config, invoker: ReadyInvoker | None = None) -> Flask:
 
     @app.errorhandler(Exception)
     def on_error(error: Exception) -> Response:
-        return _to_flask(_as_api_error(error))
+        request_id = g.get("request_id") or new_request_id()
+        return to_flask(encode_error(_as_api_error(error, request_id), request_id))
 
+    accelerator = Accelerator(app, api)
+    app.wsgi_app = CorsMiddleware(  # type: ignore[method-assign]
+        config.allowed_origins, accelerator
+    )
     return app
 
 
@@ -84,19 +86,12 @@ def make_invoker(config: Config) -> AmqpInvoker | HttpInvoker:
     )
 
 
-def _to_flask(error: LambdaApiError) -> Response:
-    response = encode_error(error, new_request_id())
-    return Response(response.body, response.status, response.headers)
-
-
-def _as_api_error(error: Exception) -> LambdaApiError:
-    if isinstance(error, LambdaApiError):
-        return error
+def _as_api_error(error: Exception, request_id: str) -> LambdaApiError:
+    """Return what a caller is told of an exception, Flask's own among them."""
     if isinstance(error, NotFound):
         return UnknownOperationException("No operation of the Invoke API has this path.")
     if isinstance(error, MethodNotAllowed):
         return MethodNotAllowedException("The operation does not take this method.")
     if isinstance(error, HTTPException) and (error.code or 500) < 500:
         return InvalidRequestContentException(error.description or error.name)
-    logger.exception("request failed", exc_info=error)
-    return ServiceException("An internal error occurred.")
+    return as_api_error(error, request_id)

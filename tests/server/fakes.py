@@ -174,6 +174,7 @@ class WsgiAnswer:
     status: int
     headers: Mapping[str, str]  #: by lower-case name
     body: bytes
+    head: tuple[str, list[tuple[str, str]]]  #: status line and headers, as they were given
 
 
 class Body(io.BytesIO):
@@ -244,6 +245,7 @@ def call(
         status=int(status.split()[0]),
         headers={name.lower(): value for name, value in pairs},
         body=data,
+        head=(status, pairs),
     )
 
 

@@ -5,38 +5,45 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Iterable
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from wsgiref.validate import validator
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
 
 from lambda_protocol.errors import (
     LambdaApiError,
     ResourceNotFoundException,
     ResourceNotReadyException,
+    ServiceException,
     TooManyRequestsException,
 )
 from lambda_protocol.invocation import InvocationType, Outcome
 from lambda_protocol.limits import ASYNC_PAYLOAD_BYTES, SYNC_PAYLOAD_BYTES
+from lambda_server.app import create_app
 from lambda_server.config import Config
-from lambda_server.invoke_api import DRAIN_BYTES, InvokeApi
+from lambda_server.invoke_api import DRAIN_BYTES
 from tests.server.fakes import Body, FakeInvoker, WsgiAnswer, call, invoke_path
+from tests.support import ROOT
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
-def others(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """Answer whatever is no Invoke call."""
-    start_response("418 Not Ours", [("Content-Type", "text/plain")])
-    return [environ["PATH_INFO"].encode("latin-1")]
+@pytest.fixture(params=["accelerated", "by Flask"])
+def api(request: pytest.FixtureRequest, invoker: FakeInvoker) -> Flask:
+    """Give the application, as it is and with a hook that makes the accelerator step aside."""
+    return an_app(invoker, has_hook=request.param == "by Flask")
 
 
-@pytest.fixture
-def api(invoker: FakeInvoker) -> InvokeApi:
-    return InvokeApi(Config(), invoker, others)
+def an_app(invoker: FakeInvoker, config: Config | None = None, *, has_hook: bool = False) -> Flask:
+    app = create_app(config or Config(), invoker)
+    if has_hook:
+        app.before_request(lambda: None)
+    return app
 
 
 def assert_is_error(answer: WsgiAnswer, status: int, code: str) -> str:
@@ -51,7 +58,7 @@ def assert_is_error(answer: WsgiAnswer, status: int, code: str) -> str:
 # --- the way through
 
 
-def test_an_invocation_carries_what_the_request_says(api: InvokeApi, invoker: FakeInvoker) -> None:
+def test_an_invocation_carries_what_the_request_says(api: Flask, invoker: FakeInvoker) -> None:
     context = base64.b64encode(b'{"custom":{"a":1}}').decode()
 
     call(
@@ -76,7 +83,7 @@ def test_an_invocation_carries_what_the_request_says(api: InvokeApi, invoker: Fa
     assert invocation.tenant_id == "tenant a"
 
 
-def test_an_outcome_is_given_back_byte_for_byte(api: InvokeApi, invoker: FakeInvoker) -> None:
+def test_an_outcome_is_given_back_byte_for_byte(api: Flask, invoker: FakeInvoker) -> None:
     invoker.result = Outcome(payload=b' \x00\xff{"a" : 1}\n', executed_version="7", log_tail=b"END")
 
     answer = call(api, invoke_path(), headers={"X-Amzn-Trace-Id": "Root=1-2-3"})
@@ -92,7 +99,7 @@ def test_an_outcome_is_given_back_byte_for_byte(api: InvokeApi, invoker: FakeInv
     }
 
 
-def test_a_failed_function_is_200_with_its_error(api: InvokeApi, invoker: FakeInvoker) -> None:
+def test_a_failed_function_is_200_with_its_error(api: Flask, invoker: FakeInvoker) -> None:
     invoker.result = Outcome(payload=b'{"errorType":"E"}', function_error="Unhandled")
 
     answer = call(api, invoke_path())
@@ -103,7 +110,7 @@ def test_a_failed_function_is_200_with_its_error(api: InvokeApi, invoker: FakeIn
 
 @pytest.mark.parametrize(("kind", "status"), [("Event", 202), ("DryRun", 204)])
 def test_a_call_nobody_waits_for_is_answered_empty(
-    api: InvokeApi, invoker: FakeInvoker, kind: str, status: int
+    api: Flask, invoker: FakeInvoker, kind: str, status: int
 ) -> None:
     invoker.result = Outcome()
 
@@ -115,14 +122,14 @@ def test_a_call_nobody_waits_for_is_answered_empty(
     assert ("content-length" in answer.headers) == (status == 202)
 
 
-def test_invoke_async_is_an_event(api: InvokeApi, invoker: FakeInvoker) -> None:
+def test_invoke_async_is_an_event(api: Flask, invoker: FakeInvoker) -> None:
     answer = call(api, "/2014-11-13/functions/echo/invoke-async/", b"[1]")
 
     assert answer.status == 202
     assert invoker.invocations[0].type is InvocationType.EVENT
 
 
-def test_every_call_has_a_request_id_of_its_own(api: InvokeApi, invoker: FakeInvoker) -> None:
+def test_every_call_has_a_request_id_of_its_own(api: Flask, invoker: FakeInvoker) -> None:
     for _ in range(50):
         call(api, invoke_path(), headers={"amz-sdk-invocation-id": "the-same"})
 
@@ -131,7 +138,7 @@ def test_every_call_has_a_request_id_of_its_own(api: InvokeApi, invoker: FakeInv
     assert all(map(UUID.fullmatch, ids))
 
 
-def test_an_empty_payload_is_an_empty_object(api: InvokeApi, invoker: FakeInvoker) -> None:
+def test_an_empty_payload_is_an_empty_object(api: Flask, invoker: FakeInvoker) -> None:
     call(api, invoke_path(), length="")
 
     assert invoker.invocations[0].payload == b"{}"
@@ -139,7 +146,7 @@ def test_an_empty_payload_is_an_empty_object(api: InvokeApi, invoker: FakeInvoke
 
 @pytest.mark.parametrize("name", ["ec%68o", "echo:v%31", "123456789012%3Aecho"])
 def test_a_percent_encoded_name_is_the_same_function(
-    api: InvokeApi, invoker: FakeInvoker, name: str
+    api: Flask, invoker: FakeInvoker, name: str
 ) -> None:
     call(api, invoke_path(name))
 
@@ -157,7 +164,7 @@ def test_a_percent_encoded_name_is_the_same_function(
     ],
 )
 def test_a_qualifier_is_taken_from_name_or_query(
-    api: InvokeApi, invoker: FakeInvoker, name: str, query: str, qualifier: str | None
+    api: Flask, invoker: FakeInvoker, name: str, query: str, qualifier: str | None
 ) -> None:
     call(api, invoke_path(name, query))
 
@@ -176,7 +183,7 @@ def test_a_qualifier_is_taken_from_name_or_query(
     ],
 )
 def test_a_wrong_name_or_qualifier_is_400(
-    api: InvokeApi, invoker: FakeInvoker, name: str, query: str, code: str
+    api: Flask, invoker: FakeInvoker, name: str, query: str, code: str
 ) -> None:
     assert_is_error(call(api, invoke_path(name, query)), 400, code)
     assert invoker.invocations == []
@@ -184,7 +191,7 @@ def test_a_wrong_name_or_qualifier_is_400(
 
 @pytest.mark.parametrize("name", ["amq.rabbitmq.reply-to", "echo.events", "f" * 256])
 def test_what_can_be_no_functions_queue_is_no_function(
-    api: InvokeApi, invoker: FakeInvoker, name: str
+    api: Flask, invoker: FakeInvoker, name: str
 ) -> None:
     assert_is_error(call(api, invoke_path(name)), 404, "ResourceNotFoundException")
     assert invoker.invocations == []
@@ -198,7 +205,7 @@ def test_what_can_be_no_functions_queue_is_no_function(
     [("RequestResponse", SYNC_PAYLOAD_BYTES), ("Event", ASYNC_PAYLOAD_BYTES)],
 )
 def test_the_largest_payload_is_taken(
-    api: InvokeApi, invoker: FakeInvoker, kind: str, limit: int
+    api: Flask, invoker: FakeInvoker, kind: str, limit: int
 ) -> None:
     payload = b'"' + b"x" * (limit - 2) + b'"'
 
@@ -220,7 +227,7 @@ def test_the_largest_payload_is_taken(
 )
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_larger_payload_is_413_and_reaches_nobody(
-    api: InvokeApi, invoker: FakeInvoker, kind: str, path: str, limit: int, is_chunked: bool
+    api: Flask, invoker: FakeInvoker, kind: str, path: str, limit: int, is_chunked: bool
 ) -> None:
     body = b" " * (limit + 1)
     headers = {"X-Amz-Invocation-Type": kind} if kind else {}
@@ -237,16 +244,14 @@ def test_a_larger_payload_is_413_and_reaches_nobody(
     assert invoker.invocations == []
 
 
-def test_a_payload_is_refused_by_its_announced_length_whatever_comes(api: InvokeApi) -> None:
+def test_a_payload_is_refused_by_its_announced_length_whatever_comes(api: Flask) -> None:
     answer = call(api, invoke_path(), b"{}", length=SYNC_PAYLOAD_BYTES + 1)
 
     assert_is_error(answer, 413, "RequestEntityTooLargeException")
 
 
 @pytest.mark.parametrize("length", [-1, None])
-def test_of_a_payload_over_its_limit_a_bounded_part_is_read(
-    api: InvokeApi, length: int | None
-) -> None:
+def test_of_a_payload_over_its_limit_a_bounded_part_is_read(api: Flask, length: int | None) -> None:
     body = Body(b" " * (DRAIN_BYTES + 2 * SYNC_PAYLOAD_BYTES))
 
     assert call(api, invoke_path(), body, length=length).status == 413
@@ -254,14 +259,14 @@ def test_of_a_payload_over_its_limit_a_bounded_part_is_read(
     assert body.bytes_read <= DRAIN_BYTES + SYNC_PAYLOAD_BYTES + 1
 
 
-def test_a_chunked_payload_is_taken(api: InvokeApi, invoker: FakeInvoker) -> None:
+def test_a_chunked_payload_is_taken(api: Flask, invoker: FakeInvoker) -> None:
     call(api, invoke_path(), b"[1, 2]", length=None)
 
     assert invoker.invocations[0].payload == b"[1, 2]"
 
 
 def test_a_payload_that_broke_off_is_400_and_reaches_nobody(
-    api: InvokeApi, invoker: FakeInvoker
+    api: Flask, invoker: FakeInvoker
 ) -> None:
     answer = call(api, invoke_path(), b"[1, 2]", length=7)
 
@@ -270,9 +275,7 @@ def test_a_payload_that_broke_off_is_400_and_reaches_nobody(
 
 
 @pytest.mark.parametrize("body", [b"{", b"nope", b"\xff", b"NaN", b"[" * 100_000])
-def test_a_payload_that_is_no_json_is_400(
-    api: InvokeApi, invoker: FakeInvoker, body: bytes
-) -> None:
+def test_a_payload_that_is_no_json_is_400(api: Flask, invoker: FakeInvoker, body: bytes) -> None:
     message = assert_is_error(call(api, invoke_path(), body), 400, "InvalidRequestContentException")
 
     assert message.startswith("Could not parse request body into json")
@@ -280,7 +283,7 @@ def test_a_payload_that_is_no_json_is_400(
 
 
 def test_a_payload_passes_unchecked_where_that_is_set(invoker: FakeInvoker) -> None:
-    api = InvokeApi(replace(Config(), checks_payload=False), invoker, others)
+    api = an_app(invoker, replace(Config(), checks_payload=False))
 
     assert call(api, invoke_path(), b"\x00 no json").status == 200
     assert invoker.invocations[0].payload == b"\x00 no json"
@@ -297,7 +300,7 @@ def test_a_payload_passes_unchecked_where_that_is_set(invoker: FakeInvoker) -> N
     ],
 )
 def test_a_wrong_header_is_400_and_reaches_nobody(
-    api: InvokeApi, invoker: FakeInvoker, header: str, value: str, code: str
+    api: Flask, invoker: FakeInvoker, header: str, value: str, code: str
 ) -> None:
     assert_is_error(call(api, invoke_path(), headers={header: value}), 400, code)
     assert invoker.invocations == []
@@ -307,7 +310,7 @@ def test_a_wrong_header_is_400_and_reaches_nobody(
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
-def test_another_method_is_405(api: InvokeApi, invoker: FakeInvoker, method: str) -> None:
+def test_another_method_is_405(api: Flask, invoker: FakeInvoker, method: str) -> None:
     answer = call(api, invoke_path(), method=method)
 
     assert (answer.status, answer.headers["x-amzn-errortype"]) == (405, "MethodNotAllowedException")
@@ -323,7 +326,7 @@ def test_another_method_is_405(api: InvokeApi, invoker: FakeInvoker, method: str
     ],
 )
 def test_an_error_of_the_invoker_is_rendered(
-    api: InvokeApi, invoker: FakeInvoker, error: LambdaApiError
+    api: Flask, invoker: FakeInvoker, error: LambdaApiError
 ) -> None:
     invoker.result = error
 
@@ -334,7 +337,7 @@ def test_an_error_of_the_invoker_is_rendered(
 
 
 def test_a_fault_of_the_invoker_is_500_without_its_text(
-    api: InvokeApi, invoker: FakeInvoker, caplog: pytest.LogCaptureFixture
+    api: Flask, invoker: FakeInvoker, caplog: pytest.LogCaptureFixture
 ) -> None:
     invoker.result = RuntimeError("a secret")
 
@@ -343,7 +346,7 @@ def test_a_fault_of_the_invoker_is_500_without_its_text(
     message = assert_is_error(answer, 500, "ServiceException")
     assert json.loads(answer.body)["Type"] == "Service"
     assert "secret" not in message
-    assert "invocation failed" in caplog.messages
+    assert "request failed" in caplog.messages
 
 
 @pytest.mark.parametrize(
@@ -356,11 +359,62 @@ def test_a_fault_of_the_invoker_is_500_without_its_text(
         "/2018-03-31/functions/echo/invocations",
     ],
 )
-def test_every_other_path_is_handed_on(api: InvokeApi, invoker: FakeInvoker, path: str) -> None:
-    answer = call(api, path)
-
-    assert (answer.status, answer.body) == (418, path.encode())
+def test_another_path_is_an_unknown_operation(api: Flask, invoker: FakeInvoker, path: str) -> None:
+    assert_is_error(call(api, path), 404, "UnknownOperationException")
     assert invoker.invocations == []
+
+
+# --- the application of Flask
+
+
+def test_flask_lists_the_operations() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "lambda_server.wsgi", "routes"],
+        env={"LAMBDA_ENDPOINTS": "f=http://127.0.0.1:9", "PATH": ""},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+
+    assert "/2015-03-31/functions/<path:name>/invocations" in done.stdout
+    assert "/2014-11-13/functions/<path:name>/invoke-async" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["RequestResponse", "Event", "DryRun", "Other"])
+def test_both_ways_answer_the_same_bytes(invoker: FakeInvoker, kind: str) -> None:
+    invoker.result = Outcome(payload=b'{"a": 1}', log_tail=b"END", function_error="Unhandled")
+    answers = []
+    for has_hook in (False, True):
+        app = an_app(invoker, has_hook=has_hook)
+        answer = call(app, invoke_path(), b"{}", headers={"X-Amz-Invocation-Type": kind})
+        answers.append((without_ids(repr(answer.head)), answer.body))
+
+    assert answers[0] == answers[1]
+
+
+def without_ids(text: str) -> str:
+    return re.sub(r"Root=[^']*", "TRACE", UUID.sub("UUID", text))
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        lambda app: app.before_request(lambda: ("stopped", 418)),
+        lambda app: app.after_request(lambda _: Response("stopped", 418)),
+        lambda app: app.errorhandler(ServiceException)(lambda _: ("stopped", 418)),
+    ],
+    ids=["before", "after", "error"],
+)
+def test_a_hook_of_the_application_sees_invocations(
+    invoker: FakeInvoker, register: Callable[[Flask], object]
+) -> None:
+    app = an_app(invoker)
+    invoker.result = ServiceException("x")
+    register(app)
+
+    assert call(app, invoke_path()).status == 418
 
 
 # --- the whole application

@@ -72,12 +72,12 @@ k8s-lint: .venv/.dev ## check the manifests with yamllint and checkov
 
 .PHONY: sbom
 sbom: ## write down, as SPDX, what dist/lambda-runtime-api-daemon is made of
-	@$(PYTHON) -m scripts.static.sbom
+	@$(PYTHON) -m devtools.static.sbom
 
 .PHONY: test-binary
 test-binary: .venv/.dev ## run rapid's tests against that file (ARGS='tests/static' for some of them)
 	@scripts/test-setup
-	@$(VENV_BIN)/python -m scripts.static.tests $(if $(filter 0,$(PGO)),--no-pgo) $(if $(ARGS),-- $(ARGS))
+	@$(VENV_BIN)/python -m devtools.static.tests $(if $(filter 0,$(PGO)),--no-pgo) $(if $(ARGS),-- $(ARGS))
 
 .PHONY: container-check
 container-check: .venv/.dev ## build the images and run them as containers, without docker; needs root
@@ -105,4 +105,4 @@ clean: ## stop what runs, and remove everything that was made here
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "No Python 3.11 or newer found (looked for python3.14 to python3.11 and python3)." \
 			"Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; fi
-	@$(PYTHON) -m scripts.venv $(@:.venv/.%=%)
+	@$(PYTHON) -m devtools.venv $(@:.venv/.%=%)

@@ -20,8 +20,8 @@ from bench.report import render, save_json
 from bench.run import Plan, run
 from bench.subjects import SUBJECTS, Setup
 from bench.tools import Tool, build_echo, build_extension, install_rie, require_wrk
-from scripts.progress import Step
-from scripts.rabbitmq_node import RabbitmqError
+from devtools.progress import Step
+from devtools.rabbitmq_node import RabbitmqError
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _QUICK_S = 2

@@ -15,8 +15,8 @@ from bench import launches
 from bench.errors import LoadFailed
 from bench.load import run_wrk
 from bench.subjects import Setup
-from scripts.progress import Step, wait_until
-from scripts.rabbitmq_node import RabbitmqNode
+from devtools.progress import Step, wait_until
+from devtools.rabbitmq_node import RabbitmqNode
 
 #: Of the event queue, each on a broker of its own.
 QUEUE_TYPES = ("quorum", "classic")

@@ -11,7 +11,7 @@ from typing import Final
 from bench import launches
 from bench.rounds import Sample, measure
 from bench.subjects import Subject
-from scripts.progress import Step
+from devtools.progress import Step
 
 _WARM_UP_S = 1
 

@@ -11,9 +11,9 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from bench.errors import ProgramFailed
-from scripts.ports import LOOPBACK, free_ports
-from scripts.processes import BackgroundProcess
-from scripts.progress import wait_until
+from devtools.ports import LOOPBACK, free_ports
+from devtools.processes import BackgroundProcess
+from devtools.progress import wait_until
 
 FUNCTION_NAME = "lambda-bench-echo"
 

@@ -8,7 +8,7 @@ from statistics import median
 
 from bench.client import InvokeClient
 from bench.subjects import Subject
-from scripts.progress import Step
+from devtools.progress import Step
 
 #: Up to just below what an Invoke request may hold.
 SIZES = {"1 KB": 1 << 10, "64 KB": 1 << 16, "1 MB": 1 << 20, "5.9 MB": 5_900_000}

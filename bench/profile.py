@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.errors import BenchError, ToolMissing
 from bench.load import run_wrk
 from bench.subjects import Setup, running
-from scripts.progress import Step
+from devtools.progress import Step
 
 #: The programs that can be profiled: the subject they are part of, and the part.
 PROGRAMS = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.load import run_wrk
 from bench.subjects import Subject
-from scripts.progress import Step
+from devtools.progress import Step
 
 _WARM_UP_S = 1
 

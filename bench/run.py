@@ -14,7 +14,7 @@ from bench.results import Memory, Results
 from bench.rounds import measure_rounds
 from bench.startup import Startup, measure_startups
 from bench.subjects import Setup, Subject, running
-from scripts.progress import Step
+from devtools.progress import Step
 
 _STARTS = 5
 

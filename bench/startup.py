@@ -11,7 +11,7 @@ from bench.client import InvokeClient
 from bench.errors import CallFailed
 from bench.launches import Launch
 from bench.load import PAYLOAD
-from scripts.progress import Step
+from devtools.progress import Step
 
 _POLL_S = 0.0005
 _LIMIT_S = 30.0

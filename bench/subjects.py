@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import launches, procfs
-from scripts.progress import Step
-from scripts.rabbitmq_node import RabbitmqNode
+from devtools.progress import Step
+from devtools.rabbitmq_node import RabbitmqNode
 
 SUBJECTS = ("direct", "static", "rie", "server")
 

@@ -13,8 +13,8 @@ from typing import Protocol
 
 import pytest
 
+from devtools.rabbitmq_node import RabbitmqNode, find_server
 from lambda_protocol.invocation import Invocation
-from scripts.rabbitmq_node import RabbitmqNode, find_server
 from tests import support
 from tests.events import Chronicle, Recorder
 from tests.support import RAPID, Rapid, Server, unique_name

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
+from devtools.ports import LOOPBACK
 from lambda_protocol.address import Address
-from scripts.ports import LOOPBACK
 from tests.support import LIMIT_S
 
 _PIECE: Final = b"x" * 65_536

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
-from scripts.ports import LOOPBACK
+from devtools.ports import LOOPBACK
 from tests import support
 
 #: A runtime that writes down what it attempts, and does what the event says.

@@ -29,9 +29,9 @@ from typing import Any, Final, Self, TypeVar
 
 import pytest
 
+from devtools.ports import LOOPBACK, free_ports
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Invocation
-from scripts.ports import LOOPBACK, free_ports
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.rabbitmq_node import find_server
+from devtools.rabbitmq_node import find_server
 from tests.readme_run import EXEMPT, FOLDERS, IN_ANOTHER_TERMINAL, blocks_of, logical_lines
 from tests.support import ROOT
 

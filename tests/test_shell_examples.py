@@ -11,9 +11,9 @@ from typing import Final
 import click
 import pytest
 
+from devtools.kind_cluster.__main__ import main as cluster
 from lambda_server.cli import main as lambda_server
 from rapid.settings.command_line import USAGE
-from scripts.kind_cluster.__main__ import main as cluster
 from tests.documents import Block, blocks, make_targets
 from tests.shell_commands import commands_of
 from tests.support import ROOT
@@ -34,7 +34,7 @@ NAMESPACES: Final = {
 }
 #: Folders of this checkout: a word that begins with one is a path.
 FOLDERS: Final = tuple(
-    f"{name}/" for name in ("bench", "docker", "docs", "examples", "k8s", "scripts")
+    f"{name}/" for name in ("bench", "devtools", "docker", "docs", "examples", "k8s", "scripts")
 )
 
 

@@ -10,7 +10,7 @@ import click
 
 from bench.autoscale.alternatives import Options
 from bench.autoscale.study import render_bursts, render_reactions, run_bursts
-from scripts.progress import Step
+from devtools.progress import Step
 
 _FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 _POSITIVE = click.FloatRange(min=0, min_open=True)

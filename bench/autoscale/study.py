@@ -9,7 +9,7 @@ from statistics import median
 
 from bench.autoscale.alternatives import Alternative, Options, alternatives
 from bench.autoscale.simulation import History, Phases, Simulation
-from scripts.progress import Step
+from devtools.progress import Step
 
 #: A call that waits longer is answered 429 (INVOKE_QUEUE_TIMEOUT); an event just waits.
 CALL_LIMIT_S = 30.0

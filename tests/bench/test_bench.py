@@ -19,7 +19,7 @@ from bench.results import Memory, Results
 from bench.rounds import Sample
 from bench.startup import Startup
 from bench.targets import judge
-from scripts.progress import wait_until
+from devtools.progress import wait_until
 
 WRK_OUTPUT = """\
 Running 1s test @ http://127.0.0.1:8080/

@@ -18,8 +18,8 @@ from typing import Any, Self
 import pytest
 import yaml
 
-from scripts.kind_cluster.manifests import REGISTRY_PORT, SERVER_PORT, Manifests
-from scripts.ports import LOOPBACK, free_ports
+from devtools.kind_cluster.manifests import REGISTRY_PORT, SERVER_PORT, Manifests
+from devtools.ports import LOOPBACK, free_ports
 from tests.cluster.things import items
 from tests.support import ROOT
 
@@ -117,7 +117,7 @@ class Machine:
         # A job in the background ignores SIGINT, and so does all that it starts.
         python = ("/usr/bin/env", "--default-signal=INT", sys.executable)
         return subprocess.Popen(
-            [*python, "-m", "scripts.kind_cluster", *arguments],
+            [*python, "-m", "devtools.kind_cluster", *arguments],
             env={"PATH": str(self._tools), "PYTHONPATH": str(self.checkout)},
             cwd=self._elsewhere,
             stdin=subprocess.DEVNULL,
@@ -148,7 +148,8 @@ class Machine:
         """Return one below ``folder``, with a copy of the checkout for free ports."""
         checkout = folder / "check out"
         unneeded = shutil.ignore_patterns("__pycache__", "static")
-        shutil.copytree(ROOT / "scripts", checkout / "scripts", ignore=unneeded)
+        for name in ("devtools", "scripts"):
+            shutil.copytree(ROOT / name, checkout / name, ignore=unneeded)
         versions = checkout / "k8s" / "versions"
         versions.mkdir(parents=True)
         shutil.copy(ROOT / "k8s" / "versions" / "kustomization.yaml", versions)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.kind_cluster import components, credentials, manifests, names, preflight
-from scripts.kind_cluster.components import Component
-from scripts.kind_cluster.manifests import NODE_IMAGE, Manifests
+from devtools.kind_cluster import components, credentials, manifests, names, preflight
+from devtools.kind_cluster.components import Component
+from devtools.kind_cluster.manifests import NODE_IMAGE, Manifests
 from tests.support import ROOT
 
 COMPONENTS = [
@@ -169,7 +169,7 @@ def test_one_function_makes_the_commands(tool: str) -> None:
     """So that no command can forget to name the cluster; ``kind --version`` is of none."""
     found = [
         f"{path.name}: {ast.unparse(node)}"
-        for path in sorted((ROOT / "scripts" / "kind_cluster").glob("*.py"))
+        for path in sorted((ROOT / "devtools" / "kind_cluster").glob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Tuple | ast.List)
         and node.elts

@@ -277,7 +277,7 @@ def run_launcher(launcher: Path, by: Path | None = None) -> subprocess.Completed
 def test_the_launcher_makes_what_it_needs_and_keeps_standard_output(launcher: Path) -> None:
     done = run_launcher(launcher)
 
-    assert done.stdout == f"python -m scripts.kind_cluster token, in {launcher.parents[1]}\n"
+    assert done.stdout == f"python -m devtools.kind_cluster token, in {launcher.parents[1]}\n"
     assert done.stderr == "  First run here: making .venv\nmake --silent .venv/.runtime\n"
 
 
@@ -285,7 +285,7 @@ def test_the_launcher_may_be_a_link(launcher: Path, tmp_path: Path) -> None:
     link = tmp_path / "cluster"
     link.symlink_to(launcher)
 
-    assert run_launcher(launcher, link).stdout.startswith("python -m scripts.kind_cluster token")
+    assert run_launcher(launcher, link).stdout.startswith("python -m devtools.kind_cluster token")
 
 
 def test_the_launcher_stops_where_make_fails(launcher: Path, tmp_path: Path) -> None:

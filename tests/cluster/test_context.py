@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.kind_cluster.context import mismatch
+from devtools.kind_cluster.context import mismatch
 from tests.cluster.conftest import kubeconfig
 
 OURS = kubeconfig("https://127.0.0.1:40001")

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from scripts.kind_cluster.credentials import BROKER, RABBITMQ, Credentials
-from scripts.kind_cluster.found import Autoscaler, Found, Workload
-from scripts.kind_cluster.manifests import Manifests
-from scripts.kind_cluster.names import Dashboard, Scaling
-from scripts.kind_cluster.plan import Wish, plan
-from scripts.kind_cluster.steps import Command, Step
-from scripts.kind_cluster.switch import Refused
+from devtools.kind_cluster.credentials import BROKER, RABBITMQ, Credentials
+from devtools.kind_cluster.found import Autoscaler, Found, Workload
+from devtools.kind_cluster.manifests import Manifests
+from devtools.kind_cluster.names import Dashboard, Scaling
+from devtools.kind_cluster.plan import Wish, plan
+from devtools.kind_cluster.steps import Command, Step
+from devtools.kind_cluster.switch import Refused
 
 SECRET = Credentials(username="u", password="p", erlang_cookie="c")
 NODES = ("lambda-control-plane", "lambda-worker")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.commands import CommandError
-from scripts.kind_cluster import runner
-from scripts.kind_cluster.runner import run_steps
-from scripts.kind_cluster.steps import Action, Command, HttpCall, Step
+from devtools.commands import CommandError
+from devtools.kind_cluster import runner
+from devtools.kind_cluster.runner import run_steps
+from devtools.kind_cluster.steps import Action, Command, HttpCall, Step
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from scripts.kind_cluster.manifests import SERVER_PORT
-from scripts.ports import LOOPBACK
+from devtools.kind_cluster.manifests import SERVER_PORT
+from devtools.ports import LOOPBACK
 from tests.cluster.conftest import LIMIT_S, NODES, SERVER, Machine, kubeconfig
 from tests.cluster.things import encoded, hpa, items, scaled_object, secret, workload
 from tests.support import wait_until

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.interrupts import exit_with
+from devtools.interrupts import exit_with
 from tests.conformance.document import DOCUMENT, write_contract
 from tests.conformance.outcomes import Outcomes, as_markdown, as_text
 from tests.support import IS_ONE_FILE, RAPID, ROOT

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import boto3
 import botocore.config
 
-from scripts.ports import LOOPBACK
+from devtools.ports import LOOPBACK
 from tests.support import LIMIT_S, Answer, Client, Rapid, RawConnection, wait_for
 
 #: Sizes at the limits. Source: Lambda quotas.

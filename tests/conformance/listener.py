@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from scripts.ports import LOOPBACK
+from devtools.ports import LOOPBACK
 from tests.support import LIMIT_S, wait_for
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scripts.ports import free_ports
+from devtools.ports import free_ports
 from tests.conformance.conftest import StartFunction
 from tests.runtimes.builds import built
 from tests.runtimes.recipes import GO_EXTENSION, RUST_EXTENSION

@@ -7,6 +7,7 @@ from typing import Any
 import botocore.exceptions
 import pytest
 
+from devtools.ports import free_ports
 from lambda_protocol.address import Address
 from lambda_protocol.cors import AllowedOrigins
 from lambda_protocol.function_name import FunctionRef
@@ -16,7 +17,6 @@ from lambda_server.app import create_app
 from lambda_server.config import Config
 from rapid.apis.invoke_api import InvokeApi
 from rapid.call import Call
-from scripts.ports import free_ports
 from tests.conformance.conftest import OpenDoor, through_server
 from tests.conformance.doors import (
     ASYNC_PAYLOAD_BYTES,

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from devtools.ports import LOOPBACK, free_ports
 from rapid.settings.config import Config
-from scripts.ports import LOOPBACK, free_ports
 from tests.conformance.base_image import BaseImage, why_no_namespace
 from tests.conformance.conftest import StartFunction
 from tests.conftest import StartRapid

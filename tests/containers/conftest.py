@@ -14,8 +14,8 @@ from typing import Final
 import pytest
 
 from bench.tools import build_echo
-from scripts.ports import LOOPBACK, free_ports
-from scripts.static.stages import CHECKOUT
+from devtools.ports import LOOPBACK, free_ports
+from devtools.static.stages import CHECKOUT
 from tests.conformance.base_image import ENTRYPOINT
 from tests.containers.engine import Container, Images, NotHere
 from tests.support import Client

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from scripts.apt import AptError, install
-from scripts.commands import CommandError, run
-from scripts.progress import OnWait, Step
-from scripts.static.sources import RELEASE, SourcesError, archive
+from devtools.apt import AptError, install
+from devtools.commands import CommandError, run
+from devtools.progress import OnWait, Step
+from devtools.static.sources import RELEASE, SourcesError, archive
 from tests.support import LIMIT_S, WebProgram
 
 _TOOLS: Final = ("buildah", "debootstrap", "runc")

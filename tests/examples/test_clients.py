@@ -15,7 +15,7 @@ from typing import Final
 import pika
 import pytest
 
-from scripts.ports import LOOPBACK, free_ports
+from devtools.ports import LOOPBACK, free_ports
 from tests.conftest import StartRapid, StartServer
 from tests.support import ECHO, LIMIT_S, MISBEHAVE, ROOT, base_environ, unique_name
 

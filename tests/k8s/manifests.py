@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from scripts.kustomize import find_kustomize, render
+from devtools.kustomize import find_kustomize, render
 from tests.support import ROOT
 
 K8S: Final = ROOT / "k8s"

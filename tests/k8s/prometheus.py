@@ -18,8 +18,8 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from scripts.ports import LOOPBACK, free_ports
-from scripts.rabbitmq_node import find_server
+from devtools.ports import LOOPBACK, free_ports
+from devtools.rabbitmq_node import find_server
 from tests.k8s.promql import PROMETHEUS
 from tests.support import WebProgram, wait_until
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from scripts.manifests import FLAT_FILES, flat_file
+from devtools.manifests import FLAT_FILES, flat_file
 from tests.k8s.manifests import K8S, load, need_kustomize
 from tests.support import ROOT
 

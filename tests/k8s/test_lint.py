@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from scripts import k8s_lint
-from scripts.k8s_lint import Finding, Skip, read_skips, unused
+from devtools import k8s_lint
+from devtools.k8s_lint import Finding, Skip, read_skips, unused
 from tests.k8s.clusters import CLUSTERS, places
 from tests.k8s.manifests import K8S, load
 from tests.support import ROOT

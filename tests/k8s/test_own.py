@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from scripts.kustomize import render
+from devtools.kustomize import render
 from tests.k8s.checks import every, functions, images, labels, scaling
 from tests.k8s.clusters import cluster
 from tests.k8s.manifests import Cluster, Resource, load, need_kustomize

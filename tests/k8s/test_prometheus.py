@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from scripts.ports import LOOPBACK, free_ports
-from scripts.rabbitmq_node import RabbitmqNode
+from devtools.ports import LOOPBACK, free_ports
+from devtools.rabbitmq_node import RabbitmqNode
 from tests.k8s.prometheus import (
     Prometheus,
     discovered,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.ports import LOOPBACK
-from scripts.rabbitmq_node import find_server
+from devtools.ports import LOOPBACK
+from devtools.rabbitmq_node import find_server
 
 #: Given to a listener for each connection that it accepts; afterwards the connection is closed.
 Talk = Callable[[socket.socket], None]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import apt
-from scripts.apt import AptError, install
+from devtools import apt
+from devtools.apt import AptError, install
 
 _FAKE_APT_GET = """#!/bin/sh
 echo "$1" >> "$APT_GET_CALLS"

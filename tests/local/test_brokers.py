@@ -8,10 +8,10 @@ import pika.frame
 import pika.spec
 import pytest
 
-from scripts import brokers
-from scripts.brokers import BrokerChoice, BrokerKind, BrokerUnusable, find_broker
-from scripts.ports import LOOPBACK, free_ports
-from scripts.rabbitmq_node import RabbitmqNode
+from devtools import brokers
+from devtools.brokers import BrokerChoice, BrokerKind, BrokerUnusable, find_broker
+from devtools.ports import LOOPBACK, free_ports
+from devtools.rabbitmq_node import RabbitmqNode
 
 Listen = Callable[[Callable[[socket.socket], None]], int]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from devtools.kind_cluster.names import IMAGES
 from lambda_protocol import __version__
-from scripts.kind_cluster.names import IMAGES
 from tests.support import ROOT
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from scripts.commands import CommandError, run
+from devtools.commands import CommandError, run
 
 
 def test_a_command_that_works_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.ports import LOOPBACK
+from devtools.ports import LOOPBACK
 
 _EXAMPLE = Path(__file__).resolve().parent.parent.parent / "examples" / "echo-lambda"
 

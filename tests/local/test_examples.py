@@ -4,9 +4,9 @@ import importlib.util
 
 import pytest
 
-from scripts import examples
-from scripts.commands import CommandError
-from scripts.examples import ECHO, GREYSCALE, available
+from devtools import examples
+from devtools.commands import CommandError
+from devtools.examples import ECHO, GREYSCALE, available
 
 
 def test_both_examples_are_available_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

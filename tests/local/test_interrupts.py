@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from scripts import venv
-from scripts.interrupts import uninterrupted
-from scripts.ports import free_ports
+from devtools import venv
+from devtools.interrupts import uninterrupted
+from devtools.ports import free_ports
 from tests.local.conftest import left_running
 from tests.support import ROOT, Program, wait_until
 
-STACK = ("-m", "scripts.local_stack")
+STACK = ("-m", "devtools.local_stack")
 INTERRUPTED = 130
 
 
@@ -43,7 +43,7 @@ def test_an_interrupted_up_is_one_line_and_leaves_nothing(tmp_path: Path, awaite
 
 
 def test_an_interrupt_while_the_environment_is_made_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "scripts.venv", "runtime"]
+    command = [sys.executable, "-m", "devtools.venv", "runtime"]
     program = Program("make up", command, {})
     program.cwd = tmp_path
     with contextlib.closing(program):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import kustomize
-from scripts.kustomize import VERSION, KustomizeError, find_kustomize, install_kustomize, render
+from devtools import kustomize
+from devtools.kustomize import VERSION, KustomizeError, find_kustomize, install_kustomize, render
 
 SCRIPT = '#!/bin/sh\necho "rendered: $@"\n'
 

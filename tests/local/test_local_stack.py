@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.ports import LOOPBACK, free_ports
+from devtools.ports import LOOPBACK, free_ports
 from tests.local.conftest import left_running
 
 _CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -32,7 +32,7 @@ class Stack:
     def __call__(self, command: str, **settings: str) -> subprocess.CompletedProcess[str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(_TAKEN_FROM_ENVIRON)}
         return subprocess.run(
-            [sys.executable, "-m", "scripts.local_stack", command, "--folder", self.folder],
+            [sys.executable, "-m", "devtools.local_stack", command, "--folder", self.folder],
             env=kept | {"PORT": str(self.port), "BROKER": "none", **self._mark} | settings,
             cwd=_CHECKOUT,
             capture_output=True,
@@ -72,7 +72,7 @@ def _make(folder: Path, target: str) -> subprocess.CompletedProcess[str]:
 
 def _rabbitmqctl(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run what ``scripts/rabbitmqctl`` runs, on the node in ``folder``."""
-    return _run(sys.executable, "-m", "scripts.rabbitmq_node", str(folder), *words, cwd=_CHECKOUT)
+    return _run(sys.executable, "-m", "devtools.rabbitmq_node", str(folder), *words, cwd=_CHECKOUT)
 
 
 def _run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import debian_root, other_versions
-from scripts.debian_root import DebianRoot, RootError
-from scripts.other_versions import PARTS, Part
-from scripts.rabbitmq_node import RabbitmqError, find_server
+from devtools import debian_root, other_versions
+from devtools.debian_root import DebianRoot, RootError
+from devtools.other_versions import PARTS, Part
+from devtools.rabbitmq_node import RabbitmqError, find_server
 from tests.conformance.base_image import why_no_namespace
 
 

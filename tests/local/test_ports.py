@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import ports
-from scripts.ports import LOOPBACK, free_ports, is_taken, listener, speaks_amqp
+from devtools import ports
+from devtools.ports import LOOPBACK, free_ports, is_taken, listener, speaks_amqp
 
 
 def test_free_ports_differ_and_can_be_listened_on() -> None:

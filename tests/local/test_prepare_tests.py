@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts import prepare_tests
-from scripts.apt import AptError
-from scripts.kustomize import KustomizeError
+from devtools import prepare_tests
+from devtools.apt import AptError
+from devtools.kustomize import KustomizeError
 
 
 def refuse(packages: Sequence[str], reason: str) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.processes import BackgroundProcess
-from scripts.progress import wait_until
+from devtools.processes import BackgroundProcess
+from devtools.progress import wait_until
 
 Start = Callable[[str], BackgroundProcess]
 

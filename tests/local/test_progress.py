@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from scripts import progress
-from scripts.progress import Step, wait_until
+from devtools import progress
+from devtools.progress import Step, wait_until
 
 
 class Terminal(io.StringIO):

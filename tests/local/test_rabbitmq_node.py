@@ -5,7 +5,7 @@ from pathlib import Path
 import pika
 import pytest
 
-from scripts.rabbitmq_node import RabbitmqError, RabbitmqNode
+from devtools.rabbitmq_node import RabbitmqError, RabbitmqNode
 from tests.local.conftest import left_running
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]

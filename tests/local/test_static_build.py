@@ -10,12 +10,12 @@ from typing import NoReturn
 
 import pytest
 
-from scripts.apt import AptError
-from scripts.commands import CommandError
-from scripts.static import __main__ as build
-from scripts.static import sources, stages
-from scripts.static.freeze import find
-from scripts.static.stages import Stage
+from devtools.apt import AptError
+from devtools.commands import CommandError
+from devtools.static import __main__ as build
+from devtools.static import sources, stages
+from devtools.static.freeze import find
+from devtools.static.stages import Stage
 from tests.support import ROOT
 
 
@@ -216,7 +216,7 @@ def test_a_missing_tool_is_one_line(
 
 
 def test_the_build_needs_nothing_but_python() -> None:
-    code = "import sys; import scripts.static.__main__; print(*sys.modules)"
+    code = "import sys; import devtools.static.__main__; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -14,10 +14,10 @@ from typing import Final
 
 from bench.autoscale.lab.programs import CONTROL_PLANE, KEDA, NODE, build_programs, known_programs
 from bench.errors import ToolMissing
-from scripts.apt import AptError, install
-from scripts.commands import CommandError
-from scripts.interrupts import exit_with
-from scripts.progress import Step
+from devtools.apt import AptError, install
+from devtools.commands import CommandError
+from devtools.interrupts import exit_with
+from devtools.progress import Step
 from tests.containers.engine import Images, NotHere
 from tests.node import machine
 from tests.node.images import build_images, storage

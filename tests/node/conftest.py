@@ -16,9 +16,9 @@ from typing import Final
 import pytest
 
 from bench.autoscale.lab.programs import Programs, known_programs
-from scripts.ports import LOOPBACK
-from scripts.processes import BackgroundProcess
-from scripts.progress import Step, wait_until
+from devtools.ports import LOOPBACK
+from devtools.processes import BackgroundProcess
+from devtools.progress import Step, wait_until
 from tests.containers.engine import Images
 from tests.node import machine
 from tests.node.functions import Function, MakeFunction, Recorder

@@ -17,9 +17,9 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from bench.autoscale.lab.kube import Object
-from scripts.kind_cluster.plan import path
-from scripts.ports import LOOPBACK
-from scripts.progress import wait_until
+from devtools.kind_cluster.plan import path
+from devtools.ports import LOOPBACK
+from devtools.progress import wait_until
 from tests.node.node import ADDRESS
 from tests.node.workplace import Workplace
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from bench.autoscale.lab.programs import KEDA, Programs
+from devtools.kind_cluster.manifests import Manifests
+from devtools.kind_cluster.names import CHECKOUT
+from devtools.static.sources import RELEASE
 from lambda_protocol import __version__
-from scripts.kind_cluster.manifests import Manifests
-from scripts.kind_cluster.names import CHECKOUT
-from scripts.static.sources import RELEASE
 from tests.containers.engine import Images
 
 #: What containerd runs first in every pod.

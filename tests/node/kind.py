@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from scripts.kind_cluster.names import CHECKOUT
+from devtools.kind_cluster.names import CHECKOUT
 from tests.node.node import NAME, Node
 
 _VERSION: Final = "kind version 0.32.0\n"

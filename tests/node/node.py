@@ -21,9 +21,9 @@ import yaml
 from bench.autoscale.lab.control_plane import ControlPlane, RealNode
 from bench.autoscale.lab.kube import Kube, KubeError
 from bench.autoscale.lab.programs import Programs
-from scripts.ports import LOOPBACK, free_ports
-from scripts.processes import BackgroundProcess
-from scripts.progress import wait_until
+from devtools.ports import LOOPBACK, free_ports
+from devtools.processes import BackgroundProcess
+from devtools.progress import wait_until
 from tests.node.images import PAUSE
 from tests.node.names import NameServer
 from tests.node.relays import Relays

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from typing import Final
 
-from scripts.ports import LOOPBACK
+from devtools.ports import LOOPBACK
 
 _CHUNK: Final = 65536
 

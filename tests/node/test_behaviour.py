@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scripts.progress import wait_until
+from devtools.progress import wait_until
 from tests.node.functions import Answer, Load, MakeFunction, Recorder, invoke
 from tests.node.node import NAME
 

@@ -11,9 +11,9 @@ import yaml
 
 from bench.autoscale.lab.kube import Object
 from bench.autoscale.lab.load import AmqpCaller
-from scripts.kind_cluster.credentials import decode
-from scripts.ports import LOOPBACK
-from scripts.progress import wait_until
+from devtools.kind_cluster.credentials import decode
+from devtools.ports import LOOPBACK
+from devtools.progress import wait_until
 from tests.node.functions import Function, MakeFunction, Recorder, invoke
 from tests.node.workplace import Workplace
 from tests.support import ROOT

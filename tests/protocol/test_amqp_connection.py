@@ -15,6 +15,7 @@ import pika.connection
 import pika.exceptions
 import pytest
 
+from devtools.ports import free_ports
 from lambda_protocol.amqp_connection import AmqpConnection, BrokerLost, connection_parameters
 from lambda_protocol.amqp_frames import (
     Delivery,
@@ -24,7 +25,6 @@ from lambda_protocol.amqp_frames import (
     publish_pieces,
 )
 from lambda_protocol.environ import BrokerAddress, ConfigError
-from scripts.ports import free_ports
 from tests.support import unique_name, wait_until
 
 # --- the URI

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from devtools.ports import LOOPBACK
 from lambda_protocol.address import Address
 from lambda_protocol.http_client import AnswerTooLargeError, BoundedConnection
-from scripts.ports import LOOPBACK
 from tests.endless import ENDLESS, WITHOUT_BODY, EndlessPeer
 from tests.support import LIMIT_S
 

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 import pytest
 
+from devtools.ports import free_ports
 from lambda_protocol.address import Address
 from lambda_protocol.pace import Pace
 from rapid.http_service import JSON, Exchange, Handler, Headers, HttpService
-from scripts.ports import free_ports
 from tests.support import LIMIT_S, Client, RawConnection, wait_until
 
 MIB = 1_048_576

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.interrupts import exit_with
+from devtools.interrupts import exit_with
 from tests.conformance.document import DOCUMENT, write_matrix
 from tests.runtimes import builds
 from tests.runtimes.matrix import as_markdown, as_text, of_callers, of_runtimes

@@ -22,10 +22,10 @@ from typing import Final
 
 import pytest
 
-from scripts.apt import AptError, install
-from scripts.commands import CommandError, run
-from scripts.interrupts import exit_with
-from scripts.progress import Step
+from devtools.apt import AptError, install
+from devtools.commands import CommandError, run
+from devtools.interrupts import exit_with
+from devtools.progress import Step
 from tests.runtimes.recipes import RECIPES, Recipe
 
 #: For all builds together, seconds.

@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 from urllib.parse import unquote_to_bytes
 
+from devtools.ports import LOOPBACK
 from lambda_protocol.address import Address
 from lambda_protocol.http1 import BadRequestError, Request, RequestReader
 from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Outcome
-from scripts.ports import LOOPBACK
 from tests.support import LIMIT_S, wait_until
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from devtools.rabbitmq_node import RabbitmqNode
 from lambda_protocol.environ import BrokerAddress, ConfigError
 from lambda_protocol.errors import ResourceNotFoundException, ServiceException
 from lambda_protocol.function_name import FunctionRef
@@ -17,7 +18,6 @@ from lambda_protocol.invocation import InvocationType
 from lambda_server import broker as broker_module
 from lambda_server.amqp_invoker import AmqpInvoker
 from lambda_server.broker import Broker
-from scripts.rabbitmq_node import RabbitmqNode
 from tests.support import LIMIT_S, make_invocation, unique_name, wait_until
 from tests.system.amqp import AmqpClient
 from tests.system.conftest import through

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from devtools.ports import LOOPBACK, free_ports
 from lambda_protocol.environ import ConfigError
 from lambda_server import end_with_parent
 from lambda_server.functions_file import Function, read_functions
-from scripts.ports import LOOPBACK, free_ports
 from tests.support import (
     BASH_ECHO,
     ECHO,

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from devtools.ports import LOOPBACK, free_ports
 from lambda_protocol.address import Address
 from lambda_server import endpoints
 from lambda_server.endpoints import Endpoints, shortened
-from scripts.ports import LOOPBACK, free_ports
 from tests.conftest import StartServer
 from tests.server.fakes import FakeInstance, http_answer
 from tests.support import LIMIT_S, wait_until

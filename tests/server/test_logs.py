@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scripts.ports import LOOPBACK, free_ports
+from devtools.ports import LOOPBACK, free_ports
 from tests.conftest import StartServer
 from tests.server.fakes import FakeInstance
 from tests.support import Server, WebProgram

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from devtools.ports import LOOPBACK, free_ports
 from lambda_protocol.http1 import Request
-from scripts.ports import LOOPBACK, free_ports
 from tests.endless import EndlessPeer
 from tests.server.fakes import FakeInstance, http_answer
 from tests.support import LIMIT_S, ROOT, Server, WebProgram, base_environ

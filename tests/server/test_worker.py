@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from devtools.ports import free_ports
 from lambda_protocol.http1 import DRAIN_BYTES
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
 from lambda_server.worker import KEPT_THREADS
 from rapid.processes import child_pids
-from scripts.ports import free_ports
 from tests.conftest import StartServer
 from tests.server.fakes import FakeInstance
 from tests.support import (

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from scripts.interrupts import exit_with
-from scripts.progress import Step, wait_until
+from devtools.interrupts import exit_with
+from devtools.progress import Step, wait_until
 from tests.soak import verdicts
 from tests.soak.attacks import all_attacks
 from tests.soak.load import Load

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from scripts.rabbitmq_node import RabbitmqNode
+from devtools.rabbitmq_node import RabbitmqNode
 from tests.endless import EndlessPeer
 from tests.support import (
     MISBEHAVE,

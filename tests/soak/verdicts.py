@@ -15,7 +15,7 @@ from statistics import median
 from typing import Final
 from unicodedata import bidirectional, category
 
-from scripts.progress import OnWait, wait_until
+from devtools.progress import OnWait, wait_until
 from tests.soak.load import Figures, Load
 from tests.soak.stand import SLOTS_OF_A_RAPID, TIMEOUT_S, Stand
 from tests.support import LIMIT_S, ROOT, WebProgram, base_environ, is_alive, pids_of

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.static.__main__ import RESULT
-from scripts.static.stages import CHECKOUT
+from devtools.static.__main__ import RESULT
+from devtools.static.stages import CHECKOUT
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from devtools.ports import LOOPBACK, free_ports
 from rapid.settings.command_line import USAGE
-from scripts.ports import LOOPBACK, free_ports
 from tests.support import BASH_ECHO, ROOT, Client, Program, wait_until
 
 #: What an image for containers may grow by.

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from scripts.ports import LOOPBACK
-from scripts.rabbitmq_node import RabbitmqNode, TlsFiles, find_server
+from devtools.ports import LOOPBACK
+from devtools.rabbitmq_node import RabbitmqNode, TlsFiles, find_server
 from tests import support
 from tests.support import Server
 from tests.system.amqp import AmqpClient

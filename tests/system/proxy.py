@@ -12,7 +12,7 @@ from typing import Self
 import pika.amqp_object
 import pika.frame
 
-from scripts.ports import LOOPBACK
+from devtools.ports import LOOPBACK
 
 _RESET = struct.pack("ii", 1, 0)  # linger for no time: close() sends a reset
 _JOIN_LIMIT_S = 5.0

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from devtools.ports import free_ports
 from lambda_protocol.address import Address
-from scripts.ports import free_ports
 from tests.support import (
     AWSLAMBDARIC,
     BASH_ECHO,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from scripts.rabbitmq_node import RabbitmqNode
+from devtools.rabbitmq_node import RabbitmqNode
 from tests.conftest import StartRapid, StartServer
 from tests.support import ECHO, LIMIT_S, Rapid, Server, WebProgram, wait_until
 from tests.system.conftest import LEDGER, Ledger

@@ -22,8 +22,8 @@ import pika.exceptions
 import pika.spec
 import pytest
 
-from scripts.ports import LOOPBACK, free_ports
-from scripts.rabbitmq_node import RabbitmqNode, TlsFiles
+from devtools.ports import LOOPBACK, free_ports
+from devtools.rabbitmq_node import RabbitmqNode, TlsFiles
 from tests import support
 from tests.conftest import StartRapid, StartServer
 from tests.support import (

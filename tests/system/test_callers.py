@@ -15,8 +15,8 @@ from contextlib import ExitStack
 import pika
 import pytest
 
-from scripts.ports import LOOPBACK
-from scripts.rabbitmq_node import RabbitmqNode
+from devtools.ports import LOOPBACK
+from devtools.rabbitmq_node import RabbitmqNode
 from tests.conftest import StartRapid, StartServer
 from tests.support import ECHO, Rapid, RawConnection, Server, unique_name, wait_until
 from tests.system.amqp import AmqpClient

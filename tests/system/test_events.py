@@ -15,7 +15,7 @@ import pika
 import pika.spec
 import pytest
 
-from scripts.rabbitmq_node import RabbitmqNode
+from devtools.rabbitmq_node import RabbitmqNode
 from tests.conftest import StartRapid, StartServer
 from tests.events import CHRONICLE, Chronicle, Recorder
 from tests.support import ECHO, LIMIT_S, Answer, Rapid, Server, unique_name, wait_until

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.ports import LOOPBACK
+from devtools.ports import LOOPBACK
 from tests.conftest import StartRapid, StartServer
 from tests.support import ECHO, Answer, WebProgram, wait_until
 

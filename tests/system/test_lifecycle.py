@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from scripts.ports import LOOPBACK, free_ports
+from devtools.ports import LOOPBACK, free_ports
 from tests.conftest import StartRapid
 from tests.support import (
     BASH_ECHO,

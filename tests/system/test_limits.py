@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from scripts.ports import LOOPBACK
+from devtools.ports import LOOPBACK
 from tests.conftest import StartRapid
 from tests.support import (
     ECHO,

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pika.spec
 import pytest
 
-from scripts.rabbitmq_node import RabbitmqNode
+from devtools.rabbitmq_node import RabbitmqNode
 from tests.conftest import StartRapid, StartServer
 from tests.support import ECHO, LIMIT_S, MISBEHAVE, base_environ
 from tests.system.conftest import through

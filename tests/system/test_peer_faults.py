@@ -19,7 +19,7 @@ import botocore.config
 import pika.spec
 import pytest
 
-from scripts.ports import LOOPBACK, free_ports
+from devtools.ports import LOOPBACK, free_ports
 from tests.conftest import StartRapid, StartServer
 from tests.support import (
     BASH_ECHO,

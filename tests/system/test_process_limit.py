@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from scripts.ports import LOOPBACK
+from devtools.ports import LOOPBACK
 from tests.support import (
     MISBEHAVE,
     RAPID,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import pytest
 from pika import BasicProperties
 
+from devtools.rabbitmq_node import RabbitmqNode
 from lambda_protocol.amqp_refusals import exactly
-from scripts.rabbitmq_node import RabbitmqNode
 from tests.conftest import StartRapid, StartServer
 from tests.documents import code_words, table_rows
 from tests.events import CHRONICLE, Chronicle

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
-from scripts.ports import LOOPBACK
+from devtools.ports import LOOPBACK
 from tests.support import ECHO, LIMIT_S, Answer, Rapid, Server, WebProgram, wait_until
 from tests.system.conftest import LEDGER, Ledger
 

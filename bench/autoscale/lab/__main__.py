@@ -18,8 +18,8 @@ from bench.autoscale.lab.programs import CONTROL_PLANE, KEDA, Programs, build_pr
 from bench.autoscale.lab.scenarios import burst, lose_queue, wake
 from bench.autoscale.lab.stage import Stage, stage
 from bench.errors import BenchError
-from scripts.progress import Step
-from scripts.rabbitmq_node import RabbitmqError
+from devtools.progress import Step
+from devtools.rabbitmq_node import RabbitmqError
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _LONG_S = 60

@@ -17,9 +17,9 @@ from bench.autoscale.lab.certificates import Authority
 from bench.autoscale.lab.kube import Kube, KubeError
 from bench.autoscale.lab.programs import Programs
 from bench.errors import ProgramFailed
-from scripts.ports import LOOPBACK, free_ports
-from scripts.processes import BackgroundProcess
-from scripts.progress import wait_until
+from devtools.ports import LOOPBACK, free_ports
+from devtools.processes import BackgroundProcess
+from devtools.progress import wait_until
 
 _READY_LIMIT_S = 90.0
 _STOP_LIMIT_S = 15.0

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.autoscale.lab.control_plane import ControlPlane
 from bench.autoscale.lab.kube import KubeError, Object
 from bench.autoscale.lab.manifests import render
-from scripts.ports import LOOPBACK, free_ports
+from devtools.ports import LOOPBACK, free_ports
 
 _EXTERNAL_METRICS = "/apis/external.metrics.k8s.io/v1beta1"
 _OPERATOR, _ADAPTER, _WEBHOOKS = (

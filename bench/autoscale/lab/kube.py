@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from scripts.ports import LOOPBACK
+from devtools.ports import LOOPBACK
 
 #: A Kubernetes object as JSON; its shape is the API's business.
 Object = dict[str, Any]

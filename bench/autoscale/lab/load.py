@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import pika
 import pika.adapters.blocking_connection
 
+from devtools.ports import LOOPBACK
 from lambda_protocol.invoke_amqp import DIRECT_REPLY_TO
-from scripts.ports import LOOPBACK
 
 _HTTP_LIMIT_S = 120.0
 

@@ -11,7 +11,7 @@ import yaml
 
 from bench.autoscale.lab.control_plane import ControlPlane
 from bench.autoscale.lab.kube import Object
-from scripts.ports import LOOPBACK
+from devtools.ports import LOOPBACK
 
 _CHECKOUT = Path(__file__).parents[3]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.autoscale.lab.kube import Kube, KubeError, Object
 from bench.autoscale.lab.pods import Pod, PodLog, Seen
-from scripts.ports import free_ports
+from devtools.ports import free_ports
 
 _NODES = 4
 _NAME_LABEL = "app.kubernetes.io/name"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.autoscale.lab.kube import Kube, KubeError, Object
-from scripts.ports import LOOPBACK
+from devtools.ports import LOOPBACK
 
 _CHECKOUT = Path(__file__).parents[3]
 _SLEEPER = Path(__file__).with_name("sleeper.py")

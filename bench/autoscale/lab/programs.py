@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from bench.errors import ToolMissing
-from scripts.commands import CommandError, run
-from scripts.progress import Step
+from devtools.commands import CommandError, run
+from devtools.progress import Step
 
 _HERE: Final = Path(__file__).parent
 _BUILD_LIMIT_S: Final = 3600.0

@@ -17,8 +17,8 @@ from bench.autoscale.lab.manifests import FUNCTION, Settings, function_documents
 from bench.autoscale.lab.nodes import Nodes
 from bench.autoscale.lab.programs import Programs
 from bench.errors import BenchError
-from scripts.ports import LOOPBACK, free_ports
-from scripts.rabbitmq_node import RabbitmqNode
+from devtools.ports import LOOPBACK, free_ports
+from devtools.rabbitmq_node import RabbitmqNode
 
 _DEPLOYMENT = f"/apis/apps/v1/namespaces/lambda/deployments/{FUNCTION}"
 _SCALED_OBJECT = f"/apis/keda.sh/v1alpha1/namespaces/lambda/scaledobjects/{FUNCTION}"

@@ -6,10 +6,10 @@ Source: Lambda developer guide, "Using the Lambda Extensions API"; aws-lambda-ri
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any, Final
 
 from lambda_protocol.http1 import Request
+from rapid.apis.routes import Handler, Route, Routes
 from rapid.apis.telemetry_api import TelemetryApi
 from rapid.environment.environment import ExecutionEnvironment
 from rapid.environment.extensions import ExtensionsApiError, answer_event, are_disabled
@@ -28,32 +28,30 @@ class ExtensionsApi:
         """Serve the extensions of one environment."""
         self._about = config.about
         self._extensions_dir = config.extensions_dir
-        self._telemetry = TelemetryApi(is_multi_concurrency=config.is_multi_concurrency)
-        self._routes: dict[str, tuple[str, Callable[[ExecutionEnvironment, Exchange], None]]] = {
+        self._telemetry = TelemetryApi(
+            is_multi_concurrency=config.is_multi_concurrency, is_served=self._is_served
+        )
+
+    def routes(self) -> Routes:
+        """Return the routes."""
+        own: dict[str, tuple[str, Handler]] = {
             f"{_PREFIX}/register": ("POST", self._register),
             f"{_PREFIX}/event/next": ("GET", self._next),
             f"{_PREFIX}/init/error": ("POST", self._init_error),
             f"{_PREFIX}/exit/error": ("POST", self._exit_error),
         }
+        return {
+            path: Route(
+                method=method,
+                handler=handler,
+                not_allowed=(JSON, b"{}"),
+                is_served=self._is_served,
+            )
+            for path, (method, handler) in own.items()
+        } | {**self._telemetry.routes()}
 
-    def handle(self, environment: ExecutionEnvironment, exchange: Exchange) -> bool:
-        """Answer or park a request of this API; False when it is none."""
-        if are_disabled(self._extensions_dir):
-            return False
-        request = exchange.request
-        try:
-            route = self._routes.get(request.path)
-            if route is None:
-                return self._telemetry.handle(environment, exchange)
-            method, handler = route
-            if request.method != method:
-                exchange.answer(405, JSON, b"{}")
-                return True
-            handler(environment, exchange)
-        except ExtensionsApiError as error:
-            body = {"errorMessage": str(error), "errorType": error.error_type}
-            exchange.answer(403, JSON, json.dumps(body).encode())
-        return True
+    def _is_served(self) -> bool:
+        return not are_disabled(self._extensions_dir)
 
     def _register(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
         request = exchange.request

@@ -9,6 +9,7 @@ import json
 import logging
 from typing import Final
 
+from rapid.environment.environment import ExecutionEnvironment
 from rapid.http_service import JSON, TEXT, Exchange
 
 logger = logging.getLogger(__name__)
@@ -25,12 +26,12 @@ class MetadataApi:
         """Answer with ``availability_zone_id``."""
         self._body = json.dumps({"AvailabilityZoneID": availability_zone_id}).encode()
 
-    def answer(self, token: str, exchange: Exchange) -> None:
-        """Answer a request that shows ``token``, that of its execution environment."""
+    def answer(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
+        """Answer a request that shows the token of its execution environment."""
         request = exchange.request
         if request.method != "GET":
             exchange.answer(405, TEXT, b"Method Not Allowed\n")
-        elif request.headers.get("authorization") != f"Bearer {token}":
+        elif request.headers.get("authorization") != f"Bearer {environment.metadata_token}":
             logger.warning("a request for metadata lacks the token of its environment")
             exchange.answer(401, TEXT, b"Unauthorized\n")
         else:

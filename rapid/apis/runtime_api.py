@@ -22,16 +22,17 @@ from rapid.apis.error_document import shorten
 from rapid.apis.extensions_api import ExtensionsApi
 from rapid.apis.metadata_api import PATH as METADATA
 from rapid.apis.metadata_api import MetadataApi
+from rapid.apis.routes import Route, Routes, error_body, not_found, refuse
 from rapid.call import Failure
+from rapid.environment.api_error import ApiError
 from rapid.environment.environment import ExecutionEnvironment
-from rapid.environment.phases import PostedId, RuntimeApiError
+from rapid.environment.phases import PostedId
 from rapid.http_service import JSON, TEXT, Exchange, HttpService
 from rapid.settings.config import Config
 
 logger = logging.getLogger(__name__)
 
 _PREFIX: Final = "/2018-06-01"
-_NEXT: Final = f"{_PREFIX}/runtime/invocation/next"
 _INVOCATION: Final = re.compile(rf"{_PREFIX}/runtime/invocation/([^/]+)/(response|error)")
 _ACCEPTED: Final = b'{"status":"OK"}\n'
 _INVOCATION_ID: Final = "lambda-runtime-invocation-id"
@@ -60,9 +61,11 @@ class RuntimeApiListener:
     ) -> None:
         """Bind ``address``; raises ``OSError`` when it is taken."""
         self._environment: ExecutionEnvironment | None = None
-        self._is_snap_start = config.is_snap_start
-        self._extensions_api = ExtensionsApi(config)
-        self._metadata_api = MetadataApi(config.availability_zone_id)
+        self._routes: Routes = {
+            **_runtime_routes(is_snap_start=config.is_snap_start),
+            METADATA: Route(method=None, handler=MetadataApi(config.availability_zone_id).answer),
+            **ExtensionsApi(config).routes(),
+        }
         self._service = HttpService(
             address,
             self.handle,
@@ -72,7 +75,7 @@ class RuntimeApiListener:
             pace=PACE,
             max_connections=max_connections,
             needs_host=False,  # runtimes written by hand, on loopback, leave it out
-            render_error=lambda status, message: (JSON, _error_body(_type_of(status), message)),
+            render_error=lambda status, message: (JSON, error_body(_type_of(status), message)),
         )
         self._service.start()
         #: Where the processes of the environment reach it: AWS_LAMBDA_RUNTIME_API.
@@ -91,58 +94,68 @@ class RuntimeApiListener:
         """Answer one request, or park it."""
         environment = self._environment
         if environment is None:
-            return _refuse(exchange, 500, *_INTERNAL_ERROR)
+            return refuse(exchange, 500, *_INTERNAL_ERROR)
         request = exchange.request
-        path = request.path
         if comes_from_page(request.headers.get):  # on a developer's machine any page could
-            return _refuse(exchange, 403, "AccessDenied", "Web pages may not use this API")
+            return refuse(exchange, 403, "AccessDenied", "Web pages may not use this API")
         try:
-            if path == _NEXT:
-                if request.method != "GET":
-                    return _method_not_allowed(exchange)
-                return environment.park(exchange)
-            match = _INVOCATION.fullmatch(path)
-            if match is not None:
-                if request.method != "POST":
-                    return _method_not_allowed(exchange)
-                posted = PostedId(unquote(match[1]), request.headers.get(_INVOCATION_ID) or None)
-                if match[2] == "response":
-                    return _respond(environment, posted, exchange)
-                return _respond_error(environment, posted, exchange)
-            return self._handle_rare(environment, exchange)
-        except RuntimeApiError as error:
-            return _refuse(exchange, error.status, error.error_type, str(error))
+            route = self._routes.get(request.path) or _invocation_route(request.path)
+            if route is None:
+                return not_found(exchange)
+            return route.answer(environment, exchange)
+        except ApiError as error:
+            return refuse(exchange, error.status, error.error_type, str(error))
         except Exception as error:
             environment.fail_unexpectedly(error)
-            return _refuse(exchange, 500, *_INTERNAL_ERROR)
-
-    def _handle_rare(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
-        method, path = exchange.request.method, exchange.request.path
-        if path == f"{_PREFIX}/runtime/init/error" or path == f"{_PREFIX}/runtime/restore/error":
-            if method != "POST":
-                return _method_not_allowed(exchange)
-            environment.fail_init(_posted_failure(exchange, "Runtime.InitError"))
-            _accept(exchange)
-        elif path == f"{_PREFIX}/runtime/restore/next":
-            if not self._is_snap_start:
-                return _not_found(exchange)
-            if method != "GET":
-                return _method_not_allowed(exchange)
-            environment.restore()
-            exchange.answer(200, JSON)
-        elif path == f"{_PREFIX}/ping":
-            exchange.answer(200, TEXT, b"pong")
-        elif path == METADATA:
-            self._metadata_api.answer(environment.metadata_token, exchange)
-        elif not self._extensions_api.handle(environment, exchange):
-            _not_found(exchange)
+            return refuse(exchange, 500, *_INTERNAL_ERROR)
 
 
-def _respond(environment: ExecutionEnvironment, posted: PostedId, exchange: Exchange) -> None:
+def _runtime_routes(*, is_snap_start: bool) -> Routes:
+    routes = {
+        f"{_PREFIX}/runtime/invocation/next": Route(method="GET", handler=_next),
+        f"{_PREFIX}/runtime/init/error": Route(method="POST", handler=_fail_init),
+        f"{_PREFIX}/runtime/restore/error": Route(method="POST", handler=_fail_init),
+        f"{_PREFIX}/ping": Route(method=None, handler=_ping),
+    }
+    if is_snap_start:
+        routes[f"{_PREFIX}/runtime/restore/next"] = Route(method="GET", handler=_restore)
+    return routes
+
+
+def _invocation_route(path: str) -> Route | None:
+    match = _INVOCATION.fullmatch(path)
+    return None if match is None else _INVOCATION_ROUTES[match[2]]
+
+
+def _next(environment: ExecutionEnvironment, exchange: Exchange) -> None:
+    environment.park(exchange)
+
+
+def _fail_init(environment: ExecutionEnvironment, exchange: Exchange) -> None:
+    environment.fail_init(_posted_failure(exchange, "Runtime.InitError"))
+    _accept(exchange)
+
+
+def _ping(_environment: ExecutionEnvironment, exchange: Exchange) -> None:
+    exchange.answer(200, TEXT, b"pong")
+
+
+def _restore(environment: ExecutionEnvironment, exchange: Exchange) -> None:
+    environment.restore()
+    exchange.answer(200, JSON)
+
+
+def _posted_id(exchange: Exchange) -> PostedId:
     request = exchange.request
+    request_id = request.path.removeprefix(f"{_PREFIX}/runtime/invocation/").partition("/")[0]
+    return PostedId(unquote(request_id), request.headers.get(_INVOCATION_ID) or None)
+
+
+def _respond(environment: ExecutionEnvironment, exchange: Exchange) -> None:
+    request, posted = exchange.request, _posted_id(exchange)
     if request.is_oversize:
         environment.respond_error(posted, _RESPONSE_TOO_LARGE, exchange.began_at)
-        return _refuse(
+        return refuse(
             exchange,
             413,
             "RequestEntityTooLarge",
@@ -150,11 +163,11 @@ def _respond(environment: ExecutionEnvironment, posted: PostedId, exchange: Exch
         )
     if request.is_truncated:
         environment.respond_error(posted, _TRUNCATED, exchange.began_at)
-        return _refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
+        return refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
     mode = request.headers.get(_RESPONSE_MODE)
     if mode is not None and mode not in ("streaming", ""):
         environment.respond_error(posted, _INVALID_MODE, exchange.began_at)
-        return _refuse(
+        return refuse(
             exchange, 400, "InvalidFunctionResponseMode", "Invalid function response mode"
         )
     failure = _trailed_failure(request.trailers)
@@ -165,11 +178,11 @@ def _respond(environment: ExecutionEnvironment, posted: PostedId, exchange: Exch
     _accept(exchange)
 
 
-def _respond_error(environment: ExecutionEnvironment, posted: PostedId, exchange: Exchange) -> None:
-    request = exchange.request
+def _respond_error(environment: ExecutionEnvironment, exchange: Exchange) -> None:
+    request, posted = exchange.request, _posted_id(exchange)
     if request.is_truncated:
         environment.respond_error(posted, _TRUNCATED, exchange.began_at)
-        return _refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
+        return refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
     failure = _posted_failure(exchange, ErrorType.UNKNOWN)
     environment.respond_error(posted, failure, exchange.began_at)
     _accept(exchange)
@@ -199,7 +212,7 @@ def _trailed_failure(trailers: Mapping[str, str]) -> Failure | None:
         body = base64.b64decode(encoded, validate=True)
     except ValueError:
         message = "The trailer Lambda-Runtime-Function-Error-Body is not base64"
-        body = _error_body(declared or ErrorType.UNKNOWN, message)
+        body = error_body(declared or ErrorType.UNKNOWN, message)
     return _failure(declared, body, ErrorType.UNKNOWN)
 
 
@@ -210,7 +223,7 @@ def _failure(declared: str, body: bytes, default_type: str) -> Failure:
     else:
         error_type = "Function.Unknown" if declared.startswith("Function.") else ErrorType.UNKNOWN
     if not body:
-        body = _error_body(declared or default_type, "The runtime gave no reason")
+        body = error_body(declared or default_type, "The runtime gave no reason")
     return Failure(error_type, payload=body)
 
 
@@ -225,22 +238,6 @@ def _without_cause(body: bytes) -> bytes:
 
 def _accept(exchange: Exchange) -> None:
     exchange.answer(202, JSON, _ACCEPTED)
-
-
-def _refuse(exchange: Exchange, status: int, error_type: str, message: str) -> None:
-    exchange.answer(status, JSON, _error_body(error_type, message))
-
-
-def _not_found(exchange: Exchange) -> None:
-    exchange.answer(404, TEXT, b"404 page not found\n")
-
-
-def _method_not_allowed(exchange: Exchange) -> None:
-    exchange.answer(405, TEXT)
-
-
-def _error_body(error_type: str, message: str) -> bytes:
-    return json.dumps({"errorMessage": message, "errorType": error_type}).encode()
 
 
 def _type_of(status: int) -> str:
@@ -268,3 +265,7 @@ _INVALID_MODE: Final = Failure(
     "Invalid function response mode",
     cause="invalid response mode",
 )
+_INVOCATION_ROUTES: Final = {
+    "response": Route(method="POST", handler=_respond),
+    "error": Route(method="POST", handler=_respond_error),
+}

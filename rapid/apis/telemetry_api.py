@@ -5,11 +5,14 @@ Source: Lambda developer guide, "Lambda Telemetry API reference" and "Lambda Log
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from lambda_protocol.address import split_url
+from rapid.apis.routes import Route, Routes
+from rapid.environment.api_error import ApiError
 from rapid.environment.environment import ExecutionEnvironment
 from rapid.http_service import JSON, Exchange
 from rapid.telemetry.hub import STREAMS
@@ -31,21 +34,16 @@ _BUFFERING: Final = {
 }
 
 
-class TelemetryApiError(Exception):
-    """A subscription that is refused."""
-
-    def __init__(self, status: int, error_type: str, message: str) -> None:
-        """``error_type`` is the Telemetry API's; the Logs API's has a prefix."""
-        super().__init__(message)
-        self.status = status
-        self.error_type = error_type
+class TelemetryApiError(ApiError):
+    """A subscription that is refused; the error types of the Logs API have a prefix."""
 
 
 class TelemetryApi:
     """The two routes; they share the listener of the Runtime API. Thread-safe."""
 
-    def __init__(self, *, is_multi_concurrency: bool) -> None:
+    def __init__(self, *, is_multi_concurrency: bool, is_served: Callable[[], bool]) -> None:
         """A runtime of several invocations at once has the newest schema alone."""
+        self._is_served = is_served
         self._schemas = {
             _TELEMETRY: [schema for schema in Schema if not schema.is_logs_api],
             _LOGS: [schema for schema in Schema if schema.is_logs_api],
@@ -53,27 +51,31 @@ class TelemetryApi:
         if is_multi_concurrency:
             self._schemas = {_TELEMETRY: [Schema.TELEMETRY_2025], _LOGS: []}
 
-    def handle(self, environment: ExecutionEnvironment, exchange: Exchange) -> bool:
-        """Answer a request of these APIs; False when it is none.
+    def routes(self) -> Routes:
+        """Return the routes."""
+        return {
+            f"{path}{slash}": Route(
+                method="PUT",
+                handler=functools.partial(self._subscribe, path),
+                not_allowed=(JSON, b"{}"),
+                is_served=self._is_served,
+            )
+            for path in self._schemas
+            for slash in ("", "/")
+        }
 
-        Raises ``ExtensionsApiError`` for an identifier of no extension.
-        """
-        request = exchange.request
-        path = request.path.rstrip("/")
-        if path not in self._schemas:
-            return False
-        if request.method != "PUT":
-            exchange.answer(405, JSON, b"{}")
-            return True
+    def _subscribe(self, path: str, environment: ExecutionEnvironment, exchange: Exchange) -> None:
+        """Raises ``ApiError``, also for an identifier of no extension."""
         try:
-            self._subscribe(environment, exchange, path)
+            self._subscribe_to(path, environment, exchange)
         except TelemetryApiError as error:
-            prefix = "Logs." if path == _LOGS else ""
-            body = {"errorType": prefix + error.error_type, "errorMessage": str(error)}
-            exchange.answer(error.status, JSON, json.dumps(body).encode())
-        return True
+            if path == _LOGS:
+                error.error_type = f"Logs.{error.error_type}"
+            raise
 
-    def _subscribe(self, environment: ExecutionEnvironment, exchange: Exchange, path: str) -> None:
+    def _subscribe_to(
+        self, path: str, environment: ExecutionEnvironment, exchange: Exchange
+    ) -> None:
         identifier = exchange.request.headers.get(_IDENTIFIER)
         earlier = environment.subscription_of(identifier)
         default = None if path == _TELEMETRY else Schema.LOGS_2020

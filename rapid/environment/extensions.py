@@ -14,6 +14,7 @@ from typing import Final
 from lambda_protocol.errors import ErrorType
 from lambda_protocol.invocation import new_request_id
 from rapid.call import Failure
+from rapid.environment.api_error import ApiError
 from rapid.http_service import JSON, Exchange
 
 logger = logging.getLogger(__name__)
@@ -37,13 +38,12 @@ class ExtensionState(StrEnum):
     EXITED = "Exited"
 
 
-class ExtensionsApiError(Exception):
-    """A request the Extensions API refuses; always HTTP 403."""
+class ExtensionsApiError(ApiError):
+    """A request that the Extensions API refuses; always HTTP 403."""
 
     def __init__(self, error_type: str, message: str) -> None:
         """``error_type`` and ``message`` are AWS's."""
-        super().__init__(message)
-        self.error_type = error_type
+        super().__init__(403, error_type, message)
 
 
 @dataclass(slots=True, kw_only=True)

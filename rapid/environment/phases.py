@@ -6,6 +6,8 @@ from collections import OrderedDict
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from rapid.environment.api_error import ApiError
+
 #: Late answers remembered, to tell them from wrong ones.
 MAX_TIMED_OUT: Final = 1024
 
@@ -50,14 +52,8 @@ class RuntimeState(StrEnum):
 FAILED_STATES: Final = (RuntimeState.INIT_ERROR, RuntimeState.RESTORE_ERROR)
 
 
-class RuntimeApiError(Exception):
-    """A request the Runtime API refuses."""
-
-    def __init__(self, status: int, error_type: str, message: str) -> None:
-        """All three are AWS's."""
-        super().__init__(message)
-        self.status = status
-        self.error_type = error_type
+class RuntimeApiError(ApiError):
+    """A request that the Runtime API refuses."""
 
 
 class PostedId(NamedTuple):

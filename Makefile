@@ -34,6 +34,11 @@ test: .venv/.dev ## run the tests (ARGS='-k name' for some of them)
 fuzz: .venv/.dev ## give the codecs random input for hours (ARGS='-k http1' for one of them)
 	@FUZZ=long $(VENV_BIN)/pytest --quiet --timeout 0 --numprocesses 2 tests/fuzz $(ARGS)
 
+.PHONY: mutants
+mutants: .venv/.dev ## see that tests notice 150 faults, and write devtools/mutants/record.txt (CHECK=1: compare with it)
+	@scripts/test-setup
+	@$(VENV_BIN)/python -m devtools.mutants $(if $(CHECK),--check)
+
 .PHONY: soak
 soak: .venv/.dev ## attack everything at once for MINUTES=10, judge what is left, and write docs/SOAK.md
 	@scripts/test-setup

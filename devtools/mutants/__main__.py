@@ -1,0 +1,152 @@
+"""``python -m devtools.mutants [--check] [--measured FOLDER] [tests ...]``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import queue
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from devtools.mutants.measure import PACKAGES, ROOT, Measured, read, run_tests
+from devtools.mutants.record import PATH, Record, find
+from devtools.mutants.source import Mutant, mutants_of
+from devtools.mutants.trial import Tree
+from scripts.rabbitmq_node import RabbitmqNode, find_server
+
+_SEED: Final = "lambda"
+_COUNT: Final = 150
+_AT_ONCE: Final = 2
+#: What the tests that a mutant is run against may take together, seconds; quick ones come first.
+_BUDGET_S: Final = 30.0
+#: Coverage changes by this much from run to run, since threads take turns differently; per cent.
+_JITTER: Final = 0.3
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the record, or compare with it; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m devtools.mutants", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare with the record")
+    parser.add_argument("--measured", type=Path, help="a folder of an earlier run of the tests")
+    parser.add_argument("tests", nargs="*", default=["tests/unit"])
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        folder = options.measured or Path(name)
+        if options.measured is None and run_tests(folder, options.tests) != 0:
+            print("Tests fail without a mutant; mutants are run against the others.", flush=True)
+        measured = read(folder)
+        for package, share in measured.covered.items():
+            print(f"{package}: {share} %")
+        with _trees(Path(name)) as trees:
+            return _check(measured, trees) if options.check else _record(measured, trees)
+
+
+def _record(measured: Measured, trees: Sequence[Tree]) -> int:
+    covered = [mutant for mutant in _all_mutants() if _tests_of(mutant, measured)]
+    chosen = sorted(covered, key=_lot)[:_COUNT]
+    killed = _run({mutant.name: mutant for mutant in chosen}, measured, trees, _BUDGET_S)
+    PATH.write_text(Record(covered=measured.covered, killed=killed).text())
+    print(f"{sum(killed.values())} of {len(killed)} mutants of {len(covered)} were killed.")
+    return 0
+
+
+def _check(measured: Measured, trees: Sequence[Tree]) -> int:
+    """Run what was killed before; return 1 if any of it survives, or less is covered."""
+    record = Record.parse(PATH.read_text())
+    wanted = [name for name, is_killed in record.killed.items() if is_killed]
+    found = find(wanted, _all_mutants())
+    killed = _run(found, measured, trees, _BUDGET_S)
+    survivors = {name: found[name] for name, is_killed in killed.items() if not is_killed}
+    killed |= _run(survivors, measured, trees, float("inf"))
+    gone = [name for name in wanted if name not in found]
+    for name in gone:
+        print(f"gone\t{name}")
+    missed = [name for name, is_killed in killed.items() if not is_killed]
+    less = [
+        f"{name}: {measured.covered[name]} %, before {share} %"
+        for name, share in record.covered.items()
+        if name.endswith("branches") and measured.covered[name] < share - _JITTER
+    ]
+    print(f"{len(killed) - len(missed)} killed as before, {len(gone)} gone, {len(missed)} missed.")
+    print(*missed, *less, sep="\n")
+    return 1 if missed or less else 0
+
+
+def _all_mutants() -> list[Mutant]:
+    return [
+        mutant
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for mutant in mutants_of(_module(path), path.read_bytes())
+    ]
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def _tests_of(mutant: Mutant, measured: Measured) -> list[str]:
+    path = ROOT / Path(*mutant.module.split(".")).with_suffix(".py")
+    return measured.tests_of(path, mutant.line, mutant.statement)
+
+
+def _lot(mutant: Mutant) -> bytes:
+    """Return where the mutant stands in the seed's order, which other code does not change."""
+    return hashlib.sha256(f"{_SEED}\t{mutant.name}".encode()).digest()
+
+
+def _run(
+    mutants: Mapping[str, Mutant], measured: Measured, trees: Sequence[Tree], budget_s: float
+) -> dict[str, bool]:
+    """Return whether each mutant is killed."""
+    free: queue.SimpleQueue[Tree] = queue.SimpleQueue()
+    for tree in trees:
+        free.put(tree)
+
+    def is_killed(item: tuple[str, Mutant]) -> bool:
+        name, mutant = item
+        tests = _within(budget_s, _tests_of(mutant, measured), measured)
+        tree = free.get()
+        try:
+            killed = bool(tests) and tree.kills(mutant, tests)
+        finally:
+            free.put(tree)
+        print(f"{'killed' if killed else 'survived'}\t{len(tests)} tests\t{name}", flush=True)
+        return killed
+
+    with ThreadPoolExecutor(len(trees)) as pool:
+        return dict(zip(mutants, pool.map(is_killed, mutants.items()), strict=True))
+
+
+def _within(budget_s: float, tests: Sequence[str], measured: Measured) -> list[str]:
+    """Return the first of ``tests``, at least one, that together stay within the budget."""
+    chosen: list[str] = []
+    for test in tests:
+        budget_s -= measured.seconds[test]
+        if chosen and budget_s < 0:
+            break
+        chosen.append(test)
+    return chosen
+
+
+@contextlib.contextmanager
+def _trees(folder: Path) -> Iterator[list[Tree]]:
+    """Give copies of the tree, and their tests one broker if this machine has one."""
+    node = RabbitmqNode(folder / "rabbitmq") if find_server() else None
+    if node is not None:
+        node.start()
+    environ = {"AMQP_URI": node.uri} if node is not None else {}
+    try:
+        yield [Tree(folder / f"tree-{number}", environ) for number in range(_AT_ONCE)]
+    finally:
+        if node is not None:
+            node.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

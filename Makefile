@@ -25,14 +25,30 @@ status: ## tell what of it runs
 down: ## stop all of it
 	@scripts/local down
 
+# What ARGS names is run, else the folders of the target.
+pytest = $(VENV_BIN)/pytest --quiet --numprocesses 2 --dist worksteal $(ARGS) $(if $(findstring tests/,$(ARGS)),,$(1))
+
 .PHONY: test
-test: .venv/.dev ## run the tests (ARGS='-k name' for some of them)
+test: .venv/.dev ## run the tests of each change: unit and integration (ARGS='-k name' for some of them)
 	@scripts/test-setup
-	@$(VENV_BIN)/pytest --quiet --numprocesses 2 --dist worksteal $(ARGS)
+	@$(call pytest,tests/unit tests/integration)
+
+.PHONY: test-acceptance
+test-acceptance: .venv/.dev ## run the tests with compilers, runtimes and manifests
+	@scripts/test-setup
+	@$(call pytest,tests/acceptance)
+
+.PHONY: test-all
+test-all: test test-acceptance test-binary container-check node-check ## run every test of CI; needs root
+
+.PHONY: test-long
+test-long: ## run what CI has no time for, with KEDA and ten minutes of attacks; needs root
+	@$(MAKE) soak
+	@$(MAKE) node-check KEDA=1
 
 .PHONY: fuzz
 fuzz: .venv/.dev ## give the codecs random input for hours (ARGS='-k http1' for one of them)
-	@FUZZ=long $(VENV_BIN)/pytest --quiet --timeout 0 --numprocesses 2 tests/fuzz $(ARGS)
+	@FUZZ=long $(VENV_BIN)/pytest --quiet --timeout 0 --numprocesses 2 tests/unit/fuzz $(ARGS)
 
 .PHONY: mutants
 mutants: .venv/.dev ## see that tests notice 150 faults, and write devtools/mutants/record.txt (CHECK=1: compare with it)
@@ -42,7 +58,7 @@ mutants: .venv/.dev ## see that tests notice 150 faults, and write devtools/muta
 .PHONY: soak
 soak: .venv/.dev ## attack everything at once for MINUTES=10, judge what is left, and write docs/SOAK.md
 	@scripts/test-setup
-	@$(VENV_BIN)/python -m tests.soak $(or $(MINUTES),10)
+	@$(VENV_BIN)/python -m tests.acceptance.soak $(or $(MINUTES),10)
 
 .PHONY: check
 check: ## all that CI checks: format, lint, types, tests
@@ -51,13 +67,13 @@ check: ## all that CI checks: format, lint, types, tests
 .PHONY: runtimes
 runtimes: .venv/.dev ## run one function under each of AWS's runtime clients, and write the matrix into docs/CONFORMANCE.md
 	@scripts/test-setup
-	@$(VENV_BIN)/python -m tests.runtimes
+	@$(VENV_BIN)/python -m tests.acceptance.runtimes
 
 .PHONY: conformance
 conformance: .venv/.dev ## compare with the AWS contract, and write docs/CONFORMANCE.md
 	@scripts/test-setup
 	@scripts/build-runtimes
-	@$(VENV_BIN)/python -m tests.conformance
+	@$(VENV_BIN)/python -m tests.integration.conformance
 
 .PHONY: rapid
 rapid: ## make dist/lambda-runtime-api-daemon, rapid as one static file (PGO=0: quicker to make; UPDATE=1: newest sources)
@@ -80,19 +96,19 @@ sbom: ## write down, as SPDX, what dist/lambda-runtime-api-daemon is made of
 	@$(PYTHON) -m devtools.static.sbom
 
 .PHONY: test-binary
-test-binary: .venv/.dev ## run rapid's tests against that file (ARGS='tests/static' for some of them)
+test-binary: .venv/.dev ## run rapid's tests against that file (ARGS='tests/acceptance/static' for some of them)
 	@scripts/test-setup
 	@$(VENV_BIN)/python -m devtools.static.tests $(if $(filter 0,$(PGO)),--no-pgo) $(if $(ARGS),-- $(ARGS))
 
 .PHONY: container-check
 container-check: .venv/.dev ## build the images and run them as containers, without docker; needs root
 	@scripts/test-setup
-	@$(VENV_BIN)/pytest --quiet --capture=no tests/containers $(ARGS)
+	@$(VENV_BIN)/pytest --quiet --capture=no tests/acceptance/containers $(ARGS)
 
 .PHONY: node-check
 node-check: .venv/.dev ## run everything on a real Kubernetes node, without docker or kind; needs root (KEDA=1 builds KEDA)
 	@scripts/test-setup
-	@$(if $(KEDA),KEDA=1) $(VENV_BIN)/python -m tests.node $(ARGS)
+	@$(if $(KEDA),KEDA=1) $(VENV_BIN)/python -m tests.acceptance.node $(ARGS)
 
 .PHONY: bench
 bench: .venv/.dev ## measure latency and throughput

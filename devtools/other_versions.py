@@ -44,22 +44,29 @@ FORKY: Final = DebianRoot(
 
 #: What depends on the broker's version.
 _BROKER_TESTS: Final = (
-    "tests/system/test_amqp.py",
-    "tests/system/test_events.py",
-    "tests/server/test_broker.py",
-    "tests/server/test_dead_letters.py",
-    "tests/server/test_rpc_client.py",
+    "tests/integration/system/test_amqp.py",
+    "tests/integration/system/test_events.py",
+    "tests/integration/server/test_broker.py",
+    "tests/integration/server/test_dead_letters.py",
+    "tests/integration/server/test_rpc_client.py",
     "-mbroker",
     # A known fault: RabbitMQ 4.0 answers a passive declaration only after 66 s while the node of a
     # classic queue is down, where 3.10 answers at once. Callers then get 500 or wait, not 503.
-    "--deselect=tests/system/test_amqp.py::test_a_classic_queue_is_back_when_its_node_is",
-    "--deselect=tests/system/test_amqp.py::"
+    "--deselect=tests/integration/system/test_amqp.py::test_a_classic_queue_is_back_when_its_node_is",
+    "--deselect=tests/integration/system/test_amqp.py::"
     "test_calls_that_wait_in_a_queue_are_503_soon_after_its_node_has_died",
 )
-_AWS_CLI_TESTS: Final = ("tests/conformance/test_invoke.py", "tests/examples/test_clients.py")
+_AWS_CLI_TESTS: Final = (
+    "tests/integration/conformance/test_invoke.py",
+    "tests/acceptance/examples/test_clients.py",
+)
 #: What needs no broker. rapid's own tests run with 3.13 already: it is what the static file is of.
-_SERVER_TESTS: Final = ("tests/protocol", "tests/server", "-mnot broker")
-_UNIT_TESTS: Final = ("tests/rapid", *_SERVER_TESTS)
+_SERVER_TESTS: Final = (
+    *("tests/unit/protocol", "tests/integration/protocol"),
+    *("tests/unit/server", "tests/integration/server"),
+    "-mnot broker",
+)
+_UNIT_TESTS: Final = ("tests/unit/rapid", "tests/integration/rapid", *_SERVER_TESTS)
 _UNIT_TOOLS: Final = (
     *("awslambdaric", "boto3", "httptools", "jsonschema"),
     *("pytest", "pytest-timeout", "pytest-xdist", "pyyaml"),

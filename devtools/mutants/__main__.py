@@ -17,13 +17,15 @@ from devtools.mutants.measure import PACKAGES, ROOT, Measured, read, run_tests
 from devtools.mutants.record import PATH, Record, find
 from devtools.mutants.source import Mutant, mutants_of
 from devtools.mutants.trial import Tree
-from scripts.rabbitmq_node import RabbitmqNode, find_server
+from devtools.rabbitmq_node import RabbitmqNode, find_server
 
 _SEED: Final = "lambda"
 _COUNT: Final = 150
 _AT_ONCE: Final = 2
+#: Those that are quick, and near the code.
+_TESTS: Final = ("tests/unit", "tests/integration/rapid", "tests/integration/server")
 #: What the tests that a mutant is run against may take together, seconds; quick ones come first.
-_BUDGET_S: Final = 30.0
+_BUDGET_S: Final = 20.0
 #: Coverage changes by this much from run to run, since threads take turns differently; per cent.
 _JITTER: Final = 0.3
 
@@ -32,8 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     """Write the record, or compare with it; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m devtools.mutants", description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with the record")
-    parser.add_argument("--measured", type=Path, help="a folder of an earlier run of the tests")
-    parser.add_argument("tests", nargs="*", default=["tests/unit"])
+    parser.add_argument("--measured", type=Path, help="the data of an earlier run")
+    parser.add_argument("tests", nargs="*", default=_TESTS)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         folder = options.measured or Path(name)

@@ -26,8 +26,16 @@ from devtools.static.stages import CHECKOUT, HERE, Stage
 _UNIT_TESTS: Final = CHECKOUT / "build" / "unit-tests"
 
 #: In the executable of their own; they start rapid as well, and then it is the shipped file.
-_UNITS: Final = ("tests/protocol", "tests/rapid")
-_PROCESSES: Final = ("tests/static", "tests/system", "tests/conformance", "tests/runtimes")
+_UNITS: Final = (
+    *("tests/unit/protocol", "tests/integration/protocol"),
+    *("tests/unit/rapid", "tests/integration/rapid"),
+)
+_PROCESSES: Final = (
+    "tests/acceptance/static",
+    "tests/integration/system",
+    "tests/integration/conformance",
+    "tests/acceptance/runtimes",
+)
 
 
 def main(argv: Sequence[str]) -> int:

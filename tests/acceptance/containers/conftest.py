@@ -1,0 +1,205 @@
+"""Fixtures: the images of this project, and images of functions that know nothing of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from bench.tools import build_echo
+from devtools.ports import LOOPBACK, free_ports
+from devtools.static.stages import CHECKOUT
+from tests.acceptance.containers.engine import Container, Images, NotHere
+from tests.integration.conformance.base_image import ENTRYPOINT
+from tests.support import Client
+
+EMULATOR: Final = "/usr/local/bin/aws-lambda-rie"
+_IMAGES: Final = Path(__file__).with_name("images")
+_BOOTSTRAP: Final = """\
+#!/bin/sh
+exec python3 /var/runtime/client.py "$_HANDLER"
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """An image of a function, and what its container is told to start."""
+
+    image: str
+    command: tuple[str, ...]
+    has_shell: bool = True
+
+
+FUNCTIONS: Final = (
+    Function(image="go", command=(EMULATOR,), has_shell=False),
+    Function(image="aws-layout", command=("/lambda-entrypoint.sh", "echo.handler")),
+    Function(image="busybox", command=(EMULATOR, "/var/task/bootstrap")),
+)
+
+
+@pytest.fixture(scope="session")
+def images() -> Iterator[Images]:
+    """Give the store; in CI it says loudly why there is none, elsewhere it is a reason to skip."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lambda-containers"
+    try:
+        store = Images(cache)
+    except NotHere as reason:
+        if os.environ.get("CI") == "true":
+            print(f"\n\n{'!' * 78}\nNO CONTAINER WAS RUN: {reason}\n{'!' * 78}\n", file=sys.stderr)
+        pytest.skip(f"no containers here: {reason}")
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def daemon_image(images: Images) -> str:
+    images.build(
+        "lambda-runtime-api-daemon",
+        CHECKOUT / "docker" / "Dockerfile-daemon",
+        CHECKOUT,
+        PGO=os.environ.get("PGO", "0"),
+    )
+    return "lambda-runtime-api-daemon"
+
+
+@pytest.fixture(scope="session")
+def server_image(images: Images) -> str:
+    images.build("lambda-server", CHECKOUT / "docker" / "Dockerfile-server", CHECKOUT)
+    return "lambda-server"
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder that other users may enter."""
+    folder = tmp_path_factory.mktemp("containers")
+    for each in (folder, folder.parent, folder.parent.parent):
+        each.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared(images: Images, daemon_image: str, folder: Path) -> Path:
+    """Give a volume, which the init container has filled."""
+    shared = folder / "volume"
+    shared.mkdir()
+    shared.chmod(0o777)
+    container = Container(
+        folder,
+        images.root(daemon_image),
+        images.settings(daemon_image)["Entrypoint"],
+        {"KUBERNETES_INIT_CONTAINER": ""},
+        mounts={"/tmp": shared},
+    )
+    with contextlib.closing(container):
+        container.start()
+        code = container.wait_exit()
+    assert code == 0, container.log
+    return shared
+
+
+@pytest.fixture(scope="session", params=FUNCTIONS, ids=lambda function: function.image)
+def function(request: pytest.FixtureRequest, images: Images, folder: Path) -> Function:
+    """Give a function whose image is built."""
+    function: Function = request.param
+    context = folder / function.image
+    shutil.copytree(_IMAGES / function.image, context)
+    if function.image == "go":
+        echo = build_echo()
+        if echo.path.suffix == ".py":
+            pytest.skip(echo.origin)
+        shutil.copy(echo.path, context / "bootstrap")
+    elif function.image == "aws-layout":
+        echo_lambda = CHECKOUT / "examples" / "echo-lambda"
+        shutil.copy(echo_lambda / "echo.py", context)
+        shutil.copy(echo_lambda / "bootstrap", context / "client.py")
+        for name, text in (
+            ("lambda-entrypoint.sh", ENTRYPOINT.replace("@ROOT@", "")),
+            ("bootstrap", _BOOTSTRAP),
+        ):
+            (context / name).write_text(text)
+            (context / name).chmod(0o755)
+    images.build(f"test-{function.image}", context / "Dockerfile", context)
+    return function
+
+
+class StartFunction:
+    """Runs containers of the function, with rapid where AWS's images have their emulator."""
+
+    def __init__(self, images: Images, folder: Path, rapid: Path, function: Function) -> None:
+        self._root = images.root(f"test-{function.image}")
+        self._folder, self._rapid, self._function = folder, rapid, function
+        settings = images.settings(f"test-{function.image}")
+        self._environ = dict(line.split("=", 1) for line in settings.get("Env") or [])
+        self._cwd = settings.get("WorkingDir") or "/"
+        self.stack = contextlib.ExitStack()
+
+    def __call__(self, **environ: str) -> Container:
+        port, runtime_api_port = free_ports(2)
+        container = Container(
+            self._folder,
+            self._root,
+            self._function.command,
+            {
+                **self._environ,
+                "RAPID_INVOKE_API_HOST": LOOPBACK,
+                "RAPID_PORT": str(port),
+                "RAPID_RUNTIME_API_PORT": str(runtime_api_port),
+                **environ,
+            },
+            port=port,
+            cwd=self._cwd,
+            mounts={EMULATOR: self._rapid, "/tmp": None},
+        )
+        self.stack.enter_context(container)
+        return container
+
+
+@pytest.fixture
+def start(
+    images: Images, folder: Path, shared: Path, function: Function
+) -> Iterator[StartFunction]:
+    """Give a way to run the function with settings, for one test."""
+    start = StartFunction(images, folder, shared / "lambda-runtime-api-daemon", function)
+    with start.stack:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def server(images: Images, folder: Path, server_image: str, broker: str) -> Iterator[Container]:
+    """Give a container of the Lambda Server, over the broker."""
+    (port,) = free_ports(1)
+    settings = images.settings(server_image)
+    container = Container(
+        folder,
+        images.root(server_image),
+        settings["Entrypoint"],
+        {
+            **dict(line.split("=", 1) for line in settings["Env"]),
+            "AMQP_URI": broker,
+            "INVOKE_API_HOST": LOOPBACK,
+            "PORT": str(port),
+        },
+        port=port,
+        user=65534,
+        cwd=settings["WorkingDir"],
+        mounts={"/dev/shm": None},
+    )
+    with container:
+        yield container
+        assert container.stop() == 0
+
+
+def invoke(port: int, payload: bytes, name: str = "function") -> bytes:
+    """Return the function's answer by an Invoke API."""
+    with Client(port) as client:
+        answer = client.post(f"/2015-03-31/functions/{name}/invocations", payload)
+    assert answer.status == 200, answer.body
+    assert "X-Amz-Function-Error" not in answer.headers
+    return answer.body

@@ -1,0 +1,77 @@
+"""Alerts fire when they should: promtool runs alerts_test.yml, and is itself put to the test."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.acceptance.k8s.prometheus import need_prometheus
+from tests.acceptance.k8s.promql import PROMETHEUS, alerts
+from tests.support import LIMIT_S
+
+RULES = PROMETHEUS / "alerts.yml"
+RULE_TESTS = Path(__file__).with_name("alerts_test.yml")
+
+
+@pytest.fixture(autouse=True)
+def _promtool() -> None:
+    need_prometheus()
+
+
+def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["promtool", *arguments], capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+
+
+def test_rules_are_valid() -> None:
+    done = promtool("check", "rules", RULES)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alerts_fire_where_they_should_and_nowhere_else() -> None:
+    done = promtool("test", "rules", RULE_TESTS)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("broken", ["vector(0) > 1", "vector(1)"], ids=["never", "always"])
+def test_alerts_that_fire_never_or_always_are_noticed_each(tmp_path: Path, broken: str) -> None:
+    rules = yaml.safe_load(RULES.read_text())
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            rule["expr"] = broken
+    (tmp_path / RULES.name).write_text(yaml.safe_dump(rules))
+    tests = yaml.safe_load(RULE_TESTS.read_text())
+    (tmp_path / RULE_TESTS.name).write_text(yaml.safe_dump({**tests, "rule_files": [RULES.name]}))
+
+    done = promtool("test", "rules", tmp_path / RULE_TESTS.name)
+
+    assert done.returncode == 1
+    assert [name for name in alerts() if name not in done.stdout + done.stderr] == []
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_an_alert_says_what_it_is_what_it_means_and_what_to_do(name: str) -> None:
+    rule = alerts()[name]
+
+    assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+    assert sorted(rule["annotations"]) == ["action", "description", "summary"]
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_an_alert_shows_only_labels_that_its_series_keep(name: str) -> None:
+    rule = alerts()[name]
+    shown = set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))
+    kept = re.findall(r"by \(([^)]*)\)", rule["expr"])
+
+    if kept:
+        assert shown <= set(re.split(r",\s*", kept[0]))
+    else:  # absent() has none but those that one target has; up has a target's
+        assert shown <= {"job", "pod", "node"}
+        assert not shown or rule["expr"].startswith("up ")

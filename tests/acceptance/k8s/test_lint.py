@@ -1,0 +1,73 @@
+"""What ``make k8s-lint`` goes by: yamllint's rules, and checkov's findings that have a reason."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from devtools import k8s_lint
+from devtools.k8s_lint import Finding, Skip, read_skips, unused
+from tests.acceptance.k8s.clusters import CLUSTERS, places
+from tests.acceptance.k8s.manifests import K8S, load
+from tests.support import ROOT
+
+FINDING = Finding("CKV_K8S_38", "tokens", "prometheus:Deployment.monitoring.prometheus")
+
+
+def test_yamllint_finds_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    assert k8s_lint.yamllint() == 0, capfd.readouterr().out
+
+
+def test_yamllint_would_find_a_key_that_is_there_twice() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "yamllint", "--strict", "-c", K8S / ".yamllint", "-"],
+        input="name: one\nname: two\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+    assert done.returncode == 1
+    assert 'duplication of key "name"' in done.stdout
+
+
+def test_every_skip_has_a_reason_and_no_two_are_alike() -> None:
+    skips = read_skips()
+
+    assert all(len(skip.reason.split()) >= 8 for skip in skips)
+    assert len({skip.check for skip in skips}) == len(skips)
+    for skip in skips:
+        re.compile(skip.where)
+        assert re.match(r"CKV2?_K8S_", skip.check)
+
+
+@pytest.mark.parametrize(
+    ("skip", "covers"),
+    [
+        (Skip("CKV_K8S_38", "prometheus:.*", "it asks the API"), True),
+        (Skip("CKV_K8S_3", "prometheus:.*", "another check"), False),
+        (Skip("CKV_K8S_38", "prometheus", "only a part of where"), False),
+        (Skip("CKV_K8S_38", "keda:.*", "another folder"), False),
+    ],
+    ids=lambda value: value.reason if isinstance(value, Skip) else "",
+)
+def test_a_skip_covers_what_matches_as_a_whole(skip: Skip, covers: bool) -> None:
+    assert skip.covers(FINDING) == covers
+    assert (unused([skip], [FINDING]) == []) == covers
+
+
+def test_everything_that_is_applied_is_looked_at() -> None:
+    folders = {str(each.relative_to(K8S)) for each in k8s_lint.applied_folders()}
+    used = {place for name in CLUSTERS for place in places(name) if (K8S / place).is_dir()}
+
+    assert used <= folders
+
+
+def test_the_table_of_skips_is_read_strictly() -> None:
+    (skips,) = load(k8s_lint.SKIPS.read_text())
+
+    assert [set(each) for each in skips] == [{"check", "where", "reason"}] * len(skips)

@@ -1,0 +1,94 @@
+"""The blocks of the README and of examples do what they say, typed in order into a terminal."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from devtools.rabbitmq_node import find_server
+from tests.acceptance.readme_run import (
+    EXEMPT,
+    FOLDERS,
+    IN_ANOTHER_TERMINAL,
+    blocks_of,
+    logical_lines,
+)
+from tests.support import ROOT
+
+#: New namespaces for network, mounts and processes; all that runs in them ends with the command.
+ISOLATED = ("unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
+LIMIT_S = 900
+
+
+@functools.cache
+def lack() -> str | None:
+    """Return what keeps the blocks from being run here."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        return "needs root and unshare, for ports 8080 and 9000 of its own"
+    if subprocess.run([*ISOLATED, "true"], capture_output=True, check=False).returncode != 0:
+        return "may not make namespaces here"
+    tools = [tool for tool in ("curl", "xxd", "clang") if shutil.which(tool) is None]
+    if find_server() is None or tools:
+        return f"needs rabbitmq-server, curl, xxd and clang; lacks {tools}"
+    return None
+
+
+@pytest.mark.broker
+@pytest.mark.slow
+@pytest.mark.timeout(LIMIT_S)
+def test_every_block_works_in_the_order_given_while_the_stack_of_make_up_runs(
+    tmp_path: Path,
+) -> None:
+    if (reason := lack()) is not None:
+        pytest.skip(reason)
+
+    done = subprocess.run(
+        [*ISOLATED, sys.executable, "-m", "tests.acceptance.readme_run", str(tmp_path)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S - 10,
+        check=False,
+    )
+
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    problems = [f"{r['at']}: {r['command']}\n{r['problem']}" for r in records if r.get("problem")]
+    assert not problems, "\n\n".join(problems)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert any(record["command"] == "make up" for record in records)
+
+
+def test_every_exemption_is_of_a_command_that_is_there() -> None:
+    commands = [
+        command
+        for document in FOLDERS
+        for _, language, text, _ in blocks_of(ROOT / document)
+        if language == "sh"
+        for command in logical_lines(text)
+    ]
+
+    for pattern in EXEMPT:
+        assert any(re.match(pattern, command) for command in commands), pattern
+
+
+def test_a_block_for_another_terminal_is_told_by_the_line_before_it() -> None:
+    before = [before for name in FOLDERS for _, _, _, before in blocks_of(ROOT / name)]
+
+    assert sum(text.endswith(IN_ANOTHER_TERMINAL) for text in before) == 3
+
+
+def test_commands_are_typed_with_their_continuation_lines() -> None:
+    text = "a \\\n  b\nc 'd\ne'\n# remark\nif true; then\n  f\nfi\ng <<E\nh\nE\n"
+
+    assert list(logical_lines(text)) == [
+        "a \\\n  b", "c 'd\ne'", "if true; then\n  f\nfi", "g <<E\nh\nE",
+    ]  # fmt: skip

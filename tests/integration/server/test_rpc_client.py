@@ -1,0 +1,407 @@
+"""AMQP-RPC against a real broker, with the test in the function's place."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import pika
+import pytest
+
+from lambda_protocol.amqp_connection import BrokerLost, connection_parameters
+from lambda_protocol.amqp_frames import Properties
+from lambda_protocol.async_amqp import async_queue
+from lambda_protocol.environ import BrokerAddress
+from lambda_protocol.errors import (
+    LambdaApiError,
+    ResourceNotFoundException,
+    ResourceNotReadyException,
+    ServiceUnavailable,
+    TooManyRequestsException,
+)
+from lambda_protocol.function_name import FunctionRef
+from lambda_protocol.invocation import InvocationType, Outcome
+from lambda_protocol.invoke_amqp import (
+    encode_error,
+    encode_outcome,
+    encode_question,
+    encode_started,
+)
+from lambda_server import rpc_client
+from lambda_server.rpc_client import RpcClient
+from tests.integration.system.amqp import AmqpClient
+from tests.integration.system.conftest import through
+from tests.integration.system.proxy import Proxy
+from tests.support import LIMIT_S, make_invocation, unique_name, wait_for, wait_until
+
+
+class Taken(NamedTuple):
+    """A message out of a function's queue."""
+
+    properties: pika.BasicProperties
+    body: bytes
+
+
+class Function:
+    """A queue, and the test as what consumes it. One thread: the test's."""
+
+    def __init__(self, uri: str) -> None:
+        self.ref = FunctionRef(name=unique_name())
+        self.connection = pika.BlockingConnection(pika.URLParameters(uri))
+        self.channel = self.connection.channel()
+        self._queues = (self.ref.name, async_queue(self.ref))
+        for queue in self._queues:
+            self.channel.queue_declare(queue)
+
+    def take(self) -> Taken:
+        """Return the next call."""
+        return wait_for(lambda: self._get(self._queues[0]), "a call in the queue")
+
+    def take_event(self) -> Taken:
+        """Return the next event."""
+        return wait_for(lambda: self._get(self._queues[1]), "an event in its queue")
+
+    def reply(self, to: Taken, properties: Properties, body: bytes = b"") -> None:
+        """Answer a call as rapid does."""
+        assert to.properties.reply_to is not None
+        self.channel.basic_publish(
+            "",
+            to.properties.reply_to,
+            body,
+            pika.BasicProperties(
+                correlation_id=properties.correlation_id, headers=dict(properties.headers)
+            ),
+        )
+
+    def answer(self, to: Taken, body: bytes) -> None:
+        """Answer a call with a payload."""
+        outcome = Outcome(payload=body)
+        self.reply(to, encode_outcome(to.properties.correlation_id, outcome), body)
+
+    def close(self) -> None:
+        """Delete the queues and hang up."""
+        for queue in self._queues:
+            self.channel.queue_delete(queue)
+        self.connection.close()
+
+    def _get(self, queue: str) -> Taken | None:
+        got: Any = self.channel.basic_get(queue, auto_ack=True)
+        method, properties, body = got  # the stubs give every part the wrong type
+        return None if method is None else Taken(properties, body)
+
+
+@pytest.fixture
+def function(broker: str) -> Iterator[Function]:
+    function = Function(broker)
+    yield function
+    function.close()
+
+
+MakeClient = Callable[..., RpcClient]
+
+
+@pytest.fixture
+def make_client(broker: str) -> Iterator[MakeClient]:
+    clients = []
+
+    def make(*, uri: str = broker, queue_timeout_s: float = LIMIT_S) -> RpcClient:
+        parameters = connection_parameters(BrokerAddress(uri=uri), name="test")
+        clients.append(RpcClient(parameters, queue_timeout_s=queue_timeout_s))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+@pytest.fixture
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc_client, "REPLY_GRACE_S", 0.1)
+
+
+def test_a_call_is_answered_with_what_the_reply_says(
+    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor
+) -> None:
+    invocation = make_invocation(function=function.ref, payload=b'{"x": 1}', wants_log_tail=True)
+    result = pool.submit(make_client().call, invocation)
+    taken = function.take()
+    outcome = Outcome(
+        payload=b"\x00\xff", function_error="Unhandled", executed_version="3", log_tail=b"END"
+    )
+
+    function.reply(taken, encode_outcome(invocation.request_id, outcome), outcome.payload)
+
+    assert result.result(LIMIT_S) == outcome
+    assert taken.body == b'{"x": 1}'
+    assert taken.properties.correlation_id == invocation.request_id
+    assert taken.properties.expiration == str(int(LIMIT_S * 1000))
+
+
+def test_headers_of_a_call_arrive_byte_for_byte(
+    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor
+) -> None:
+    context = base64.b64encode(b'{"a":"\xc3\xa4"}').decode()
+    ref = FunctionRef(name=function.ref.name, qualifier="v1")
+    invocation = make_invocation(
+        function=ref, client_context=context, tenant_id="t 1", trace_id="Root=1-2-3;  x=y"
+    )
+    result = pool.submit(make_client().call, invocation)
+
+    taken = function.take()
+    function.answer(taken, b"1")
+
+    result.result(LIMIT_S)
+    headers = taken.properties.headers
+    assert headers is not None
+    assert headers["X-Amz-Client-Context"] == context
+    assert headers["X-Amz-Tenant-Id"] == "t 1"
+    assert headers["X-Amzn-Trace-Id"] == "Root=1-2-3;  x=y"
+    assert headers["X-Amz-Function-Qualifier"] == "v1"
+
+
+@pytest.mark.parametrize("size", [0, 1, 131_064, 131_065, 6_291_456])
+def test_payloads_of_every_size_pass_both_ways(
+    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor, size: int
+) -> None:
+    result = pool.submit(
+        make_client().call, make_invocation(function=function.ref, payload=b"x" * size)
+    )
+
+    taken = function.take()
+    function.answer(taken, taken.body)
+
+    assert result.result(LIMIT_S).payload == b"x" * size
+
+
+def test_a_call_without_a_queue_is_404_at_once(make_client: MakeClient) -> None:
+    client = make_client()
+    started = time.monotonic()
+
+    with pytest.raises(ResourceNotFoundException):
+        client.call(make_invocation(function=FunctionRef(name=unique_name())))
+
+    assert time.monotonic() - started < 5
+
+
+def test_an_event_without_a_queue_is_404(make_client: MakeClient) -> None:
+    invocation = make_invocation(
+        function=FunctionRef(name=unique_name()), type=InvocationType.EVENT
+    )
+
+    with pytest.raises(ResourceNotFoundException):
+        make_client().publish_async(invocation)
+
+
+def test_a_client_works_on_after_a_404(
+    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor
+) -> None:
+    client = make_client()
+    nobody = FunctionRef(name=unique_name())
+    with pytest.raises(ResourceNotFoundException):
+        client.call(make_invocation(function=nobody))
+    with pytest.raises(ResourceNotFoundException):
+        client.publish_async(make_invocation(function=nobody, type=InvocationType.EVENT))
+
+    result = pool.submit(client.call, make_invocation(function=function.ref))
+    function.answer(function.take(), b'"here"')
+
+    assert result.result(LIMIT_S).payload == b'"here"'
+
+
+@pytest.mark.parametrize(
+    "error", [TooManyRequestsException("No more."), ServiceUnavailable("Away.")], ids=repr
+)
+def test_a_relayed_error_is_raised(
+    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor, error: LambdaApiError
+) -> None:
+    result = pool.submit(make_client().call, make_invocation(function=function.ref))
+    taken = function.take()
+
+    function.reply(taken, encode_error(taken.properties.correlation_id, error), error.body())
+
+    with pytest.raises(type(error)) as caught:
+        result.result(LIMIT_S)
+    assert (caught.value.status, caught.value.message) == (error.status, error.message)
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_a_late_reply_of_an_earlier_call_is_dropped(
+    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor
+) -> None:
+    client = make_client(queue_timeout_s=0.3)
+    early: Future[Outcome] = pool.submit(client.call, make_invocation(function=function.ref))
+    first = function.take()
+    with pytest.raises(ResourceNotReadyException):
+        early.result(LIMIT_S)
+
+    result = pool.submit(client.call, make_invocation(function=function.ref))
+    second = function.take()
+    function.answer(first, b'"of the first call"')
+    function.answer(second, b'"of the second call"')
+
+    assert result.result(LIMIT_S).payload == b'"of the second call"'
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_a_call_that_has_started_is_waited_for_as_long_as_it_says(
+    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor
+) -> None:
+    client = make_client(queue_timeout_s=0.2)
+    started = time.monotonic()
+    result = pool.submit(client.call, make_invocation(function=function.ref))
+    taken = function.take()
+
+    function.reply(taken, encode_started(taken.properties.correlation_id, LIMIT_S))
+    function.connection.sleep(max(0.0, started + 0.6 - time.monotonic()))
+    function.answer(taken, b'"at last"')
+
+    assert result.result(LIMIT_S).payload == b'"at last"'
+
+
+def test_the_question_whether_a_call_is_waited_for_is_answered(
+    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor, broker: str
+) -> None:
+    invocation = make_invocation(function=function.ref)
+    result = pool.submit(make_client().call, invocation)
+    taken = function.take()
+    answers = {}
+
+    with AmqpClient(broker, direct=True) as asker:
+        for correlation_id in (invocation.request_id, "of another call"):
+            question = encode_question(correlation_id)
+            asker.publish(
+                str(taken.properties.reply_to),
+                b"",
+                pika.BasicProperties(
+                    reply_to=question.reply_to,
+                    correlation_id=question.correlation_id,
+                    headers=dict(question.headers),
+                ),
+            )
+            reply = asker.next_reply()
+            answers[reply.properties.correlation_id] = reply.headers["X-Lambda-Wanted"]
+    function.answer(taken, b"[1]")
+
+    assert answers == {invocation.request_id: 1, "of another call": 0}
+    assert result.result().payload == b"[1]"
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_the_reply_address_of_a_call_that_was_given_up_exists_no_more(
+    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor
+) -> None:
+    client = make_client(queue_timeout_s=0.5)
+    result = pool.submit(client.call, make_invocation(function=function.ref))
+    reply_to = str(function.take().properties.reply_to)
+
+    with pytest.raises(ResourceNotReadyException):
+        result.result()
+
+    wait_until(lambda: not client.queue_state(reply_to).exists, "the address to be gone")
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_a_call_that_no_instance_took_is_502(make_client: MakeClient, function: Function) -> None:
+    client = make_client(queue_timeout_s=0.05)
+
+    with pytest.raises(ResourceNotReadyException, match="No instance"):
+        client.call(make_invocation(function=function.ref))
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_a_call_that_every_instance_was_too_busy_for_is_429(
+    make_client: MakeClient, function: Function
+) -> None:
+    client = make_client(queue_timeout_s=0.05)
+    function.channel.basic_consume(function.ref.name, lambda *_: None)
+
+    with pytest.raises(TooManyRequestsException):
+        client.call(make_invocation(function=function.ref))
+
+
+def test_an_accepted_event_is_in_the_queue_and_persistent(
+    make_client: MakeClient, function: Function
+) -> None:
+    client = make_client()
+    invocation = make_invocation(function=function.ref, type=InvocationType.EVENT)
+
+    client.publish_async(invocation)
+
+    taken = function.take_event()
+    headers = taken.properties.headers or {}
+    assert taken.body == invocation.payload
+    assert taken.properties.delivery_mode == 2
+    assert taken.properties.reply_to is None
+    assert taken.properties.correlation_id == invocation.request_id
+    assert headers["X-Lambda-Attempt"] == 1
+    assert abs(int(str(headers["X-Lambda-First-Queued-Ms"])) - time.time() * 1000) < 60_000
+
+
+def test_events_and_calls_share_a_client(
+    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor
+) -> None:
+    client = make_client()
+    for _ in range(3):
+        client.publish_async(make_invocation(function=function.ref, type=InvocationType.EVENT))
+        function.take_event()
+        result = pool.submit(client.call, make_invocation(function=function.ref))
+        function.answer(function.take(), b"1")
+        assert result.result(LIMIT_S).payload == b"1"
+
+
+def test_consumers_are_counted(make_client: MakeClient, function: Function) -> None:
+    client = make_client()
+    counts: list[Any] = [client.queue_state(function.ref.name).consumers]
+    for _ in range(2):
+        function.channel.basic_consume(function.ref.name, lambda *_: None)
+        counts.append(client.queue_state(function.ref.name).consumers)
+
+    assert counts == [0, 1, 2]
+
+
+def test_of_a_missing_queue_there_is_no_count(make_client: MakeClient, function: Function) -> None:
+    client = make_client()
+
+    assert client.queue_state(unique_name()).exists is False
+    assert client.queue_state(function.ref.name).consumers == 0
+
+
+def test_a_connection_lost_in_a_call_raises_at_once(
+    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor, proxy: Proxy, broker: str
+) -> None:
+    client = make_client(uri=through(proxy, broker))
+    result = pool.submit(client.call, make_invocation(function=function.ref))
+    function.take()
+    cut_at = time.monotonic()
+
+    proxy.cut()
+
+    with pytest.raises(BrokerLost):
+        result.result(LIMIT_S)
+    assert time.monotonic() - cut_at < 5
+
+
+def test_a_connection_lost_before_an_event_raises(
+    make_client: MakeClient, function: Function, proxy: Proxy, broker: str
+) -> None:
+    client = make_client(uri=through(proxy, broker))
+    client.publish_async(make_invocation(function=function.ref, type=InvocationType.EVENT))
+
+    proxy.cut()
+
+    with pytest.raises(BrokerLost):
+        client.publish_async(make_invocation(function=function.ref, type=InvocationType.EVENT))
+
+
+def test_a_broker_that_is_not_there_raises(make_client: MakeClient, broker: str) -> None:
+    with Proxy(1) as nobody, pytest.raises(BrokerLost):
+        make_client(uri=through(nobody, broker))

@@ -1,0 +1,546 @@
+"""The gunicorn worker: HTTP connections, their threads, and how it stops."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from devtools.ports import free_ports
+from lambda_protocol.http1 import DRAIN_BYTES
+from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
+from lambda_server.worker import KEPT_THREADS
+from rapid.processes import child_pids
+from tests.conftest import StartServer
+from tests.fakes import FakeInstance
+from tests.support import (
+    IN_A_TERMINAL,
+    LIMIT_S,
+    Answer,
+    Client,
+    RawConnection,
+    Server,
+    child_states,
+    is_alive,
+    wait_for,
+    wait_until,
+)
+
+PATH = b"/2015-03-31/functions/echo/invocations"
+MIB = 1_048_576
+
+
+def post(body: bytes, *headers: bytes, version: bytes = b"HTTP/1.1") -> bytes:
+    """Return a call of ``echo`` as it goes over the wire."""
+    lines = [
+        b"POST %b %b" % (PATH, version),
+        b"Host: x",
+        b"Content-Length: %d" % len(body),
+        *headers,
+        b"",
+        body,
+    ]
+    return b"\r\n".join(lines)
+
+
+@pytest.fixture
+def raw(server: Server) -> Iterator[RawConnection]:
+    with server.raw() as connection:
+        yield connection
+
+
+def assert_serves(server: Server) -> None:
+    answer = server.invoke("echo", b'"alive"')
+    assert (answer.status, answer.body) == (200, b'"alive"')
+
+
+def assert_is_aws_error(answer: Answer, status: int) -> None:
+    assert answer.status == status
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["x-amzn-ErrorType"]
+    assert answer.headers["x-amzn-RequestId"]
+    members = answer.json()
+    assert members.get("message") or members.get("Message")
+
+
+# --- connections
+
+
+def test_a_connection_is_kept_for_many_calls(server: Server) -> None:
+    with server.client() as client:
+        client.get("/healthz")
+        port = client.local_port
+
+        for number in range(20):
+            assert client.post(PATH.decode(), b"%d" % number).body == b"%d" % number
+            assert client.get("/healthz").headers["Connection"] == "keep-alive"
+
+        assert client.local_port == port
+
+
+def test_pipelined_requests_are_answered_in_their_order(raw: RawConnection) -> None:
+    raw.send(b"".join(post(b"%d" % number) for number in range(50)))
+
+    assert [raw.read_answer().body for _ in range(50)] == [b"%d" % n for n in range(50)]
+
+
+def test_connection_close_is_honoured(raw: RawConnection) -> None:
+    raw.send(post(b"1", b"Connection: close"))
+
+    answer = raw.read_answer()
+
+    assert (answer.body, answer.headers["Connection"]) == (b"1", "close")
+    assert raw.read_to_end() == b""
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_kept"), [((), False), ((b"Connection: keep-alive",), True)]
+)
+def test_http_1_0_closes_unless_it_says_keep_alive(
+    raw: RawConnection, headers: tuple[bytes, ...], is_kept: bool
+) -> None:
+    raw.send(post(b"1", *headers, version=b"HTTP/1.0"))
+
+    answer = raw.read_answer()
+
+    assert (answer.body, answer.headers["Connection"] == "keep-alive") == (b"1", is_kept)
+    if is_kept:
+        raw.send(post(b"2", *headers, version=b"HTTP/1.0"))
+        assert raw.read_answer().body == b"2"
+    else:
+        assert raw.read_to_end() == b""
+
+
+@pytest.mark.parametrize("path", [b"/healthz", b"/metrics", b"/unknown", PATH])
+def test_head_has_no_body_and_the_connection_stays_in_step(raw: RawConnection, path: bytes) -> None:
+    raw.send(b"HEAD %b HTTP/1.1\r\nHost: x\r\n\r\n" % path + post(b'"next"'))
+
+    head = raw.read_answer(has_body=False)
+
+    assert head.headers["Connection"] == "keep-alive"
+    assert raw.read_answer().body == b'"next"'
+
+
+def test_a_dry_run_has_no_body_and_the_connection_stays_in_step(
+    raw: RawConnection, shared_instance: FakeInstance
+) -> None:
+    kept = shared_instance.reply
+    shared_instance.reply = lambda request: b"HTTP/1.1 204 No Content\r\n\r\n"
+    raw.send(post(b"1", b"X-Amz-Invocation-Type: DryRun"))
+    answer = raw.read_answer()
+    shared_instance.reply = kept
+    raw.send(post(b"2"))
+
+    assert (answer.status, answer.headers.get("Content-Length")) == (204, None)
+    assert raw.read_answer().body == b"2"
+
+
+def test_continue_is_said_before_the_body_is_sent(raw: RawConnection) -> None:
+    raw.send(
+        b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n" % PATH
+    )
+
+    assert raw.read_answer(has_body=False).status == 100
+    raw.send(b'"a"')
+
+    assert raw.read_answer().body == b'"a"'
+
+
+def test_a_chunked_body_is_taken(raw: RawConnection) -> None:
+    raw.send(
+        b"POST %b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b'2;ext=1\r\n"a\r\n3\r\nbc"\r\n0\r\nTrailer: x\r\n\r\n' % PATH + post(b'"next"')
+    )
+
+    assert [raw.read_answer().body for _ in range(2)] == [b'"abc"', b'"next"']
+
+
+def test_a_request_may_come_byte_by_byte(raw: RawConnection) -> None:
+    for byte in post(b'"slow"'):
+        raw.send(bytes((byte,)))
+
+    assert raw.read_answer().body == b'"slow"'
+
+
+def test_headers_of_a_mebibyte_are_taken(raw: RawConnection, shared_instance: FakeInstance) -> None:
+    raw.send(post(b"1", b"X-Long: " + b"x" * MIB, b"X-Amzn-Trace-Id: Root=1-2-3"))
+
+    assert raw.read_answer().body == b"1"
+    assert shared_instance.requests[-1].headers["x-amzn-trace-id"] == "Root=1-2-3"
+
+
+def test_headers_arrive_byte_for_byte(raw: RawConnection, shared_instance: FakeInstance) -> None:
+    trace = b"Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1;  a=b"
+    raw.send(post(b"1", b"x-amzn-trace-id:" + trace, b"X-Amz-Client-Context: eyJhIjoxfQ=="))
+
+    assert raw.read_answer().headers["X-Amzn-Trace-Id"] == trace.decode()
+
+    sent = shared_instance.requests[-1].headers
+    assert sent["x-amzn-trace-id"] == trace.decode()
+    assert sent["x-amz-client-context"] == "eyJhIjoxfQ=="
+
+
+def test_a_body_over_the_limit_is_413_and_the_connection_goes_on(raw: RawConnection) -> None:
+    raw.send(post(b" " * (SYNC_PAYLOAD_BYTES + 1)))
+
+    assert_is_aws_error(raw.read_answer(), 413)
+    raw.send(post(b'"next"'))
+    assert raw.read_answer().body == b'"next"'
+
+
+def test_a_body_far_over_the_limit_is_413_before_it_is_sent(raw: RawConnection) -> None:
+    length = SYNC_PAYLOAD_BYTES + DRAIN_BYTES + 1
+    raw.send(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (PATH, length))
+
+    answer = raw.read_answer()
+
+    assert_is_aws_error(answer, 413)
+    assert answer.headers["Connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        pytest.param(b"Content-Length: 10\r\n\r\n[1, 2]", id="length"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n6\r\n[1, 2]\r\n", id="no-last-chunk"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n6\r\n[1,", id="half-a-chunk"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n", id="no-chunk"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n", id="broken-chunk"),
+    ],
+)
+def test_a_body_that_breaks_off_is_400_and_reaches_nobody(
+    raw: RawConnection, shared_instance: FakeInstance, half: bytes
+) -> None:
+    before = len(shared_instance.requests)
+    raw.send(b"POST %b HTTP/1.1\r\nHost: x\r\n" % PATH + half)
+    raw.close_sending()
+
+    assert_is_aws_error(raw.read_answer(), 400)
+
+    assert raw.read_to_end() == b""
+    assert len(shared_instance.requests) == before
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        pytest.param(b"nonsense\r\n\r\n", 400, id="no-request-line"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400, id="tls"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", 400, id="no-host"),
+        pytest.param(b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", 501, id="method"),
+        pytest.param(b"GET / HTTP/2.0\r\n\r\n", 505, id="version"),
+        pytest.param(b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 600 + b"\r\n", 431, id="many-headers"),
+        pytest.param(b"GET / HTTP/1.1\r\nA: " + b"x" * 3 * MIB + b"\r\n\r\n", 431, id="long"),
+    ],
+)  # fmt: skip
+def test_what_is_no_http_is_an_error_in_awss_form_and_the_worker_lives(
+    server: Server, raw: RawConnection, data: bytes, status: int
+) -> None:
+    workers = server.descendants()
+
+    with contextlib.suppress(ConnectionError):  # it may have hung up on what is too long
+        raw.send(data)
+
+    assert_is_aws_error(raw.read_answer(), status)
+    assert raw.read_to_end() == b""
+    assert server.descendants() == workers
+    assert_serves(server)
+
+
+def test_a_slow_client_does_not_disturb_others(server: Server) -> None:
+    half = post(b'"slow"')
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(server.raw()) for _ in range(20)]
+        for connection in slow:
+            connection.send(half[:-3])
+        with Client(server.port, timeout_s=5) as client:
+            for number in range(100):
+                assert client.post(PATH.decode(), b"%d" % number).body == b"%d" % number
+
+        for connection in slow:
+            connection.send(half[-3:])
+            assert connection.read_answer().body == b'"slow"'
+
+
+def test_a_client_that_does_not_read_does_not_disturb_others(server: Server) -> None:
+    big = post(b'"' + b"x" * (SYNC_PAYLOAD_BYTES - 2) + b'"')
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            deaf = stack.enter_context(server.raw())
+            deaf.send(big)
+        assert_serves(server)
+
+
+@pytest.fixture
+def quick_server(start_server: StartServer, instance: FakeInstance) -> Server:
+    """Give a server that has little patience with slow clients."""
+    return start_server(
+        *("-k", "tests.integration.server.quick_worker.QuickWorker"),
+        LAMBDA_ENDPOINTS=f"echo={instance.url}",
+    )
+
+
+@pytest.mark.parametrize(
+    "begin", [pytest.param(b"", id="head"), pytest.param(post(b"x" * MIB)[:-MIB], id="body")]
+)
+def test_a_request_that_trickles_is_408_and_its_connection_ends(
+    quick_server: Server, begin: bytes
+) -> None:
+    with quick_server.raw() as connection:
+        connection.send(begin)
+        with contextlib.suppress(ConnectionError):
+            while not select.select([connection.socket], [], [], 0.05)[0]:
+                connection.send(b"x")
+
+        assert_is_aws_error(connection.read_answer(), 408)
+        assert connection.read_to_end() == b""
+    assert_serves(quick_server)
+
+
+def test_an_answer_that_is_not_read_ends_its_connection(quick_server: Server) -> None:
+    with quick_server.raw() as connection:
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.send(post(b'"' + b"x" * (SYNC_PAYLOAD_BYTES - 2) + b'"'))
+        (worker,) = quick_server.descendants()
+        peer = connection.socket.getsockname()[1]
+
+        wait_until(lambda: peer not in peers_of(worker), "the server to close its end")
+    assert_serves(quick_server)
+
+
+def peers_of(pid: int) -> set[int]:
+    """Return the ports of the clients that a process has connections to."""
+    inodes = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed since
+            inodes.add(str(link.readlink()))
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {int(line[2].split(":")[1], 16) for line in lines if f"socket:[{line[9]}]" in inodes}
+
+
+def test_calls_on_many_connections_run_side_by_side(
+    server: Server, shared_instance: FakeInstance
+) -> None:
+    before = len(shared_instance.requests)
+    shared_instance.hold()
+    with ThreadPoolExecutor(100) as pool:
+        results = [pool.submit(server.invoke, "echo", str(n)) for n in range(100)]
+        shared_instance.wait_for(before + 100)
+        shared_instance.release()
+
+        assert [int(result.result(LIMIT_S).body) for result in results] == [*range(100)]
+
+
+def test_a_connection_beyond_the_limit_is_503_but_for_health(
+    start_server: StartServer, instance: FakeInstance
+) -> None:
+    server = start_server(
+        "--worker-connections", "2", "-c", "python:lambda_server.gunicorn_conf",
+        LAMBDA_ENDPOINTS=f"echo={instance.url}",
+    )  # fmt: skip
+    instance.hold()
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(with_a_place(server)) for _ in range(2)]
+        for number, connection in enumerate(held):
+            connection.send(post(b"%d" % number))
+        instance.wait_for(2)
+
+        assert_is_aws_error(server.invoke("echo", b"3"), 503)
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert server.get(path).status == 200
+        instance.release()
+
+        assert [int(connection.read_answer().body) for connection in held] == [0, 1]
+        assert len(instance.requests) == 2
+    wait_until(lambda: server.invoke("echo", b"1").status == 200, "a place to be free")
+    assert any("too many connections" in line for line in server.log)
+
+
+def with_a_place(server: Server) -> RawConnection:
+    """Return a connection that has a thread: those before it may only just have been closed."""
+
+    def connect() -> RawConnection | None:
+        connection = server.raw()
+        connection.send(b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n")
+        if connection.read_answer().status == 404:
+            return connection
+        connection.close()
+        return None
+
+    return wait_for(connect, "a place")
+
+
+def test_health_has_a_port_of_its_own(start_server: StartServer, instance: FakeInstance) -> None:
+    (port,) = free_ports(1)
+    server = start_server(LAMBDA_ENDPOINTS=f"echo={instance.url}", HEALTH_PORT=str(port))
+
+    with Client(port) as health:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert health.get(path).status == server.get(path).status == 200
+        assert_is_aws_error(health.post(PATH.decode(), b"1"), 503)
+    assert instance.requests == []
+    assert server.stop() == 0
+
+
+def test_slow_clients_over_the_limit_do_not_make_the_server_deaf_to_health(
+    start_server: StartServer, instance: FakeInstance
+) -> None:
+    """The newest of them hold every connection of the reserve as well."""
+    server = start_server("--worker-connections", "100", LAMBDA_ENDPOINTS=f"echo={instance.url}")
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(server.raw()).send(b"G")
+
+        for _ in range(20):
+            assert server.get("/healthz").status == 200
+
+
+# --- the end
+
+
+def serve(start_server: StartServer, instance: FakeInstance, *arguments: str) -> Server:
+    return start_server(*arguments, LAMBDA_ENDPOINTS=f"echo={instance.url}")
+
+
+def test_sigterm_lets_the_call_in_hand_be_answered(
+    start_server: StartServer, instance: FakeInstance
+) -> None:
+    server = serve(start_server, instance)
+    instance.hold()
+    with server.raw() as connection:
+        connection.send(post(b'"in hand"'))
+        instance.wait_for(1)
+
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: not _accepts(server.port), "the listener to close")
+        instance.release()
+
+        answer = connection.read_answer()
+        assert (answer.status, answer.body) == (200, b'"in hand"')
+        assert answer.headers["Connection"] == "close"
+    assert server.wait_exit() == 0
+
+
+@pytest.mark.slow
+def test_all_but_a_few_threads_end_some_time_after_their_connections(
+    start_server: StartServer, instance: FakeInstance
+) -> None:
+    server = serve(start_server, instance)
+    (worker,) = child_states(server.pid)
+    tasks = Path(f"/proc/{worker}/task")
+    before = len(list(tasks.iterdir()))
+    with contextlib.ExitStack() as stack:
+        for _ in range(3 * KEPT_THREADS):
+            connection = stack.enter_context(server.raw())
+            connection.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.read_answer().status == 200
+        assert len(list(tasks.iterdir())) > before + 2 * KEPT_THREADS
+
+    wait_until(lambda: len(list(tasks.iterdir())) <= before + KEPT_THREADS, "the threads' end")
+    assert server.get("/healthz").status == 200
+
+
+def test_a_terminal_that_is_closed_stops_the_server_after_the_call_in_hand(
+    instance: FakeInstance,
+) -> None:
+    with Server(prefix=IN_A_TERMINAL, LAMBDA_ENDPOINTS=f"echo={instance.url}") as terminal:
+        (arbiter,) = child_pids(terminal.pid)
+        os.kill(arbiter, signal.SIGHUP)  # the terminal is there: it reloads
+        terminal.wait_for_log("Booting worker", count=2)
+        wait_until(lambda: len(child_pids(arbiter)) == 1, "the end of the old worker")
+        instance.hold()
+        with terminal.raw() as connection:
+            connection.send(post(b'"in hand"'))
+            instance.wait_for(1)
+
+            os.kill(terminal.pid, signal.SIGKILL)
+            wait_until(lambda: not _accepts(terminal.port), "the listener to close")
+            instance.release()
+
+            assert connection.read_answer().body == b'"in hand"'
+        wait_until(lambda: not is_alive(arbiter), "the end of gunicorn")
+
+
+def test_nohup_lets_the_server_outlive_its_terminal(instance: FakeInstance) -> None:
+    nohup = ["sh", "-c", 'exec nohup "$@" 3>&2 >/dev/null 2>&1', "sh"]  # 3 keeps the terminal open
+    with Server(
+        prefix=[*IN_A_TERMINAL, *nohup], LAMBDA_ENDPOINTS=f"echo={instance.url}"
+    ) as terminal:
+        (arbiter,) = child_pids(terminal.pid)
+        (old,) = child_pids(arbiter)
+
+        os.kill(terminal.pid, signal.SIGKILL)
+
+        wait_until(lambda: not is_alive(old), "a reload")
+        wait_until(lambda: terminal.invoke("echo", b"1").body == b"1", "an answer")
+        assert is_alive(arbiter)
+
+
+def test_sigterm_closes_idle_connections(start_server: StartServer, instance: FakeInstance) -> None:
+    server = serve(start_server, instance)
+    with server.raw() as used, server.raw() as unused:
+        used.send(post(b"1"))
+        used.read_answer()
+
+        server.signal(signal.SIGTERM)
+
+        assert used.read_to_end() == unused.read_to_end() == b""
+        assert server.wait_exit() == 0
+
+
+def test_sigterm_waits_for_no_half_sent_request(
+    start_server: StartServer, instance: FakeInstance
+) -> None:
+    server = serve(start_server, instance)
+    with server.raw() as connection:
+        connection.send(post(b"1")[:20])
+
+        server.signal(signal.SIGTERM)
+
+        assert server.wait_exit() == 0
+
+
+def test_a_worker_is_replaced_after_so_many_requests_and_no_call_is_lost(
+    start_server: StartServer, instance: FakeInstance
+) -> None:
+    server = serve(start_server, instance, "--max-requests", "10")
+    (first,) = server.descendants()
+
+    for number in range(9):
+        assert server.invoke("echo", str(number)).body == b"%d" % number
+
+    wait_until(lambda: first not in server.descendants(), "the end of the worker")
+    assert_serves(server)
+
+
+def test_gthread_serves_the_same_application(
+    start_server: StartServer, instance: FakeInstance
+) -> None:
+    server = serve(start_server, instance, "-k", "gthread")
+
+    with server.raw() as connection:
+        connection.send(
+            b"POST %b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"3\r\n[1]\r\n0\r\n\r\n" % PATH
+        )
+        assert connection.read_answer().body == b"[1]"
+    with server.client() as client:
+        assert client.post(PATH.decode(), b"[2]").body == b"[2]"
+        assert_is_aws_error(client.post(PATH.decode(), b"{"), 400)
+        assert_is_aws_error(client.post("/2015-03-31/functions/none/invocations"), 404)
+        assert_is_aws_error(client.get("/none"), 404)
+        assert_is_aws_error(client.post(PATH.decode(), b" " * (SYNC_PAYLOAD_BYTES + 1)), 413)
+    assert server.stop() == 0
+
+
+def _accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False

@@ -1,0 +1,273 @@
+"""Direct mode: connections to an instance that are kept, replaced, lost."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from lambda_protocol.errors import (
+    LambdaApiError,
+    ResourceNotFoundException,
+    ResourceNotReadyException,
+    ServiceException,
+    ServiceUnavailable,
+    TooManyRequestsException,
+)
+from lambda_protocol.function_name import FunctionRef
+from lambda_protocol.invocation import InvocationType, Outcome
+from lambda_server import http_invoker
+from lambda_server.http_invoker import HttpInvoker
+from tests.endless import EndlessPeer
+from tests.fakes import FakeInstance, http_answer
+from tests.support import LIMIT_S, make_invocation, wait_until
+
+
+@pytest.fixture
+def invoker(instance: FakeInstance) -> Iterator[HttpInvoker]:
+    invoker = HttpInvoker(
+        {"echo": instance.address}, connect_timeout_s=2.0, answer_timeout_s=LIMIT_S
+    )
+    yield invoker
+    close(invoker)
+
+
+@pytest.fixture
+def impatient(instance: FakeInstance, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpInvoker]:
+    """Give an invoker that waits 0.2 s for an answer."""
+    monkeypatch.setattr(http_invoker, "REPLY_GRACE_S", 0.0)
+    invoker = HttpInvoker({"echo": instance.address}, connect_timeout_s=2.0, answer_timeout_s=0.2)
+    yield invoker
+    close(invoker)
+
+
+def close(invoker: HttpInvoker) -> None:
+    """Close this thread's connections, as the end of its process does."""
+    for connection in getattr(invoker._local, "connections", {}).values():
+        connection.close()
+
+
+def test_an_outcome_is_what_the_instance_answers(
+    invoker: HttpInvoker, instance: FakeInstance
+) -> None:
+    tail = base64.b64encode(b"END").decode()
+    instance.reply = lambda request: http_answer(
+        b"\x00\xff",
+        "X-Amz-Executed-Version: 3",
+        "X-Amz-Function-Error: Unhandled",
+        f"X-Amz-Log-Result: {tail}",
+    )
+
+    assert invoker.invoke(make_invocation()) == Outcome(
+        payload=b"\x00\xff", function_error="Unhandled", executed_version="3", log_tail=b"END"
+    )
+
+
+def test_a_call_reaches_the_instance_byte_for_byte(
+    invoker: HttpInvoker, instance: FakeInstance
+) -> None:
+    context = base64.b64encode(b'{"a":1}').decode()
+    invocation = make_invocation(
+        payload=b' {"x" : "\xc3\xa4"} ',
+        function=FunctionRef(name="echo", qualifier="$LATEST"),
+        wants_log_tail=True,
+        client_context=context,
+        trace_id="Root=1-2-3;  x=y",
+        tenant_id="t 1",
+    )
+
+    invoker.invoke(invocation)
+
+    (request,) = instance.requests
+    assert (request.method, request.body) == ("POST", b' {"x" : "\xc3\xa4"} ')
+    assert request.path == "/2015-03-31/functions/echo/invocations"
+    assert request.query == "Qualifier=%24LATEST"
+    assert request.headers["x-amz-client-context"] == context
+    assert request.headers["x-amzn-trace-id"] == "Root=1-2-3;  x=y"
+    assert request.headers["x-amz-tenant-id"] == "t 1"
+    assert request.headers["x-amz-log-type"] == "Tail"
+    assert request.headers["x-lambda-request-id"] == invocation.request_id
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [(InvocationType.EVENT, "202 A"), (InvocationType.DRY_RUN, "204 N")]
+)
+def test_the_invocation_type_is_handed_on(
+    invoker: HttpInvoker, instance: FakeInstance, kind: InvocationType, status: str
+) -> None:
+    instance.reply = lambda request: http_answer(b"", status=status)
+
+    assert invoker.invoke(make_invocation(type=kind)) == Outcome()
+
+    assert instance.requests[0].headers["x-amz-invocation-type"] == kind
+
+
+@pytest.mark.parametrize(
+    "error", [TooManyRequestsException("No more."), ServiceUnavailable("Away.")], ids=repr
+)
+def test_an_error_of_the_instance_is_raised(
+    invoker: HttpInvoker, instance: FakeInstance, error: LambdaApiError
+) -> None:
+    instance.reply = lambda request: http_answer(
+        error.body(), f"x-amzn-ErrorType: {error.code}", status=f"{error.status} Its Words"
+    )
+
+    with pytest.raises(type(error)) as caught:
+        invoker.invoke(make_invocation())
+    assert (caught.value.status, caught.value.message) == (error.status, error.message)
+
+
+def test_an_answer_that_is_no_invoke_answer_is_500(
+    invoker: HttpInvoker, instance: FakeInstance
+) -> None:
+    instance.reply = lambda request: http_answer(b"nginx", status="404 Not Found")
+
+    with pytest.raises(ServiceException, match="HTTP 404"):
+        invoker.invoke(make_invocation())
+
+
+def test_an_unknown_function_is_404(invoker: HttpInvoker, instance: FakeInstance) -> None:
+    with pytest.raises(ResourceNotFoundException):
+        invoker.invoke(make_invocation(function=FunctionRef(name="other")))
+
+    assert instance.connections == 0
+
+
+def test_a_connection_is_kept(invoker: HttpInvoker, instance: FakeInstance) -> None:
+    for _ in range(20):
+        invoker.invoke(make_invocation())
+
+    assert (len(instance.requests), instance.connections) == (20, 1)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # each ends with its thread
+def test_each_thread_has_a_connection_of_its_own(
+    invoker: HttpInvoker, instance: FakeInstance
+) -> None:
+    instance.hold()
+    with ThreadPoolExecutor(4) as pool:
+        results = [pool.submit(invoker.invoke, make_invocation()) for _ in range(4)]
+        instance.wait_for(4)
+        instance.release()
+        for result in results:
+            result.result(LIMIT_S)
+
+    assert instance.connections == 4
+
+
+def test_a_connection_that_the_instance_closed_is_replaced(
+    invoker: HttpInvoker, instance: FakeInstance
+) -> None:
+    instance.hangs_up_after_answer = True
+
+    for _ in range(5):
+        assert invoker.invoke(make_invocation(payload=b"1")).payload == b"1"
+        wait_until(lambda: instance.open_connections == 0, "the instance to hang up")
+
+    assert (len(instance.requests), instance.connections) == (5, 5)
+
+
+def test_an_instance_that_is_gone_is_502(invoker: HttpInvoker, instance: FakeInstance) -> None:
+    invoker.invoke(make_invocation())
+
+    instance.close()
+
+    with pytest.raises(ResourceNotReadyException, match="No instance of the function echo"):
+        invoker.invoke(make_invocation())
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(lambda request: None, id="no-answer"),
+        pytest.param(lambda request: http_answer(b"x" * 100)[:-1], id="half-an-answer"),
+        pytest.param(lambda request: b"HTTP/1.1 2", id="half-a-head"),
+        pytest.param(lambda request: b"\x15\x03\x01\x00\x02\x02P\r\n\r\n", id="no-http"),
+    ],
+)
+def test_a_call_whose_answer_is_lost_is_500_and_not_sent_again(
+    invoker: HttpInvoker, instance: FakeInstance, reply: Callable[[Any], bytes | None]
+) -> None:
+    invoker.invoke(make_invocation())
+    instance.reply = reply
+    instance.hangs_up_after_answer = True
+
+    with pytest.raises(ServiceException, match="lost"):
+        invoker.invoke(make_invocation())
+
+    assert len(instance.requests) == 2
+
+
+@pytest.mark.parametrize("kind", ["body", "announced body", "chunks"])
+def test_an_answer_over_the_limit_is_500_and_not_kept(kind: str) -> None:
+    with EndlessPeer(kind) as peer:
+        invoker = HttpInvoker(
+            {"echo": peer.address}, connect_timeout_s=LIMIT_S, answer_timeout_s=LIMIT_S
+        )
+
+        with pytest.raises(ServiceException, match="more than 6291556 bytes"):
+            invoker.invoke(make_invocation(payload=b"{}"))
+        close(invoker)
+
+
+def test_an_answer_of_a_byte_now_and_then_is_500_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_invoker, "REPLY_GRACE_S", 0.0)
+    with EndlessPeer("head", is_slow=True) as peer:
+        invoker = HttpInvoker(
+            {"echo": peer.address}, connect_timeout_s=LIMIT_S, answer_timeout_s=0.5
+        )
+
+        with pytest.raises(ServiceException, match=r"did not answer within 0\.5 s"):
+            invoker.invoke(make_invocation(payload=b"{}"))
+        close(invoker)
+
+
+def test_the_next_call_after_a_lost_one_is_served(
+    invoker: HttpInvoker, instance: FakeInstance
+) -> None:
+    kept, instance.reply = instance.reply, lambda request: None
+    with pytest.raises(ServiceException):
+        invoker.invoke(make_invocation())
+
+    instance.reply = kept
+
+    assert invoker.invoke(make_invocation(payload=b"2")).payload == b"2"
+
+
+def test_a_call_that_is_not_answered_in_time_is_500_and_not_sent_again(
+    impatient: HttpInvoker, instance: FakeInstance
+) -> None:
+    instance.hold()
+    started = time.monotonic()
+
+    with pytest.raises(ServiceException, match=r"did not answer within 0\.2 s"):
+        impatient.invoke(make_invocation())
+
+    assert time.monotonic() - started >= 0.2
+    assert len(instance.requests) == 1
+
+
+def test_a_late_answer_is_not_taken_for_the_next_ones(
+    impatient: HttpInvoker, instance: FakeInstance
+) -> None:
+    instance.hold()
+    with pytest.raises(ServiceException):
+        impatient.invoke(make_invocation(payload=b'"late"'))
+
+    instance.release()
+
+    assert impatient.invoke(make_invocation(payload=b'"next"')).payload == b'"next"'
+
+
+def test_without_endpoints_it_says_what_to_set() -> None:
+    invoker = HttpInvoker({}, connect_timeout_s=1, answer_timeout_s=1)
+
+    assert invoker.missing() == "neither AMQP_URI nor LAMBDA_ENDPOINTS is set"
+
+
+def test_with_endpoints_nothing_is_missing(invoker: HttpInvoker) -> None:
+    assert invoker.missing() is None

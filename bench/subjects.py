@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import launches, procfs
+from bench import launches, usage
 from devtools.progress import Step
 from devtools.rabbitmq_node import RabbitmqNode
 
@@ -37,19 +37,19 @@ class Subject:
 
     def cpu_s(self) -> dict[str, float]:
         """Return the CPU seconds used so far by each part of the subject."""
-        daemon = procfs.leader_cpu_s(self.daemon)
-        parts = {"daemon": daemon, "function": procfs.session_cpu_s(self.daemon) - daemon}
+        daemon = usage.leader_cpu_s(self.daemon)
+        parts = {"daemon": daemon, "function": usage.session_cpu_s(self.daemon) - daemon}
         if self.server is not None:
-            parts["server"] = procfs.session_cpu_s(self.server)
+            parts["server"] = usage.session_cpu_s(self.server)
         if self.broker is not None:
-            parts["broker"] = procfs.session_cpu_s(self.broker)
+            parts["broker"] = usage.session_cpu_s(self.broker)
         return parts
 
     def rss_mb(self) -> dict[str, float]:
         """Return the resident memory by program, without the function's and the broker's."""
-        programs = {self.daemon_name: procfs.leader_rss_mb(self.daemon)}
+        programs = {self.daemon_name: usage.leader_rss_mb(self.daemon)}
         if self.server is not None:
-            programs["lambda_server"] = procfs.session_rss_mb(self.server)
+            programs["lambda_server"] = usage.session_rss_mb(self.server)
         return programs
 
 

@@ -12,7 +12,6 @@ LOOPBACK = "127.0.0.1"
 
 _FIRST_PORT = 20_000
 _EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_LISTEN_STATE = "0A"  # TCP_LISTEN, as /proc/net/tcp spells it
 
 _AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
 _FRAME_METHOD = 1
@@ -57,11 +56,13 @@ def listener(port: int) -> str:
 
     The name is known only for processes that this user may look into.
     """
-    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # ended meanwhile, or another user's
-            if any(str(fd.readlink()) in sockets for fd in (folder / "fd").iterdir()):
-                return f"{(folder / 'comm').read_text().strip()}, pid {folder.name}"
+    import psutil  # late: the Python that trains the static file has no packages
+
+    for connection in psutil.net_connections("tcp"):
+        at = connection.laddr
+        if connection.status == psutil.CONN_LISTEN and at and at.port == port:
+            with contextlib.suppress(psutil.Error):  # ended meanwhile, or another user's
+                return f"{psutil.Process(connection.pid).name()}, pid {connection.pid}"
     return "another program"
 
 
@@ -98,14 +99,3 @@ def _first_ephemeral() -> int:
     with contextlib.suppress(OSError):
         return max(int(_EPHEMERAL_RANGE.read_text().split()[0]), _FIRST_PORT + 1_000)
     return 32_768
-
-
-def _listening_inodes(port: int) -> set[str]:
-    inodes = set()
-    for table in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path("/proc/net", table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTEN_STATE and int(fields[1].rpartition(":")[2], 16) == port:
-                    inodes.add(fields[9])
-    return inodes

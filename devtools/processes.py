@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 from devtools.progress import OnWait, wait_until
 
 _ORPHANS_LIMIT_S = 1.0  # helpers that notice by themselves that their parent is gone
 _KILL_LIMIT_S = 5.0
+_ENDED = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +28,7 @@ class BackgroundProcess:
     """
 
     pid: int
-    started: int  #: clock ticks from boot to the start of the process, as in /proc/<pid>/stat
+    started: float  #: seconds from boot to the start of the process
     _child: subprocess.Popen[bytes] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -45,14 +47,14 @@ class BackgroundProcess:
                 start_new_session=True,
             )
         # Until it is polled, a child that has ended already is still listed, as a zombie.
-        return cls(pid=child.pid, started=_processes()[child.pid].started, _child=child)
+        return cls(pid=child.pid, started=_started(psutil.Process(child.pid)), _child=child)
 
     @classmethod
-    def from_record(cls, record: Mapping[str, int]) -> Self:
+    def from_record(cls, record: Mapping[str, float]) -> Self:
         """Rebuild what ``to_record`` wrote, perhaps in another process."""
-        return cls(pid=record["pid"], started=record["started"])
+        return cls(pid=int(record["pid"]), started=record["started"])
 
-    def to_record(self) -> dict[str, int]:
+    def to_record(self) -> dict[str, float]:
         """Return what another process needs to find this one again."""
         return {"pid": self.pid, "started": self.started}
 
@@ -60,13 +62,16 @@ class BackgroundProcess:
         """Return whether it still runs; a zombie does not."""
         if self._child is not None:
             return self._child.poll() is None
-        found = _processes().get(self.pid)
-        return found is not None and found.started == self.started and not found.is_zombie
+        found = self._found()
+        return found is not None and _runs(found)
 
     def stop(self, limit_s: float, on_wait: OnWait | None = None) -> None:
         """Ask it to end, and kill it after ``limit_s``. What it had started ends with it."""
         family = self._family()
-        _send(signal.SIGTERM, {self.pid: self.started})
+        found = self._found()
+        if found is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.terminate()
         wait_until(lambda: not self.is_alive(), limit_s, on_wait)
         if not wait_until(lambda: self._is_gone(family), _ORPHANS_LIMIT_S, on_wait):
             self._kill(family | self._family())
@@ -75,36 +80,41 @@ class BackgroundProcess:
         """Kill it and what it had started, at once."""
         self._kill(self._family())
 
-    def _kill(self, family: Mapping[int, int]) -> None:
-        _send(signal.SIGKILL, family)
+    def _kill(self, family: set[psutil.Process]) -> None:
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         wait_until(lambda: self._is_gone(family), _KILL_LIMIT_S)
 
-    def _is_gone(self, family: Mapping[int, int]) -> bool:
-        if self.is_alive():
-            return False
-        now = _processes()
-        return not any(
-            pid in now and now[pid].started == started and not now[pid].is_zombie
-            for pid, started in family.items()
-        )
+    def _is_gone(self, family: set[psutil.Process]) -> bool:
+        return not self.is_alive() and not any(map(_runs, family))
 
-    def _family(self) -> dict[int, int]:
-        """Return pid and start time of the process, its descendants and its session's orphans."""
-        now = _processes()
-        leader = now.get(self.pid)
-        if leader is not None and leader.started != self.started:
-            return {}  # the pid has been given away, so nobody of its session is left
-        members = {self.pid}
-        size = 0
-        while size < len(members):
-            size = len(members)
-            members |= {
-                pid
-                for pid, process in now.items()
-                if (process.parent in members or process.session == self.pid)
-                and process.started >= self.started
-            }
-        return {pid: now[pid].started for pid in members if pid in now}
+    def _found(self) -> psutil.Process | None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self.pid)
+            if _started(process) == self.started:
+                return process
+        return None
+
+    def _family(self) -> set[psutil.Process]:
+        """Return the process, its descendants and its session's orphans."""
+        if self._found() is None and psutil.pid_exists(self.pid):
+            return set()  # the pid has been given away, so nobody of its session is left
+        family = session_of(self.pid)
+        for process in tuple(family):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                family |= set(process.children(recursive=True))
+        return family
+
+
+def session_of(leader: int) -> set[psutil.Process]:
+    """Return the processes of the session that ``leader`` leads or led."""
+    members = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError):  # ended meanwhile
+            if os.getsid(process.pid) == leader:
+                members.add(process)
+    return members
 
 
 def write_whole(file: Path, text: str) -> None:
@@ -116,33 +126,12 @@ def write_whole(file: Path, text: str) -> None:
     new.replace(file)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Process:
-    parent: int
-    session: int
-    started: int
-    is_zombie: bool
+def _started(process: psutil.Process) -> float:
+    """Return the seconds from boot to the start, which setting the clock does not change."""
+    return round(process.create_time() - psutil.boot_time(), 2)
 
 
-def _processes() -> dict[int, _Process]:
-    """Return every process of this machine that /proc shows. Source: proc(5)."""
-    processes = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # ended while the folder was read
-            # The name, in brackets, may hold anything; after the last bracket come plain fields.
-            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
-            processes[int(stat.parent.name)] = _Process(
-                parent=int(fields[1]),
-                session=int(fields[3]),
-                started=int(fields[19]),
-                is_zombie=fields[0] in "ZX",
-            )
-    return processes
-
-
-def _send(number: signal.Signals, processes: Mapping[int, int]) -> None:
-    now = _processes()
-    for pid, started in processes.items():
-        if pid in now and now[pid].started == started:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+def _runs(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() not in _ENDED
+    return False

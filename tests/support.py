@@ -27,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+import psutil
 import pytest
 
 from devtools.ports import LOOPBACK, free_ports
@@ -566,49 +567,45 @@ def base_environ() -> dict[str, str]:
 
 def marked_pids(mark: str) -> list[int]:
     """Return every live process whose environment carries ``mark``; a zombie has none."""
-    needle = f"{_MARK}={mark}".encode()
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if needle in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(_MARK) == mark:
+                found.append(process.pid)
     return found
 
 
 def pids_of(mark: str) -> list[int]:
     """Return the processes that have ``mark`` among their arguments and run."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if mark.encode() in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
-    return [pid for pid in found if is_alive(pid)]
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if mark in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 def child_states(pid: int) -> dict[int, str]:
-    """Return the children of a process and how the kernel says they are: S sleeps, Z is dead."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
-            if int(parent) == pid:
-                found[int(folder.name)] = state
+    """Return the children of a process and their states, as psutil names them: a ``zombie``…"""
+    found: dict[int, str] = {}
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found[child.pid] = child.status()
     return found
 
 
 def resident_mb(pid: int) -> float:
     """Return the resident memory of a process in 10⁶ bytes, 0 when it is a zombie."""
-    return _memory_mb(pid, "VmRSS")
+    try:
+        return psutil.Process(pid).memory_info().rss / 1e6
+    except psutil.ZombieProcess:
+        return 0.0
 
 
 def peak_mb(pid: int) -> float:
     """Return the largest resident memory that a process ever had, in 10⁶ bytes."""
-    return _memory_mb(pid, "VmHWM")
-
-
-def _memory_mb(pid: int, name: str) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
     return int(found[1]) * 1024 / 1e6 if found else 0.0
 
 
@@ -622,9 +619,8 @@ def running_now(rapid: Rapid) -> int:
 
 def is_alive(pid: int) -> bool:
     """Return whether ``pid`` runs; a zombie does not."""
-    with contextlib.suppress(OSError):
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state not in "ZX"
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     return False
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import procfs
+from bench import usage
 from bench.client import Answers
 from bench.extensions import render_extensions
 from bench.load import parse_load
@@ -144,9 +144,9 @@ def test_cpu_and_memory_are_of_the_session_only() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", "while True: pass"], start_new_session=True
     ) as busy:
-        is_busy = wait_until(lambda: procfs.leader_cpu_s(busy.pid) >= 0.1, 10.0)
-        cpu_s = procfs.session_cpu_s(busy.pid)
-        rss_mb = procfs.session_rss_mb(busy.pid)
+        is_busy = wait_until(lambda: usage.leader_cpu_s(busy.pid) >= 0.1, 10.0)
+        cpu_s = usage.session_cpu_s(busy.pid)
+        rss_mb = usage.session_rss_mb(busy.pid)
         busy.kill()
 
     assert is_busy

@@ -8,6 +8,7 @@ import re
 import stat
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.acceptance.containers.conftest import Function, StartFunction, invoke
@@ -143,7 +144,7 @@ def test_an_orphan_is_reaped(start: StartFunction, function: Function) -> None:
     )
     wait_until(lambda: orphan not in child_states(container.init), "the orphan to be reaped")
 
-    assert "Z" not in child_states(container.init).values()
+    assert psutil.STATUS_ZOMBIE not in child_states(container.init).values()
 
 
 # --- the server

@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from tests.acceptance.node.workplace import Workplace
 
 #: What runs where there is no cluster: PID 1, these tests, and the mirror of the internet's images.
@@ -28,7 +30,7 @@ def test_down_leaves_no_process_mount_cgroup_or_interface(cluster: Workplace) ->
 
 
 def _processes() -> set[str]:
-    return {path.read_text().strip() for path in Path("/proc").glob("[0-9]*/comm")}
+    return {process.name() for process in psutil.process_iter()}
 
 
 def _mounts() -> list[str]:

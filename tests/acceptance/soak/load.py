@@ -10,12 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
+
+import psutil
 
 from tests.acceptance.soak.attacks import Attack
 from tests.acceptance.soak.stand import Stand
-from tests.support import Client, is_alive, resident_mb
+from tests.support import Client, is_alive
 
 SAMPLE_EVERY_S: Final = 2.0
 HEALTHY_EVERY_S: Final = 0.25
@@ -33,12 +34,12 @@ class Figures:
 
     @classmethod
     def of(cls, pid: int) -> Figures:
-        """Measure a process; raises ``OSError`` when it is gone."""
-        folder = Path(f"/proc/{pid}")
+        """Measure a process; raises ``psutil.Error`` when it is gone."""
+        process = psutil.Process(pid)
         return cls(
-            rss_mb=resident_mb(pid),
-            descriptors=len(list((folder / "fd").iterdir())),
-            threads=len(list((folder / "task").iterdir())),
+            rss_mb=process.memory_info().rss / 1e6,
+            descriptors=process.num_fds(),
+            threads=process.num_threads(),
         )
 
 
@@ -175,7 +176,7 @@ class Load:
         for name, pid in self.stand.pids.items():
             try:
                 self.samples[name].append(Figures.of(pid))
-            except OSError:
+            except psutil.Error:
                 continue  # the verdict tells that it is gone
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.integration.conformance.conftest import StartFunction, StartPuppet
@@ -100,8 +101,7 @@ def test_the_runtime_starts_once_every_extension_has_registered(
 
 def started_at(pid: int) -> float:
     """Return when a process started, seconds since boot."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[19]) / 100
+    return psutil.Process(pid).create_time() - psutil.boot_time()
 
 
 @conformance(102)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from devtools.ports import LOOPBACK, free_ports
@@ -346,8 +347,8 @@ def test_orphans_are_killed_and_reaped_at_a_reset(start_rapid: StartRapid, reset
     assert rapid.invoke(reset).headers["X-Amz-Function-Error"] == "Unhandled"
 
     # Gone from the process table: dead and waited for.
-    wait_until(lambda: not Path(f"/proc/{orphan}").exists(), "the orphan's end")
-    wait_until(lambda: not Path(f"/proc/{child}").exists(), "the child's end")
+    wait_until(lambda: not psutil.pid_exists(orphan), "the orphan's end")
+    wait_until(lambda: not psutil.pid_exists(child), "the child's end")
     assert rapid.do(do="counter").json() == 1
 
 
@@ -358,5 +359,5 @@ def test_an_orphan_that_ends_by_itself_is_reaped(start_rapid: StartRapid) -> Non
 
     os.kill(orphan, signal.SIGTERM)
 
-    wait_until(lambda: not Path(f"/proc/{orphan}").exists(), "the orphan's end")
+    wait_until(lambda: not psutil.pid_exists(orphan), "the orphan's end")
     assert rapid.do(do="counter").json() == 2

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from devtools.ports import LOOPBACK
@@ -56,10 +57,9 @@ def listen() -> Iterator[Callable[[Talk], int]]:
 def left_running(folder: Path) -> list[str]:
     """Return the command line of every process that was started in or for ``folder``."""
     found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            environ = (process / "environ").read_bytes()
-            command = (process / "cmdline").read_bytes()
-            if os.fsencode(folder) in environ + command:
-                found.append(command.replace(b"\0", b" ").decode())
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            command = process.cmdline()
+            if any(str(folder) in text for text in (*process.environ().values(), *command)):
+                found.append(" ".join(command))
     return found

@@ -66,24 +66,6 @@ def test_an_environment_that_was_interrupted_before_pip_is_made_again(
     assert not venv._is_usable()
 
 
-@pytest.mark.parametrize(
-    ("command", "code", "said"),
-    [("status", 3, "Nothing runs. Start with: make up\n"), ("down", 0, "  Nothing runs.\n")],
-)
-def test_status_and_down_need_no_library(
-    tmp_path: Path, command: str, code: int, said: str
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-S", *STACK, command, "--folder", str(tmp_path)],  # -S: no site-packages
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert (done.returncode, done.stdout, done.stderr) == (code, said, "")
-
-
 @pytest.mark.parametrize("command", ["status", "down"])
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"broker": {}}'])
 def test_a_record_that_cannot_be_read_is_one_line(tmp_path: Path, command: str, text: str) -> None:

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from devtools.ports import LOOPBACK, free_ports
@@ -92,8 +93,16 @@ def test_down_is_harmless_when_nothing_runs(local: Stack) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("is_half_made", [False, True])
 @pytest.mark.parametrize("command", ["status", "down"])
-def test_make_is_content_before_the_first_up(tmp_path: Path, command: str) -> None:
+def test_make_is_content_before_the_first_up(
+    tmp_path: Path, command: str, is_half_made: bool
+) -> None:
+    """Also where an interrupted ``make up`` has left an environment without its libraries."""
+    if is_half_made:
+        (tmp_path / ".venv" / "bin").mkdir(parents=True)
+        (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
+
     done = _make(tmp_path, command)
 
     assert done.returncode == 0
@@ -106,6 +115,7 @@ def test_make_status_prints_what_is_found_and_no_error(tmp_path: Path, code: int
     python.parent.mkdir(parents=True)
     python.write_text(f"#!/bin/sh\necho found; exit {code}\n")
     python.chmod(0o755)
+    (tmp_path / ".venv" / ".runtime").touch()
 
     done = _make(tmp_path, "status")
 
@@ -125,7 +135,7 @@ def test_a_taken_port_is_one_clear_line(local: Stack) -> None:
 
     assert done.returncode == 1
     assert done.stderr == (
-        f"Port {local.port} is taken by {Path('/proc/self/comm').read_text().strip()}, "
+        f"Port {local.port} is taken by {psutil.Process().name()}, "
         f"pid {os.getpid()}; expected it free for the Lambda Server. Stop that program, or take "
         f"another port: make up PORT={local.port + 10}\n"
     )

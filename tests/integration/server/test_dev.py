@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from devtools.ports import LOOPBACK, free_ports
@@ -313,7 +314,7 @@ def test_a_rapid_that_is_lost_ends_no_other(file: Path) -> None:
     (port,) = free_ports(1)
     with dev(file, port) as program, Client(port) as client:
         program.wait_for_log("serving on ")
-        rapid = next(pid for pid in sorted(program.descendants()) if _runs(pid, b"rapid"))
+        rapid = next(pid for pid in sorted(program.descendants()) if _runs(pid, "rapid"))
 
         os.kill(rapid, signal.SIGKILL)
 
@@ -341,7 +342,7 @@ def test_a_server_that_ends_ends_the_run(file: Path) -> None:
     (port,) = free_ports(1)
     with dev(file, port) as program:
         program.wait_for_log("serving on ")
-        server = min(pid for pid in program.descendants() if _runs(pid, b"gunicorn"))
+        server = min(pid for pid in program.descendants() if _runs(pid, "gunicorn"))
 
         os.kill(server, signal.SIGKILL)
 
@@ -370,6 +371,6 @@ def test_a_wrong_file_is_code_2_and_no_traceback(file: Path) -> None:
     assert "Traceback" not in "\n".join(program.log)
 
 
-def _runs(pid: int, program: bytes) -> bool:
+def _runs(pid: int, program: str) -> bool:
     """Return whether a process was started as ``python -m program``; the first is the parent."""
-    return b"-m\0" + program in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return f" -m {program}" in " ".join(psutil.Process(pid).cmdline())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from devtools.ports import LOOPBACK
 from devtools.rabbitmq_node import RabbitmqNode, TlsFiles, find_server
@@ -128,22 +128,11 @@ def make_tls(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TlsFil
 
     def make(name: str) -> TlsFiles:
         folder = tmp_path_factory.mktemp(name)
-        key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-        _openssl(
-            folder,
-            *("req", "-x509", *key, "-days", "2", "-subj", f"/CN={name}"),
-            *("-keyout", "ca.key", "-out", "ca.pem"),
-        )
-        _openssl(
-            folder,
-            *("req", *key, "-subj", "/CN=broker", "-keyout", "broker.key", "-out", "broker.csr"),
-        )
-        (folder / "names").write_text(f"subjectAltName=IP:{LOOPBACK}\n")
-        _openssl(
-            folder,
-            *("x509", "-req", "-in", "broker.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
-            *("-CAcreateserial", "-days", "2", "-extfile", "names", "-out", "broker.pem"),
-        )
+        authority = trustme.CA(organization_name=name)
+        authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+        broker = authority.issue_cert(LOOPBACK)
+        broker.private_key_pem.write_to_path(str(folder / "broker.key"))
+        broker.cert_chain_pems[0].write_to_path(str(folder / "broker.pem"))
         return TlsFiles(
             ca=folder / "ca.pem", certificate=folder / "broker.pem", key=folder / "broker.key"
         )
@@ -246,7 +235,3 @@ def _require_rabbitmq() -> None:
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-
-
-def _openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=20)

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
+import psutil
 import pytest
 
 from devtools.ports import LOOPBACK
@@ -317,7 +317,7 @@ class Fuzzer:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a process has, from ``/proc``."""
+    """What a process has."""
 
     threads: int
     rss_kib: int
@@ -325,9 +325,8 @@ class Footprint:
     @classmethod
     def of(cls, pid: int) -> Footprint:
         """Read the footprint of a process that lives."""
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        values = dict(line.split(":", 1) for line in lines if ":" in line)
-        return cls(int(values["Threads"]), int(values["VmRSS"].split()[0]))
+        process = psutil.Process(pid)
+        return cls(process.num_threads(), process.memory_info().rss // 1024)
 
 
 def fuzz(port: int, seed: int, paths: list[bytes]) -> Findings:

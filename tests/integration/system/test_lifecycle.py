@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from devtools.ports import LOOPBACK, free_ports
@@ -26,6 +27,7 @@ from tests.support import (
     Program,
     Rapid,
     RawConnection,
+    child_states,
     is_alive,
     wait_for,
     wait_until,
@@ -349,19 +351,7 @@ def _ready(port: int) -> bool | None:
 
 def _first_process(program: Program) -> int:
     """Return the PID, outside the namespace, of the namespace's PID 1."""
-    children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
-    return int(children[0])
-
-
-def _children(pid: int) -> list[str]:
-    """Return the state of each child: Z is one that nobody has waited for."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == pid:
-                found.append(fields[0])
-    return found
+    return psutil.Process(program.pid).children()[0].pid
 
 
 def test_pid_1_reaps_orphans_and_ends_with_0(container: tuple[Program, int]) -> None:
@@ -372,14 +362,17 @@ def test_pid_1_reaps_orphans_and_ends_with_0(container: tuple[Program, int]) -> 
     with Client(port) as client:
         orphans = [client.post(path, b'{"do": "spawn_orphan", "s": 0.1}').json() for _ in range(5)]
         pid = client.post(path, b'{"do": "pid"}').json()
-        wait_until(lambda: len(_children(first)) == 1, "every orphan to be reaped")
+        wait_until(lambda: len(child_states(first)) == 1, "every orphan to be reaped")
         crashed = client.post(path, b'{"do": "exit", "code": 7}')
         again = client.post(path, b'{"do": "pid"}')
 
     assert all(0 < orphan < 1000 for orphan in orphans)  # numbers of a namespace of its own
     assert "exit status 7" in crashed.json()["errorMessage"]
     assert again.json() != pid
-    wait_until(lambda: "Z" not in _children(first), "the crashed runtime to be reaped")
+    wait_until(
+        lambda: psutil.STATUS_ZOMBIE not in child_states(first).values(),
+        "the crashed runtime to be reaped",
+    )
     os.kill(first, signal.SIGTERM)
     assert program.wait_exit() == 0
 
@@ -398,7 +391,7 @@ def test_pid_1_kills_what_forks_and_leaves_its_session_all_the_time(
         for _ in range(3):
             client.post(path, json.dumps(wish).encode())
         client.post(path, b'{"do": "exit"}')
-        wait_until(lambda: not _children(first), "the end of every process")
+        wait_until(lambda: not child_states(first), "the end of every process")
         after = client.post(path, b'{"do": "pid"}').json()
 
     assert before != after
@@ -411,4 +404,4 @@ def test_rapid_that_is_not_pid_1_reaps_orphans_too(start_rapid: StartRapid) -> N
     orphans = [rapid.do(do="spawn_orphan", s=0.1).json() for _ in range(5)]
 
     wait_until(lambda: not any(map(is_alive, orphans)), "the orphans' end")
-    wait_until(lambda: len(_children(rapid.pid)) == 1, "every orphan to be reaped")
+    wait_until(lambda: len(child_states(rapid.pid)) == 1, "every orphan to be reaped")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import resource
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from devtools.ports import LOOPBACK
@@ -89,10 +88,7 @@ def connect(stack: ExitStack, program: Rapid | Server) -> None:
 
 def open_files(program: Program) -> tuple[int, int]:
     """Return the limits of a running program."""
-    text = Path(f"/proc/{program.pid}/limits").read_text()
-    match = re.search(r"Max open files +([0-9]+) +([0-9]+)", text)
-    assert match is not None
-    return int(match[1]), int(match[2])
+    return psutil.Process(program.pid).rlimit(psutil.RLIMIT_NOFILE)
 
 
 def test_a_function_has_the_limit_that_rapid_was_started_with(
@@ -111,7 +107,7 @@ def test_a_function_has_the_limit_that_rapid_was_started_with(
 
 
 def descriptors(program: Program) -> int:
-    return sum(1 for _ in Path(f"/proc/{program.pid}/fd").iterdir())
+    return psutil.Process(program.pid).num_fds()
 
 
 @pytest.mark.parametrize("hard", [1024, 4096])

@@ -82,12 +82,16 @@ def test_a_timeout_is_answered_at_its_deadline(open_door: OpenDoor) -> None:
     door = open_door(MISBEHAVE, AWS_LAMBDA_FUNCTION_TIMEOUT="1")
     assert door.result(do="pid") > 1
 
-    begun = time.monotonic()
-    answer = door.do(do="sleep", s=60)
-    took_s = time.monotonic() - begun
+    for _ in range(5):  # the machine may be late, the daemon may not always be
+        begun = time.monotonic()
+        answer = door.do(do="sleep", s=60)
+        took_s = time.monotonic() - begun
 
-    assert_platform_error(answer, "Sandbox.Timedout", "Task timed out after 1.00 seconds")
-    assert took_s == pytest.approx(1.0, abs=0.5)
+        assert_platform_error(answer, "Sandbox.Timedout", "Task timed out after 1.00 seconds")
+        assert took_s >= 0.9
+        if took_s <= 1.5:
+            return
+    pytest.fail("five answers came later than half a second after the deadline")
 
 
 @conformance(45)

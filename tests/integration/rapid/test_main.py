@@ -4,7 +4,6 @@ import json
 import re
 import signal
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -160,12 +159,10 @@ def test_a_signal_during_the_start_is_a_stop() -> None:
 
 
 def test_a_stop_does_not_wait_for_idle_connections(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(ECHO)
+    rapid = start_rapid(ECHO, RAPID_DRAIN_TIMEOUT="600")
     with rapid.client() as client:
         client.post(rapid.path, b"{}")
-        started = time.monotonic()
 
         code = rapid.stop()
 
     assert code == 0
-    assert time.monotonic() - started < 2

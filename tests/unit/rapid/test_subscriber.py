@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -145,26 +144,23 @@ def test_a_flush_does_not_wait_for_one_that_refuses(
     listener.status = 500
     telemetry.subscribe("a", "a", a_subscription(listener.port))
     telemetry.publish(line(1))
-    begun = time.monotonic()
 
-    telemetry.flush(20.0)
-
-    assert time.monotonic() - begun < 10
+    telemetry.flush(3600.0)
 
 
 def test_a_flush_does_not_wait_for_one_that_hangs(
     telemetry: Telemetry, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rapid.telemetry.subscriber.STUCK_AFTER_S", 0.0)
+    monkeypatch.setattr("rapid.telemetry.subscriber.ATTEMPT_LIMIT_S", 3600.0)
     listener.hang()
     telemetry.subscribe("a", "a", a_subscription(listener.port))
     telemetry.publish(line(1))
     wait_until(lambda: listener.connections == 1, "the delivery that hangs")
-    begun = time.monotonic()
 
-    telemetry.flush(20.0)
+    telemetry.flush(3600.0)
 
-    assert time.monotonic() - begun < 3  # the delivery itself is given up after 5
+    assert listener.deliveries == []
     listener.go_on()
 
 

@@ -50,6 +50,11 @@ test-long: ## run what CI has no time for, with KEDA and ten minutes of attacks;
 fuzz: .venv/.dev ## give the codecs random input for hours (ARGS='-k http1' for one of them)
 	@FUZZ=long $(VENV_BIN)/pytest --quiet --timeout 0 --numprocesses 2 tests/unit/fuzz $(ARGS)
 
+.PHONY: coverage
+coverage: .venv/.dev ## print how much of the product the quick tests run, and compare with the record of make mutants
+	@scripts/test-setup
+	@$(VENV_BIN)/python -m devtools.mutants --coverage
+
 .PHONY: mutants
 mutants: .venv/.dev ## see that tests notice 150 faults, and write devtools/mutants/record.txt (CHECK=1: compare with it)
 	@scripts/test-setup

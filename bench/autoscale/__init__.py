@@ -1,1 +1,1 @@
-"""How functions are scaled: a simulation, and in ``lab`` the real programs."""
+"""How functions are scaled: a simulation."""

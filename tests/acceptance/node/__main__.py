@@ -12,8 +12,6 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from bench.autoscale.lab.programs import CONTROL_PLANE, KEDA, NODE, build_programs, known_programs
-from bench.errors import ToolMissing
 from devtools.apt import AptError, install
 from devtools.commands import CommandError
 from devtools.interrupts import exit_with
@@ -21,6 +19,14 @@ from devtools.progress import Step
 from tests.acceptance.containers.engine import Images, NotHere
 from tests.acceptance.node import machine
 from tests.acceptance.node.images import build_images, storage
+from tests.acceptance.node.programs import (
+    CONTROL_PLANE,
+    KEDA,
+    NODE,
+    ToolMissing,
+    build_programs,
+    known_programs,
+)
 from tests.support import ROOT
 
 #: The story first, and its end last.

@@ -15,7 +15,6 @@ from typing import Final
 
 import pytest
 
-from bench.autoscale.lab.programs import Programs, known_programs
 from devtools.ports import LOOPBACK
 from devtools.processes import BackgroundProcess
 from devtools.progress import Step, wait_until
@@ -25,6 +24,7 @@ from tests.acceptance.node.functions import Function, MakeFunction, Recorder
 from tests.acceptance.node.images import mirrored, mirrored_images, storage
 from tests.acceptance.node.kind import Kind
 from tests.acceptance.node.node import Node
+from tests.acceptance.node.programs import Programs, known_programs
 from tests.acceptance.node.workplace import Workplace
 
 _MIRROR: Final = f"{LOOPBACK}:5001"

@@ -16,10 +16,10 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-from bench.autoscale.lab.kube import Object
 from devtools.kind_cluster.plan import path
 from devtools.ports import LOOPBACK
 from devtools.progress import wait_until
+from tests.acceptance.node.kube import Object
 from tests.acceptance.node.node import ADDRESS
 from tests.acceptance.node.workplace import Workplace
 

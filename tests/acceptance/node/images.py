@@ -12,12 +12,12 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from bench.autoscale.lab.programs import KEDA, Programs
 from devtools.kind_cluster.manifests import Manifests
 from devtools.kind_cluster.names import CHECKOUT
 from devtools.static.sources import RELEASE
 from lambda_protocol import __version__
 from tests.acceptance.containers.engine import Images
+from tests.acceptance.node.programs import KEDA, Programs
 
 #: What containerd runs first in every pod.
 PAUSE: Final = "registry.k8s.io/pause:3.10"

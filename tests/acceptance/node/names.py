@@ -9,7 +9,7 @@ import struct
 import threading
 from typing import Final
 
-from bench.autoscale.lab.kube import Kube, KubeError
+from tests.acceptance.node.kube import Kube, KubeError
 
 _SUFFIX: Final = ".svc.cluster.local"
 _A: Final = 1

@@ -18,14 +18,14 @@ from typing import Any, Final
 
 import yaml
 
-from bench.autoscale.lab.control_plane import ControlPlane, RealNode
-from bench.autoscale.lab.kube import Kube, KubeError
-from bench.autoscale.lab.programs import Programs
 from devtools.ports import LOOPBACK, free_ports
 from devtools.processes import BackgroundProcess
 from devtools.progress import wait_until
+from tests.acceptance.node.control_plane import ControlPlane, NodeAddress
 from tests.acceptance.node.images import PAUSE
+from tests.acceptance.node.kube import Kube, KubeError
 from tests.acceptance.node.names import NameServer
+from tests.acceptance.node.programs import Programs
 from tests.acceptance.node.relays import Relays
 
 NAME: Final = "lambda-control-plane"  #: what kind calls it
@@ -160,7 +160,7 @@ class Node:
                 self.programs,
                 self._folder / "kubernetes",
                 hpa_sync_s=hpa_sync_s,
-                node=RealNode(NAME, ADDRESS),
+                node=NodeAddress(NAME, ADDRESS),
             )
         )
         self._plane = plane

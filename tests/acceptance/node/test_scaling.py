@@ -9,12 +9,12 @@ from typing import Final
 import pytest
 import yaml
 
-from bench.autoscale.lab.kube import Object
-from bench.autoscale.lab.load import AmqpCaller
 from devtools.kind_cluster.credentials import decode
 from devtools.ports import LOOPBACK
 from devtools.progress import wait_until
+from tests.acceptance.node.amqp_caller import AmqpCaller
 from tests.acceptance.node.functions import Function, MakeFunction, Recorder, invoke
+from tests.acceptance.node.kube import Object
 from tests.acceptance.node.workplace import Workplace
 from tests.support import ROOT
 

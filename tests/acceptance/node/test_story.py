@@ -9,8 +9,8 @@ from typing import Final
 import pytest
 import yaml
 
-from bench.autoscale.lab.kube import Object
 from tests.acceptance.node.functions import invoke
+from tests.acceptance.node.kube import Object
 from tests.acceptance.node.node import mounts_image_volumes
 from tests.acceptance.node.workplace import Workplace
 from tests.support import AWS_CLI, ROOT

@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.autoscale.lab.kube import Kube
+from tests.acceptance.node.kube import Kube
 from tests.acceptance.node.node import Node
 from tests.support import ROOT
 

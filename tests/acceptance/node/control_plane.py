@@ -1,4 +1,4 @@
-"""etcd, API server, controller manager and scheduler, as processes on the loopback address."""
+"""etcd, API server, controller manager and scheduler, as processes of this machine."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from typing import NamedTuple, Self
 
 import yaml
 
-from bench.autoscale.lab.certificates import Authority
-from bench.autoscale.lab.kube import Kube, KubeError
-from bench.autoscale.lab.programs import Programs
-from bench.errors import ProgramFailed
 from devtools.ports import LOOPBACK, free_ports
 from devtools.processes import BackgroundProcess
 from devtools.progress import wait_until
+from tests.acceptance.node.certificates import Authority
+from tests.acceptance.node.kube import Kube, KubeError
+from tests.acceptance.node.programs import Programs
 
 _READY_LIMIT_S = 90.0
 _STOP_LIMIT_S = 15.0
 _LOG_CHARACTERS = 3000
 
-#: Who the lab's programs are to the API server: user, groups. RBAC says what each may do.
+#: Who the programs are to the API server: user, groups. RBAC says what each may do.
 _USERS = {
     "admin": ("admin", "system:masters"),
     "controller-manager": ("system:kube-controller-manager", ""),
     "scheduler": ("system:kube-scheduler", ""),
-    "keda": (
-        "system:serviceaccount:keda:keda-operator",
-        "system:serviceaccounts,system:serviceaccounts:keda",
-    ),
+    "kube-proxy": ("system:kube-proxy", ""),
 }
 _CONTROLLERS = "*,-node-ipam-controller,-node-route-controller"
 #: The first address of the services' range: the API server is there for pods.
 _SERVICE_RANGE, _API_SERVICE = "10.96.0.0/16", "10.96.0.1"
 
 
-class RealNode(NamedTuple):
-    """A node that a kubelet looks after, and the address at which it meets the API server."""
+class NodeAddress(NamedTuple):
+    """A node, and the address at which its kubelet meets the API server."""
 
     name: str
     address: str
+
+
+class ProgramFailed(Exception):
+    """A program did not get ready; the message holds the end of its output."""
 
 
 class ControlPlane:
@@ -52,32 +52,24 @@ class ControlPlane:
 
     It authorizes by RBAC and runs each controller as its own service account, as kubeadm's does.
     ``hpa_sync_s`` is how often a HorizontalPodAutoscaler is looked at; Kubernetes' default is 15.
-    Without a ``node`` the API server listens on the loopback address alone.
     """
 
     def __init__(
-        self,
-        programs: Programs,
-        folder: Path,
-        *,
-        hpa_sync_s: int = 15,
-        node: RealNode | None = None,
+        self, programs: Programs, folder: Path, *, hpa_sync_s: int, node: NodeAddress
     ) -> None:
         self.programs = programs
         self.folder = folder
         self._node = node
-        self._users = dict(_USERS)
-        if node is not None:
-            self._users["kubelet"] = (f"system:node:{node.name}", "system:nodes")
-            self._users["kube-proxy"] = ("system:kube-proxy", "")
+        self._users = {**_USERS, "kubelet": (f"system:node:{node.name}", "system:nodes")}
         self.authority = Authority(folder / "certificates")
+        self._accounts = self.authority.sign("service-accounts")  # only its key counts
         self._hpa_sync_s = hpa_sync_s
         self._etcd, self._etcd_peer, self._api, self._manager, self._scheduler = free_ports(5)
         self._tokens = {name: secrets.token_hex(16) for name in self._users}
         self._processes = ExitStack()
 
     def user(self, name: str) -> Kube:
-        """Return the API as one of the lab's users sees it."""
+        """Return the API as one of the users sees it."""
         return Kube(
             port=self._api,
             ca=self.authority.ca,
@@ -129,13 +121,13 @@ class ControlPlane:
         self.spawn(
             "etcd",
             *_flags(
-                name="lab",
+                name="node",
                 data_dir=self.folder / "etcd",
                 listen_client_urls=client,
                 advertise_client_urls=client,
                 listen_peer_urls=peer,
                 initial_advertise_peer_urls=peer,
-                initial_cluster=f"lab={peer}",
+                initial_cluster=f"node={peer}",
                 unsafe_no_fsync="true",
             ),
         )
@@ -150,11 +142,12 @@ class ControlPlane:
         )
 
     def _api_server_flags(self, etcd: str) -> Sequence[str]:
-        node = self._node
-        hosts = ["kubernetes.default.svc", _API_SERVICE, *([node.address] if node else [])]
-        serving = self.authority.sign("kube-apiserver", hosts=hosts)
+        address = self._node.address
+        serving = self.authority.sign(
+            "kube-apiserver", "kubernetes.default.svc", _API_SERVICE, address
+        )
         proxy = self.authority.sign("front-proxy")
-        accounts = self.authority.key("service-accounts")
+        accounts = self._accounts.key
         tokens = self.folder / "tokens.csv"
         tokens.touch(mode=0o600)
         tokens.write_text(
@@ -165,7 +158,9 @@ class ControlPlane:
         )
         return _flags(
             etcd_servers=etcd,
-            **_api_address(node),
+            bind_address="0.0.0.0",
+            advertise_address=address,
+            kubelet_preferred_address_types="InternalIP",  # else logs and exec ask a name server
             secure_port=self._api,
             authorization_mode="Node,RBAC",
             token_auth_file=tokens,
@@ -185,10 +180,6 @@ class ControlPlane:
             proxy_client_key_file=proxy.key,
         )
 
-    def _controllers(self) -> str:
-        """Return what runs: without a real node there is none that could miss a heartbeat."""
-        return _CONTROLLERS if self._node else f"{_CONTROLLERS},-node-lifecycle-controller"
-
     def _start_controllers(self) -> None:
         self.spawn(
             "kube-controller-manager",
@@ -196,12 +187,12 @@ class ControlPlane:
                 kubeconfig=self.folder / "controller-manager.kubeconfig",
                 bind_address=LOOPBACK,
                 secure_port=self._manager,
-                controllers=self._controllers(),
+                controllers=_CONTROLLERS,
                 leader_elect="false",
                 horizontal_pod_autoscaler_sync_period=f"{self._hpa_sync_s}s",
                 use_service_account_credentials="true",
                 root_ca_file=self.authority.ca,
-                service_account_private_key_file=self.authority.folder / "service-accounts.key",
+                service_account_private_key_file=self._accounts.key,
             ),
         )
         self.spawn(
@@ -223,25 +214,14 @@ class ControlPlane:
             config = {
                 "apiVersion": "v1",
                 "kind": "Config",
-                "clusters": [{"name": "lab", "cluster": cluster}],
+                "clusters": [{"name": "node", "cluster": cluster}],
                 "users": [{"name": name, "user": {"token": token}}],
-                "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": name}}],
-                "current-context": "lab",
+                "contexts": [{"name": "node", "context": {"cluster": "node", "user": name}}],
+                "current-context": "node",
             }
             file = self.folder / f"{name}.kubeconfig"
             file.touch(mode=0o600)
             file.write_text(yaml.safe_dump(config))
-
-
-def _api_address(node: RealNode | None) -> dict[str, object]:
-    if node is None:
-        # The other reconcilers refuse a loopback address.
-        return {"bind_address": LOOPBACK, "endpoint_reconciler_type": "none"}
-    return {
-        "bind_address": "0.0.0.0",  # noqa: S104 - the node's network is private
-        "advertise_address": node.address,
-        "kubelet_preferred_address_types": "InternalIP",  # else logs and exec ask a name server
-    }
 
 
 def _flags(**flags: object) -> Sequence[str]:

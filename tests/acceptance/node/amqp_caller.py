@@ -1,22 +1,17 @@
-"""Calls and events with a payload each, and what became of them."""
+"""Calls over AMQP with a payload each, and what became of them."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import threading
 import time
-import urllib.request
 import uuid
 from dataclasses import dataclass, field
 
 import pika
 import pika.adapters.blocking_connection
 
-from devtools.ports import LOOPBACK
 from lambda_protocol.invoke_amqp import DIRECT_REPLY_TO
-
-_HTTP_LIMIT_S = 120.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,49 +86,3 @@ class AmqpCaller:
                 connection.process_data_events(time_limit=1)
         finally:
             connection.close()
-
-
-def invoke(port: int, function: str, payload: dict[str, object], *, event: bool = False) -> int:
-    """Invoke through the Lambda Server; return the status, after checking a call's payload."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_HTTP_LIMIT_S)
-    body = json.dumps(payload).encode()
-    headers = {"X-Amz-Invocation-Type": "Event"} if event else {}
-    connection.request(
-        "POST", f"/2015-03-31/functions/{function}/invocations", body, headers=headers
-    )
-    answer = connection.getresponse()
-    received = answer.read()
-    connection.close()
-    if not event and received != body:
-        return -answer.status
-    return answer.status
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Management:
-    """RabbitMQ's management API, as guest."""
-
-    port: int
-
-    def queue(self, name: str) -> dict[str, object] | None:
-        """Return what it says of a queue, or None where there is none."""
-        return self._request("GET", name)
-
-    def delete(self, name: str) -> None:
-        """Delete a queue, if it is there."""
-        self._request("DELETE", name)
-
-    def _request(self, method: str, queue: str) -> dict[str, object] | None:
-        request = urllib.request.Request(
-            f"http://{LOOPBACK}:{self.port}/api/queues/%2F/{queue}", method=method
-        )
-        request.add_header("Authorization", "Basic Z3Vlc3Q6Z3Vlc3Q=")
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-                body = answer.read()
-        except urllib.error.HTTPError as error:
-            if error.code == 404:
-                return None
-            raise
-        found: dict[str, object] = json.loads(body) if body else {}
-        return found

@@ -1,5 +1,5 @@
-// Builds KEDA for the lab.
-module bench/autoscale/lab/keda
+// Builds KEDA for the node.
+module tests/acceptance/node/keda
 
 go 1.26.0
 

@@ -1,5 +1,5 @@
 // Builds what runs in containers of the node besides our own images.
-module bench/autoscale/lab/images
+module tests/acceptance/node/images
 
 go 1.26.0
 

@@ -1,6 +1,6 @@
-// Builds a Kubernetes control plane for the lab. The staging modules have no versions of their own
+// Builds a Kubernetes control plane for the node. The staging modules have no versions of their own
 // in Kubernetes' go.mod; here each is what was published of it.
-module bench/autoscale/lab/kubernetes
+module tests/acceptance/node/kubernetes
 
 go 1.26.0
 

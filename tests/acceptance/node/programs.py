@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.errors import ToolMissing
 from devtools.commands import CommandError, run
 from devtools.progress import Step
 
@@ -29,6 +28,10 @@ CONTROL_PLANE: Final = (
 )
 NODE: Final = ("kubelet", "kube-proxy", "registry", "pause", "stand-in")
 KEDA: Final = ("keda-operator", "keda-adapter", "keda-webhooks")
+
+
+class ToolMissing(Exception):
+    """A program cannot be built here; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from lambda_protocol.invocation import (
     Outcome,
     new_request_id,
 )
-from lambda_protocol.validation import decode_client_context
 
 #: If it is not known for so long that a caller still waits, it is asked before its call starts,
 #: seconds.
@@ -102,29 +100,6 @@ class Call:
         if self.ask_caller is None or now - self.wanted_at <= CONFIRM_AFTER_S:
             return True
         return self.asked_at > 0.0 and now >= self.asked_at + CONFIRM_LIMIT_S
-
-    def next_headers(self) -> list[tuple[str, str]]:
-        """Return what ``next`` says of the event; optional headers are absent, never empty.
-
-        Content-Type is always exactly ``application/json``: awslambdaric compares it.
-        Source: Runtime API, "Next invocation".
-        """
-        invocation = self.invocation
-        headers = [
-            ("Content-Type", "application/json"),
-            ("Lambda-Runtime-Aws-Request-Id", invocation.request_id),
-            ("Lambda-Runtime-Invocation-Id", self.invocation_id),
-            ("Lambda-Runtime-Deadline-Ms", str(self.deadline_ms)),
-            ("Lambda-Runtime-Invoked-Function-Arn", invocation.function.invoked_arn),
-            ("Lambda-Runtime-Trace-Id", invocation.trace_id),
-        ]
-        if invocation.client_context is not None:
-            # As ASCII on one line: the runtimes differ in how they read other bytes.
-            context = json.dumps(decode_client_context(invocation.client_context))
-            headers.append(("Lambda-Runtime-Client-Context", context))
-        if invocation.tenant_id is not None:
-            headers.append(("Lambda-Runtime-Aws-Tenant-Id", invocation.tenant_id))
-        return headers
 
 
 @dataclass(frozen=True, slots=True)

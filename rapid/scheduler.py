@@ -21,7 +21,7 @@ from rapid.call import CONFIRM_LIMIT_S, Call, OnStarted
 from rapid.call_queue import CallQueue
 from rapid.coming_slots import PATIENCE_S, ComingSlots
 from rapid.environment.environment import ExecutionEnvironment
-from rapid.http_service import Exchange
+from rapid.environment.state import ParkedNext
 from rapid.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Delivery(NamedTuple):
 
     call: Call
     environment: ExecutionEnvironment
-    exchange: Exchange
+    parked: ParkedNext
 
 
 class Actions(NamedTuple):
@@ -111,7 +111,7 @@ class Scheduler:
         self._thread.start()
         with self.lock:
             self._is_eager = self._is_init_due = eager
-        self.settle()
+        self.dispatch()
 
     def renew(self) -> None:
         """Replace every environment, for there is new code: those at work when they are done.
@@ -123,7 +123,7 @@ class Scheduler:
             self._is_init_due = self._is_eager and not self._has_initialised
             for environment in self._environments.values():
                 environment.outdate_locked()
-        self.settle()
+        self.dispatch()
 
     def drain(self, limit_s: float) -> bool:
         """Take no more; True if all that is in hand has ended within ``limit_s``. Idempotent."""
@@ -201,7 +201,7 @@ class Scheduler:
         """Note that the caller of a call that may wait here still waits for it."""
         with self.lock:
             call.wanted_at, call.asked_at = self._clock(), 0.0
-        self.settle()
+        self.dispatch()
 
     def abandon(self, call: Call) -> bool:
         """Take out a call whose caller is gone; False when it has started or has been answered."""
@@ -291,8 +291,8 @@ class Scheduler:
         )
         _answer(call, outcome)
 
-    def settle(self) -> None:
-        """Hand out what waits to whoever is free, and start what is due."""
+    def dispatch(self) -> None:
+        """Match waiting calls to idle environments, and start what is due."""
         with self.lock:
             if not (self._waiting or self._is_init_due):
                 return
@@ -357,14 +357,14 @@ class Scheduler:
         return None
 
     def _assign_locked(self, call: Call, environment: ExecutionEnvironment, now: float) -> Delivery:
-        exchange = environment.assign_locked(call, now)
+        parked = environment.assign_locked(call, now)
         if not environment.can_take_locked:
             self._idle.remove(environment)
         self._running += 1
         if call.is_announced:
             self.note_deadline_locked(now)  # its caller is told that it runs
         self._metrics.on_started(now - call.received_at, is_cold=call.is_cold)
-        return Delivery(call, environment, exchange)
+        return Delivery(call, environment, parked)
 
     def _ask_locked(self, call: Call, actions: Actions, now: float) -> None:
         """Have a call's caller asked whether it still waits, unless that is under way."""
@@ -411,8 +411,8 @@ class Scheduler:
         for environment in actions.replace:
             logger.info("replaced for another tenant", extra={"env": environment.index})
             environment.retire()
-        for call, environment, exchange in actions.deliver:
-            environment.deliver(call, exchange)
+        for call, environment, parked in actions.deliver:
+            environment.deliver(call, parked)
         for call in actions.ask:
             assert call.ask_caller is not None
             call.ask_caller()

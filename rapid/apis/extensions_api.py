@@ -11,8 +11,8 @@ from typing import Any, Final
 from lambda_protocol.http1 import Request
 from rapid.apis.routes import Handler, Route, Routes
 from rapid.apis.telemetry_api import TelemetryApi
-from rapid.environment.environment import ExecutionEnvironment
 from rapid.environment.extensions import ExtensionsApiError, answer_event, are_disabled
+from rapid.environment.requests import EnvironmentRequests
 from rapid.http_service import JSON, Exchange
 from rapid.settings.config import Config
 
@@ -53,7 +53,7 @@ class ExtensionsApi:
     def _is_served(self) -> bool:
         return not are_disabled(self._extensions_dir)
 
-    def _register(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
+    def _register(self, environment: EnvironmentRequests, exchange: Exchange) -> None:
         request = exchange.request
         name = request.headers.get("lambda-extension-name", "")
         events = _registration(request).get("events")
@@ -65,21 +65,21 @@ class ExtensionsApi:
         headers = (*JSON, ("Lambda-Extension-Identifier", extension.id))
         exchange.answer(200, headers, json.dumps(about).encode())
 
-    def _next(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
+    def _next(self, environment: EnvironmentRequests, exchange: Exchange) -> None:
         identifier = exchange.request.headers.get(_IDENTIFIER)
         event = environment.park_extension(identifier, exchange)
         if event is not None:
             answer_event(exchange, event)
 
-    def _init_error(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
+    def _init_error(self, environment: EnvironmentRequests, exchange: Exchange) -> None:
         self._report_error(environment, exchange, is_init=True)
 
-    def _exit_error(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
+    def _exit_error(self, environment: EnvironmentRequests, exchange: Exchange) -> None:
         self._report_error(environment, exchange, is_init=False)
 
     @staticmethod
     def _report_error(
-        environment: ExecutionEnvironment, exchange: Exchange, *, is_init: bool
+        environment: EnvironmentRequests, exchange: Exchange, *, is_init: bool
     ) -> None:
         headers = exchange.request.headers
         failure = environment.change_extensions(

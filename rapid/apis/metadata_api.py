@@ -9,7 +9,7 @@ import json
 import logging
 from typing import Final
 
-from rapid.environment.environment import ExecutionEnvironment
+from rapid.environment.requests import EnvironmentRequests
 from rapid.http_service import JSON, TEXT, Exchange
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class MetadataApi:
         """Answer with ``availability_zone_id``."""
         self._body = json.dumps({"AvailabilityZoneID": availability_zone_id}).encode()
 
-    def answer(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
+    def answer(self, environment: EnvironmentRequests, exchange: Exchange) -> None:
         """Answer a request that shows the token of its execution environment."""
         request = exchange.request
         if request.method != "GET":

@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rapid.environment.environment import ExecutionEnvironment
+from rapid.environment.requests import EnvironmentRequests
 from rapid.http_service import JSON, TEXT, Exchange, Headers
 
 #: Answers a request of an environment's process, or parks it. Raises ``ApiError``.
-Handler = Callable[[ExecutionEnvironment, Exchange], None]
+Handler = Callable[[EnvironmentRequests, Exchange], None]
 
 
 def _always() -> bool:
@@ -26,7 +26,7 @@ class Route:
     not_allowed: tuple[Headers, bytes] = (TEXT, b"")  #: headers and body for another method
     is_served: Callable[[], bool] = _always  #: else the path is unknown
 
-    def answer(self, environment: ExecutionEnvironment, exchange: Exchange) -> None:
+    def answer(self, environment: EnvironmentRequests, exchange: Exchange) -> None:
         """Answer or park a request of this path; raises ``ApiError``."""
         if not self.is_served():
             not_found(exchange)

@@ -18,15 +18,16 @@ from lambda_protocol.cors import comes_from_page
 from lambda_protocol.errors import ErrorType
 from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES
 from lambda_protocol.pace import Pace
+from lambda_protocol.validation import decode_client_context
 from rapid.apis.error_document import shorten
 from rapid.apis.extensions_api import ExtensionsApi
 from rapid.apis.metadata_api import PATH as METADATA
 from rapid.apis.metadata_api import MetadataApi
 from rapid.apis.routes import Route, Routes, error_body, not_found, refuse
-from rapid.call import Failure
+from rapid.call import Call, Failure
 from rapid.environment.api_error import ApiError
-from rapid.environment.environment import ExecutionEnvironment
 from rapid.environment.phases import PostedId
+from rapid.environment.requests import EnvironmentRequests
 from rapid.http_service import JSON, TEXT, Exchange, HttpService
 from rapid.settings.config import Config
 
@@ -60,7 +61,7 @@ class RuntimeApiListener:
         max_connections: int,
     ) -> None:
         """Bind ``address``; raises ``OSError`` when it is taken."""
-        self._environment: ExecutionEnvironment | None = None
+        self._environment: EnvironmentRequests | None = None
         self._routes: Routes = {
             **_runtime_routes(is_snap_start=config.is_snap_start),
             METADATA: Route(method=None, handler=MetadataApi(config.availability_zone_id).answer),
@@ -81,7 +82,7 @@ class RuntimeApiListener:
         #: Where the processes of the environment reach it: AWS_LAMBDA_RUNTIME_API.
         self.address = Address(address.host, self._service.port).reached
 
-    def attach(self, environment: ExecutionEnvironment) -> Address:
+    def attach(self, environment: EnvironmentRequests) -> Address:
         """Serve ``environment`` from now on; return the address."""
         self._environment = environment
         return self.address
@@ -127,20 +128,59 @@ def _invocation_route(path: str) -> Route | None:
     return None if match is None else _INVOCATION_ROUTES[match[2]]
 
 
-def _next(environment: ExecutionEnvironment, exchange: Exchange) -> None:
-    environment.park(exchange)
+class _Next:
+    """A parked ``next``: the event is its answer."""
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def deliver(self, call: Call) -> bool:
+        """Answer with the event of ``call``; False if the runtime is gone."""
+        return self._exchange.answer(200, next_headers(call), call.invocation.payload)
 
 
-def _fail_init(environment: ExecutionEnvironment, exchange: Exchange) -> None:
+def _next(environment: EnvironmentRequests, exchange: Exchange) -> None:
+    parked = _Next(exchange)
+    exchange.on_disconnect = lambda: environment.unpark(parked)
+    environment.park(parked)
+
+
+def next_headers(call: Call) -> list[tuple[str, str]]:
+    """Return what ``next`` says of the event; optional headers are absent, never empty.
+
+    Content-Type is always exactly ``application/json``: awslambdaric compares it.
+    Source: Runtime API, "Next invocation".
+    """
+    invocation = call.invocation
+    headers = [
+        ("Content-Type", "application/json"),
+        ("Lambda-Runtime-Aws-Request-Id", invocation.request_id),
+        ("Lambda-Runtime-Invocation-Id", call.invocation_id),
+        ("Lambda-Runtime-Deadline-Ms", str(call.deadline_ms)),
+        ("Lambda-Runtime-Invoked-Function-Arn", invocation.function.invoked_arn),
+        ("Lambda-Runtime-Trace-Id", invocation.trace_id),
+    ]
+    if invocation.client_context is not None:
+        # As ASCII on one line: the runtimes differ in how they read other bytes.
+        context = json.dumps(decode_client_context(invocation.client_context))
+        headers.append(("Lambda-Runtime-Client-Context", context))
+    if invocation.tenant_id is not None:
+        headers.append(("Lambda-Runtime-Aws-Tenant-Id", invocation.tenant_id))
+    return headers
+
+
+def _fail_init(environment: EnvironmentRequests, exchange: Exchange) -> None:
     environment.fail_init(_posted_failure(exchange, "Runtime.InitError"))
     _accept(exchange)
 
 
-def _ping(_environment: ExecutionEnvironment, exchange: Exchange) -> None:
+def _ping(_environment: EnvironmentRequests, exchange: Exchange) -> None:
     exchange.answer(200, TEXT, b"pong")
 
 
-def _restore(environment: ExecutionEnvironment, exchange: Exchange) -> None:
+def _restore(environment: EnvironmentRequests, exchange: Exchange) -> None:
     environment.restore()
     exchange.answer(200, JSON)
 
@@ -151,7 +191,7 @@ def _posted_id(exchange: Exchange) -> PostedId:
     return PostedId(unquote(request_id), request.headers.get(_INVOCATION_ID) or None)
 
 
-def _respond(environment: ExecutionEnvironment, exchange: Exchange) -> None:
+def _respond(environment: EnvironmentRequests, exchange: Exchange) -> None:
     request, posted = exchange.request, _posted_id(exchange)
     if request.is_oversize:
         environment.respond_error(posted, _RESPONSE_TOO_LARGE, exchange.began_at)
@@ -178,7 +218,7 @@ def _respond(environment: ExecutionEnvironment, exchange: Exchange) -> None:
     _accept(exchange)
 
 
-def _respond_error(environment: ExecutionEnvironment, exchange: Exchange) -> None:
+def _respond_error(environment: EnvironmentRequests, exchange: Exchange) -> None:
     request, posted = exchange.request, _posted_id(exchange)
     if request.is_truncated:
         environment.respond_error(posted, _TRUNCATED, exchange.began_at)

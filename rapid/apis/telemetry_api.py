@@ -13,7 +13,7 @@ from typing import Any, Final
 from lambda_protocol.address import split_url
 from rapid.apis.routes import Route, Routes
 from rapid.environment.api_error import ApiError
-from rapid.environment.environment import ExecutionEnvironment
+from rapid.environment.requests import EnvironmentRequests
 from rapid.http_service import JSON, Exchange
 from rapid.telemetry.hub import STREAMS
 from rapid.telemetry.schema import Schema
@@ -64,7 +64,7 @@ class TelemetryApi:
             for slash in ("", "/")
         }
 
-    def _subscribe(self, path: str, environment: ExecutionEnvironment, exchange: Exchange) -> None:
+    def _subscribe(self, path: str, environment: EnvironmentRequests, exchange: Exchange) -> None:
         """Raises ``ApiError``, also for an identifier of no extension."""
         try:
             self._subscribe_to(path, environment, exchange)
@@ -74,7 +74,7 @@ class TelemetryApi:
             raise
 
     def _subscribe_to(
-        self, path: str, environment: ExecutionEnvironment, exchange: Exchange
+        self, path: str, environment: EnvironmentRequests, exchange: Exchange
     ) -> None:
         identifier = exchange.request.headers.get(_IDENTIFIER)
         earlier = environment.subscription_of(identifier)

@@ -125,6 +125,33 @@ class InvocationLog:
             self._writer.offer(lines)
 
 
+class NoLog:
+    """The log of an environment whose processes have not begun."""
+
+    def is_wanted(self, _call: Call) -> bool:
+        """Nobody sees lines of a call."""
+        return False
+
+    def begin(self, call: Call) -> None:
+        """Log nothing."""
+
+    def end(
+        self,
+        _call: Call,
+        outcome: Outcome,
+        _status: str,
+        _error_type: str | None,
+        *,
+        init_s: float | None,
+    ) -> Outcome:
+        """Return ``outcome`` as it is."""
+        del init_s
+        return outcome
+
+    def init_failed(self, failure: Failure, *, init_s: float, phase: str, status: str) -> None:
+        """Log nothing."""
+
+
 def ref_of(call: Call) -> InvocationRef:
     """Return how events name ``call``."""
     invocation = call.invocation

@@ -36,5 +36,5 @@ class EnvironmentOwner(Protocol):
     def finish(self, call: Call, outcome: Outcome | LambdaApiError, status: str) -> None:
         """The call is done."""
 
-    def settle(self) -> None:
-        """Something changed: hand out what waits. Called without the lock."""
+    def dispatch(self) -> None:
+        """Something changed: match what waits to idle environments. Called without the lock."""

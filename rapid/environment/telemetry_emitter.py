@@ -41,8 +41,8 @@ class _Turn:
 class TelemetryEmitter:
     """The platform's side of one environment's telemetry. Thread-safe.
 
-    It is there while telemetry may be subscribed to, and after that only if it was: an environment
-    without a journal pays a look at an attribute. Methods that end in ``_locked`` are called with
+    It exists until init ends, and afterwards only if an extension subscribed: then
+    :class:`NoTelemetry` takes its place. Methods that end in ``_locked`` are called with
     the scheduler's lock, which puts events in order; they only fill buffers. The others first read
     what the function has printed, so that its lines come before the event.
     """
@@ -298,6 +298,53 @@ class TelemetryEmitter:
     def _wall(self, when: float) -> float:
         """Return a monotonic time as epoch seconds."""
         return time.time() - (self._clock() - when)
+
+
+class NoTelemetry:
+    """The emitter of an environment to whose telemetry nobody can listen."""
+
+    def subscribe(self, _extension: Extension, _subscription: Subscription) -> bool:
+        """Return False: it is too late for a subscription, or too early."""
+        return False
+
+    def end_init_locked(self, _extensions: Iterable[Extension], _init_s: float) -> bool:
+        """Return False: nobody listens to what follows."""
+        return False
+
+    def measure(self) -> int:
+        """Return 0: nobody wants to know."""
+        return 0
+
+    def begin(self, call: Call, init_s: float | None) -> None:
+        """Tell nobody."""
+
+    def forget_locked(self, call: Call) -> None:
+        """Tell nobody."""
+
+    def note_answer_locked(self, call: Call, began_at: float, size: int, ending: Ending) -> None:
+        """Tell nobody."""
+
+    def end_runtime_locked(self, peak_memory_bytes: int) -> None:
+        """Tell nobody."""
+
+    def end_phase_locked(self) -> None:
+        """Tell nobody."""
+
+    def end_one_of_many(self, call: Call, ending: Ending) -> None:
+        """Tell nobody."""
+
+    def fail_init(
+        self, extensions: Iterable[Extension], failure: Failure, *, init_s: float, status: str
+    ) -> None:
+        """Tell nobody."""
+
+    def fail(
+        self, calls: Iterable[Call], failure: Failure, status: str, *, is_failure: bool
+    ) -> None:
+        """Tell nobody."""
+
+    def print_init(self) -> None:
+        """Log nothing."""
 
 
 def _extension_event(extension: Extension, at: float, error_type: str | None) -> TelemetryRecord:

@@ -37,11 +37,11 @@ def start_faulty() -> Iterator[StartFaulty]:
 @pytest.mark.parametrize(
     "fault",
     [
-        "rapid.environment.environment:discover",
+        "rapid.environment.process_life:discover",
         "rapid.environment.environment:InvocationLog",
         "rapid.environment.launch:Launch.start_runtime",
         "rapid.environment.phases:RuntimeProgress.on_next",
-        "rapid.call:Call.next_headers",
+        "rapid.apis.runtime_api:next_headers",
     ],
     ids=["start", "log", "launch", "next", "delivery"],
 )
@@ -67,12 +67,12 @@ def test_it_ends_the_environment_and_not_the_slot(
     ("fault", "event", "error_type"),
     [
         ("rapid.logs.capture:LogCapture._pump_locked", PRINT, "Runtime.Unknown"),
-        ("rapid.environment.environment:PostedId", {"do": "echo"}, "Runtime.Unknown"),
+        ("rapid.environment.requests:PostedId", {"do": "echo"}, "Runtime.Unknown"),
         ("rapid.environment.invocation_log:InvocationLog.begin", {"do": "echo"}, "Runtime.Unknown"),
         ("rapid.environment.invocation_log:InvocationLog.end", {"do": "echo"}, None),
         ("rapid.environment.environment:timed_out", {"do": "sleep", "s": 600}, "Runtime.Unknown"),
         ("rapid.environment.environment:_runtime_exit", {"do": "exit"}, "Runtime.Unknown"),
-        ("rapid.environment.environment:shut_down", {"do": "exit"}, "Runtime.ExitError"),
+        ("rapid.environment.process_life:shut_down", {"do": "exit"}, "Runtime.ExitError"),
         ("rapid.environment.sandbox:Sandbox.kill_orphans", {"do": "exit"}, "Runtime.ExitError"),
     ],
     ids=["logs", "answer", "before", "report", "clock", "exit", "shutdown", "kill"],

@@ -18,7 +18,7 @@ from lambda_protocol.invocation import InvocationType, Outcome
 from rapid.call import CONFIRM_LIMIT_S, Call, Failure
 from rapid.coming_slots import PATIENCE_S
 from rapid.environment.environment import ExecutionEnvironment
-from rapid.http_service import Exchange
+from rapid.environment.state import ParkedNext
 from rapid.metrics import Metrics
 from rapid.scheduler import MAX_WAITING, Scheduler
 from tests.support import make_invocation, wait_until
@@ -67,7 +67,7 @@ class FakeEnvironment:
         with self._scheduler.lock:
             self._state = "idle"
             self._scheduler.on_available_locked(cast(ExecutionEnvironment, self))
-        self._scheduler.settle()
+        self._scheduler.dispatch()
 
     def available(self) -> None:
         """As ``next``, caught between the note and the hand-out."""
@@ -93,7 +93,7 @@ class FakeEnvironment:
     def gone(self) -> None:
         with self._scheduler.lock:
             self._scheduler.on_gone_locked(cast(ExecutionEnvironment, self))
-        self._scheduler.settle()
+        self._scheduler.dispatch()
 
     # what the scheduler asks
 
@@ -109,16 +109,16 @@ class FakeEnvironment:
             return int(now - self._answered_at < patience_s)
         return int(self._state in ("init", "replaced"))
 
-    def assign_locked(self, call: Call, now: float) -> Exchange:
+    def assign_locked(self, call: Call, now: float) -> ParkedNext:
         assert self._state == "idle"
         self._state = "busy"
         self.tenant = call.tenant
         self._running.append(call)
         call.started_at = now
         call.deadline = now + TIMEOUT_S
-        return cast(Exchange, None)
+        return cast(ParkedNext, None)
 
-    def deliver(self, call: Call, exchange: Exchange) -> None:
+    def deliver(self, call: Call, parked: ParkedNext) -> None:
         self.taken.append(call)
 
     def due_locked(self, now: float) -> Callable[[], None] | None:
@@ -383,7 +383,7 @@ def test_a_starting_environment_counts_for_the_call_it_is_for() -> None:
     world = World(max_concurrency=5)
     world.submit("a")
 
-    world.scheduler.settle()
+    world.scheduler.dispatch()
     world.advance(0.01)
 
     assert len(world.environments) == 1
@@ -728,7 +728,7 @@ def test_an_event_never_takes_a_slot_from_a_call_that_waits() -> None:
     for _ in range(3):
         environment.answer()
         environment.available()
-        world.scheduler.settle()
+        world.scheduler.dispatch()
 
     assert world.taken() == ["running", "call 1", "call 2", "event"]
 

@@ -1,0 +1,164 @@
+"""Hands over the outcomes of an environment's calls; logs and telemetry say how they ended."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from lambda_protocol.errors import ErrorType
+from lambda_protocol.invocation import Outcome
+from rapid.call import Call, Failure
+from rapid.environment.diagnosis import failed_init
+from rapid.environment.extensions import Extension
+from rapid.environment.failure_log import log_failed_calls, log_failed_environment, memory_facts
+from rapid.environment.invocation_log import InvocationLog, NoLog
+from rapid.environment.owner import EnvironmentOwner
+from rapid.environment.process_life import EnvironmentProcesses
+from rapid.environment.telemetry_emitter import NoTelemetry, TelemetryEmitter
+from rapid.settings.config import Config
+from rapid.telemetry.records import Ending
+
+logger = logging.getLogger(__name__)
+
+
+class Outcomes:
+    """The end of every call of one environment. Thread-safe."""
+
+    def __init__(
+        self,
+        config: Config,
+        owner: EnvironmentOwner,
+        processes: EnvironmentProcesses,
+        *,
+        index: int,
+        init_phase: str,
+        is_shared: bool,
+        end_lines: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Give outcomes to ``owner``.
+
+        If the runtime ``is_shared`` by several calls, half lines end with each call.
+        """
+        self._config = config
+        self._owner = owner
+        self._processes = processes
+        self._index = index
+        self._init_phase = init_phase
+        self._is_shared = is_shared
+        self._end_lines = end_lines
+        self._clock = clock
+        self.log: InvocationLog | NoLog = NoLog()
+        self.emitter: TelemetryEmitter | NoTelemetry = NoTelemetry()
+
+    def begin(self, call: Call, init_s: float | None) -> None:
+        """Say that ``call`` starts; ``init_s`` is how long the environment's init took."""
+        self.emitter.begin(call, init_s)
+        if self.log.is_wanted(call):
+            self.log.begin(call)
+
+    def complete(
+        self,
+        call: Call,
+        outcome: Outcome,
+        status: str,
+        error_type: str | None = None,
+        *,
+        init_s: float | None = None,
+    ) -> None:
+        """Log the end of the invocation and hand its outcome over."""
+        try:
+            if self.log.is_wanted(call):
+                init_s = init_s if call.is_cold else None
+                outcome = self.log.end(call, outcome, status, error_type, init_s=init_s)
+        finally:
+            self._owner.finish(call, outcome, status)
+        if self._is_shared:
+            self._end_lines()
+            self.emitter.end_one_of_many(call, Ending(status=status, error_type=error_type))
+
+    def complete_failed(
+        self, calls: Iterable[Call], failure: Failure, *, init_s: float | None
+    ) -> None:
+        """End ``calls`` with ``failure``."""
+        for call in calls:
+            with self.errors_logged():
+                outcome = failure.outcome(call.invocation.request_id, self._config.version)
+                self.complete(call, outcome, status_of(failure), failure.error_type, init_s=init_s)
+
+    def log_failed(self, calls: Iterable[Call], failure: Failure, *, is_init: bool = False) -> None:
+        """Warn of calls that rapid ended, or that the function's init kept from starting."""
+        log_failed_calls(
+            calls,
+            failure,
+            function=self._config.function.name,
+            now=self._clock(),
+            peak_memory_bytes=self._processes.peak_memory_bytes,
+            is_init=is_init,
+        )
+
+    def say_failed(
+        self,
+        victims: list[Call],
+        failure: Failure,
+        extensions: Iterable[Extension],
+        *,
+        init_s: float | None,
+        init_status: str,
+        is_failure: bool,
+    ) -> None:
+        """Say that the environment ends with ``failure``, which ended ``victims``.
+
+        ``init_s`` is given if the init was not done. Without ``is_failure`` it was wanted.
+        """
+        with self.errors_logged():
+            self._log_end(victims, failure, was_init=init_s is not None, is_failure=is_failure)
+        with self.errors_logged():
+            if init_s is not None and is_failure:
+                self.emitter.fail_init(extensions, failure, init_s=init_s, status=init_status)
+            self.emitter.fail(victims, failure, status_of(failure), is_failure=is_failure)
+
+    def say_init_failed(self, failure: Failure, init_s: float, status: str) -> None:
+        """Log that the init failed, with a diagnosis of what the processes printed."""
+        output = self._processes.printed()
+        if not failure.is_logged:
+            said = failed_init(failure, self._config.command, self._config.handler, output)
+            about = {
+                "env": self._index,
+                "function": self._config.function.name,
+                "after_ms": round(init_s * 1000, 1),
+                **memory_facts(failure, self._processes.peak_memory_bytes),
+            }
+            if failure.cause:
+                about["cause"] = failure.cause
+            logger.error("init failed", extra={**about, **said})
+        self.log.init_failed(failure, init_s=init_s, phase=self._init_phase, status=status)
+
+    def _log_end(
+        self, victims: list[Call], failure: Failure, *, was_init: bool, is_failure: bool
+    ) -> None:
+        if failure.is_logged:
+            return
+        if victims:
+            self.log_failed(victims, failure, is_init=was_init)
+        elif is_failure and not was_init:
+            log_failed_environment(
+                failure,
+                function=self._config.function.name,
+                peak_memory_bytes=self._processes.peak_memory_bytes,
+            )
+
+    @contextlib.contextmanager
+    def errors_logged(self) -> Iterator[None]:
+        """Log what the block raises, in an environment that is ending already."""
+        try:
+            yield
+        except Exception:
+            logger.exception("environment failed", extra={"env": self._index})
+
+
+def status_of(failure: Failure) -> str:
+    """Return the status of an invocation that ended with ``failure``."""
+    return "timeout" if failure.error_type == ErrorType.TIMED_OUT else "failure"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from bench.errors import ProgramFailed
+from devtools import launch
 from devtools.ports import LOOPBACK, free_ports
 from devtools.processes import BackgroundProcess
 from devtools.progress import wait_until
@@ -34,7 +33,7 @@ class Launch:
     environ: Mapping[str, str]
     port: int
     function_name: str = FUNCTION_NAME
-    ready_path: str | None = "/readyz"  #: None: ready once its port is open
+    has_readyz: bool = True  #: False: ready once its port is open
 
     @property
     def url(self) -> str:
@@ -75,17 +74,9 @@ class Launch:
         return logs / f"{self.name}.log"
 
     def _is_ready(self) -> bool:
-        connection = HTTPConnection(LOOPBACK, self.port, timeout=_READY_LIMIT_S)
-        try:
-            connection.connect()
-            if self.ready_path is None:
-                return True
-            connection.request("GET", self.ready_path)
-            return connection.getresponse().status == 200
-        except (OSError, HTTPException):
-            return False
-        finally:
-            connection.close()
+        if self.has_readyz:
+            return launch.is_ready(self.port)
+        return launch.is_listening(self.port)
 
 
 def rapid(
@@ -97,22 +88,19 @@ def rapid(
     settings: Mapping[str, str] | None = None,
 ) -> Launch:
     """Return rapid from source, behind a broker when it is given one."""
-    port, runtime_api_port = free_ports(2)
-    environ = {
-        "RAPID_PORT": str(port),
-        "RAPID_INVOKE_API_HOST": LOOPBACK,
-        "RAPID_RUNTIME_API_PORT": str(runtime_api_port),
+    chosen = {
         "AWS_LAMBDA_FUNCTION_NAME": FUNCTION_NAME,
         "RAPID_MAX_CONCURRENCY": str(max_concurrency),
         **(settings or {}),
     }
     if amqp_uri is not None:
-        environ["RAPID_AMQP_URI"] = amqp_uri
+        chosen["RAPID_AMQP_URI"] = amqp_uri
+    found = launch.rapid(str(echo), settings=chosen)
     return Launch(
         name=name or ("rapid" if amqp_uri is None else "rapid behind the broker"),
-        command=(sys.executable, "-m", "rapid", str(echo)),
-        environ=environ,
-        port=port,
+        command=found.command,
+        environ=found.environ,
+        port=found.port,
     )
 
 
@@ -136,19 +124,16 @@ def rie(binary: Path, echo: Path) -> Launch:
         environ={},
         port=port,
         function_name="function",
-        ready_path=None,
+        has_readyz=False,
     )
 
 
 def server(amqp_uri: str, *, workers: int | None = None) -> Launch:
     """Return lambda_server under gunicorn, set up by its gunicorn.conf.py."""
-    (port,) = free_ports(1)
-    environ = {"PORT": str(port), "INVOKE_API_HOST": LOOPBACK, "AMQP_URI": amqp_uri}
+    settings = {"AMQP_URI": amqp_uri}
     if workers is not None:
-        environ["WEB_CONCURRENCY"] = str(workers)
+        settings["WEB_CONCURRENCY"] = str(workers)
+    found = launch.server(settings=settings)
     return Launch(
-        name="lambda_server",
-        command=(sys.executable, "-m", "gunicorn", "lambda_server.wsgi"),
-        environ=environ,
-        port=port,
+        name="lambda_server", command=found.command, environ=found.environ, port=found.port
     )

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from devtools import launch
 from devtools.brokers import BrokerChoice, BrokerKind, BrokerUnusable, find_broker
 from devtools.examples import ECHO, GREYSCALE, Example, available
 from devtools.interrupts import exit_with, uninterrupted
+from devtools.launch import Launch
 from devtools.ports import LOOPBACK, free_ports, is_taken, listener
 from devtools.processes import BackgroundProcess
 from devtools.progress import Step, wait_until
@@ -216,39 +218,29 @@ class LocalStack:
         address = stack.broker.address
         settings = {
             **example.settings,
-            "RAPID_INVOKE_API_HOST": LOOPBACK,
             "RAPID_PORT": str(port),
             "RAPID_RUNTIME_API_PORT": str(runtime_api_port),
             "RAPID_AMQP_URI": "none" if address is None else address.uri,
         }
-        command = [_program("rapid"), *example.command]
-        return self._spawn(stack, example.name, command, port, settings)
+        return self._spawn(stack, example.name, launch.rapid(*example.command, settings=settings))
 
     def _spawn_server(self, stack: Stack, functions: Sequence[Part], port: int) -> Part:
-        environ = {"PORT": str(port), "INVOKE_API_HOST": LOOPBACK}
+        settings = {"PORT": str(port)}
         if stack.broker.address is not None:
-            environ["AMQP_URI"] = stack.broker.address.uri
+            settings["AMQP_URI"] = stack.broker.address.uri
         else:
             endpoints = (f"{function.title}={function.url}" for function in functions)
-            environ["LAMBDA_ENDPOINTS"] = ",".join(endpoints)
-        command = [_program("gunicorn"), "lambda_server.wsgi"]
-        return self._spawn(stack, SERVER_TITLE, command, port, environ)
+            settings["LAMBDA_ENDPOINTS"] = ",".join(endpoints)
+        return self._spawn(stack, SERVER_TITLE, launch.server(settings=settings))
 
-    def _spawn(
-        self,
-        stack: Stack,
-        title: str,
-        command: Sequence[str],
-        port: int,
-        settings: Mapping[str, str],
-    ) -> Part:
+    def _spawn(self, stack: Stack, title: str, launched: Launch) -> Part:
         environ = {k: v for k, v in self._environ.items() if k not in _OWN_SETTINGS}
-        environ |= settings
+        environ |= launched.environ
         log = self._folder / f"{title.lower().replace(' ', '-')}.log"
         log.unlink(missing_ok=True)
         with uninterrupted():  # a process that is not written down would never be stopped
-            process = BackgroundProcess.spawn(command, env=environ, cwd=_CHECKOUT, log=log)
-            part = Part(title=title, port=port, log=log, process=process)
+            process = BackgroundProcess.spawn(launched.command, env=environ, cwd=_CHECKOUT, log=log)
+            part = Part(title=title, port=launched.port, log=log, process=process)
             stack.parts.append(part)
             stack.save(self._file)
         return part
@@ -342,11 +334,6 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-def _program(name: str) -> str:
-    """Return a program of the virtual environment that we run in."""
-    return str(Path(sys.executable).with_name(name))
 
 
 def _port(wish: Wish, old: Stack | None) -> int:

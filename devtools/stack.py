@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from devtools.brokers import Broker, BrokerKind
+from devtools.launch import is_ready
 from devtools.ports import LOOPBACK
 from devtools.processes import BackgroundProcess, write_whole
 from lambda_protocol.address import Address
 from lambda_protocol.environ import BrokerAddress
 
 SERVER_TITLE = "Lambda Server"
-
-_READYZ_TIMEOUT_S = 2.0
 
 
 class StateUnreadable(Exception):
@@ -43,14 +41,7 @@ class Part:
 
     def is_ready(self) -> bool:
         """Return whether the part itself says that it can serve."""
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=_READYZ_TIMEOUT_S)
-        try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return is_ready(self.port)
 
 
 @dataclass(slots=True, kw_only=True)

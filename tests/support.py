@@ -30,7 +30,8 @@ from typing import Any, Final, Self, TypeVar
 import psutil
 import pytest
 
-from devtools.ports import LOOPBACK, free_ports
+from devtools import launch
+from devtools.ports import LOOPBACK
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Invocation
 
@@ -55,9 +56,7 @@ AWS_CLI: Final = (
 #: Whether rapid is the static file that RAPID_BINARY names, or runs from the checkout.
 IS_ONE_FILE: Final = "RAPID_BINARY" in os.environ
 RAPID: Final = (
-    [str(Path(os.environ["RAPID_BINARY"]).resolve())]
-    if IS_ONE_FILE
-    else [sys.executable, "-m", "rapid"]
+    [str(Path(os.environ["RAPID_BINARY"]).resolve())] if IS_ONE_FILE else list(launch.RAPID)
 )
 #: The interpreter for tests of rapid's modules; in the static executable there is one of its own.
 INTERPRETER: Final = os.environ.get("RAPID_INTERPRETER", sys.executable)
@@ -430,15 +429,15 @@ class WebProgram(Program):
 
     def wait_ready(self, limit_s: float = LIMIT_S) -> None:
         """Wait until ``/readyz`` answers 200."""
-        wait_until(lambda: _is_ok(self.port, "/readyz"), f"{self.name} to be ready", limit_s)
+        wait_until(lambda: launch.is_ready(self.port), f"{self.name} to be ready", limit_s)
 
     def __enter__(self) -> Self:
         self.start()
         try:
             if self._waits_ready:
-                self._start_until(lambda: _is_ok(self.port, "/readyz"), "ready")
+                self._start_until(lambda: launch.is_ready(self.port), "ready")
             else:
-                self._start_until(lambda: _is_listening(self.port), "listening")
+                self._start_until(lambda: launch.is_listening(self.port), "listening")
         except BaseException:
             self.close()
             raise
@@ -461,17 +460,15 @@ class Rapid(WebProgram):
         ready: bool = True,
         **environ: str,
     ) -> None:
-        port, runtime_api_port = free_ports(2)
-        port = int(environ.setdefault("RAPID_PORT", str(port)))
-        self.runtime_api_port = int(
-            environ.setdefault("RAPID_RUNTIME_API_PORT", str(runtime_api_port))
-        )
         self.function_name = environ.setdefault("AWS_LAMBDA_FUNCTION_NAME", unique_name())
+        environ.setdefault("RAPID_EXTENSIONS_DIR", "/nonexistent")
+        launched = launch.rapid(*flags, *command, program=program, settings=environ)
+        self.runtime_api_port = int(launched.environ["RAPID_RUNTIME_API_PORT"])
         super().__init__(
             f"rapid {self.function_name}",
-            [*program, *flags, *command],
-            {"RAPID_INVOKE_API_HOST": LOOPBACK, "RAPID_EXTENSIONS_DIR": "/nonexistent", **environ},
-            port=port,
+            launched.command,
+            launched.environ,
+            port=launched.port,
             ready=ready,
         )
 
@@ -504,12 +501,12 @@ class Server(WebProgram):
     def __init__(
         self, *arguments: str, prefix: Sequence[str] = (), ready: bool = True, **environ: str
     ) -> None:
-        port = int(environ.setdefault("PORT", str(free_ports(1)[0])))
+        launched = launch.server(*arguments, settings=environ)
         super().__init__(
-            f"server :{port}",
-            [*prefix, sys.executable, "-m", "gunicorn", *arguments, "lambda_server.wsgi"],
-            {"INVOKE_API_HOST": LOOPBACK, **environ},
-            port=port,
+            f"server :{launched.port}",
+            [*prefix, *launched.command],
+            launched.environ,
+            port=launched.port,
             ready=ready,
         )
 
@@ -630,15 +627,3 @@ def _as_bytes(payload: bytes | str) -> bytes:
 
 def _contents(descriptor: int) -> bytes:
     return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-
-
-def _is_listening(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 1):
-        return True
-    return False
-
-
-def _is_ok(port: int, path: str) -> bool:
-    with contextlib.suppress(OSError, http.client.HTTPException), Client(port, 5) as client:
-        return client.get(path).status == 200
-    return False

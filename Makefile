@@ -61,7 +61,7 @@ mutants: .venv/.dev ## see that tests notice 150 faults, and write devtools/muta
 	@$(VENV_BIN)/python -m devtools.mutants $(if $(CHECK),--check)
 
 .PHONY: soak
-soak: .venv/.dev ## attack everything at once for MINUTES=10, judge what is left, and write docs/SOAK.md
+soak: .venv/.dev ## attack everything at once for MINUTES=10, judge what is left, and write docs/reference/soak.md
 	@scripts/test-setup
 	@$(VENV_BIN)/python -m tests.acceptance.soak $(or $(MINUTES),10)
 
@@ -70,12 +70,12 @@ check: ## all that CI checks: format, lint, types, tests
 	@scripts/check
 
 .PHONY: runtimes
-runtimes: .venv/.dev ## run one function under each of AWS's runtime clients, and write the matrix into docs/CONFORMANCE.md
+runtimes: .venv/.dev ## run one function under each of AWS's runtime clients, and write the matrix into docs/reference/conformance.md
 	@scripts/test-setup
 	@$(VENV_BIN)/python -m tests.acceptance.runtimes
 
 .PHONY: conformance
-conformance: .venv/.dev ## compare with the AWS contract, and write docs/CONFORMANCE.md
+conformance: .venv/.dev ## compare with the AWS contract, and write docs/reference/conformance.md
 	@scripts/test-setup
 	@scripts/build-runtimes
 	@$(VENV_BIN)/python -m tests.integration.conformance

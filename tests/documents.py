@@ -11,7 +11,7 @@ from tests.support import ROOT
 
 DOCUMENTS: Final = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
-    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/**/*.md")),
     *sorted(ROOT.glob("k8s/**/README.md")),
     *sorted(ROOT.glob("examples/*/README.md")),
 ]
@@ -26,7 +26,7 @@ class Block:
     text: str
 
     def __str__(self) -> str:
-        """Return where it is: ``docs/STATIC.md:12``."""
+        """Return where it is: ``docs/how-to/laptop.md:12``."""
         return f"{self.document.relative_to(ROOT)}:{self.line}"
 
 
@@ -43,6 +43,20 @@ def blocks(language: str) -> list[Block]:
         for each in re.finditer(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
             found.append(Block(document, text.count("\n", 0, each.start()) + 2, each[1]))
     return found
+
+
+def anchors(document: str) -> set[str]:
+    """Return what a link to a heading of the document may name, as GitHub and GitLab make it."""
+    text = re.sub(r"^```.*?^```", "", document, flags=re.MULTILINE | re.DOTALL)
+    found: dict[str, int] = {}
+    names = set()
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).strip()
+        name = re.sub(r"[^\w -]", "", plain).lower().replace(" ", "-")
+        repeats = found.get(name, 0)
+        found[name] = repeats + 1
+        names.add(f"{name}-{repeats}" if repeats else name)
+    return names
 
 
 def make_targets(folder: Path = ROOT) -> set[str]:

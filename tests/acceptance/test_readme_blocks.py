@@ -1,4 +1,4 @@
-"""The blocks of the README and of examples do what they say, typed in order into a terminal."""
+"""The blocks of README, guides and examples do what they say, typed in order into a terminal."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_every_exemption_is_of_a_command_that_is_there() -> None:
 def test_a_block_for_another_terminal_is_told_by_the_line_before_it() -> None:
     before = [before for name in FOLDERS for _, _, _, before in blocks_of(ROOT / name)]
 
-    assert sum(text.endswith(IN_ANOTHER_TERMINAL) for text in before) == 3
+    assert sum(text.endswith(IN_ANOTHER_TERMINAL) for text in before) == 6
 
 
 def test_commands_are_typed_with_their_continuation_lines() -> None:

@@ -21,11 +21,23 @@ from lambda_server.cli import main as lambda_server
 from lambda_server.functions_file import read_functions
 from rapid.settings.command_line import USAGE
 from rapid.settings.names import ALIASES, FORMER, INIT_CONTAINER, PREFIX
-from tests.documents import DOCUMENTS, code_blocks, code_words, make_targets, table_rows
+from tests.documents import (
+    DOCUMENTS,
+    Block,
+    anchors,
+    blocks,
+    code_words,
+    make_targets,
+    table_rows,
+)
 from tests.support import ECHO, ROOT, Rapid, Server, WebProgram, unique_name
 
-README = (ROOT / "README.md").read_text()
+REFERENCE = ROOT / "docs" / "reference"
+SETTINGS = (REFERENCE / "settings.md").read_text()
+ERRORS = (REFERENCE / "errors.md").read_text()
+METRICS = (REFERENCE / "metrics.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
 PACKAGES = ("lambda_protocol", "lambda_server", "rapid")
 
 #: Methods that read a variable by its name: a mapping's, and those of ``Environ``.
@@ -109,20 +121,19 @@ def settings_in_code() -> dict[str, dict[str, set[object]]]:
 
 
 IN_CODE = settings_in_code()
-IN_README = {code_words(row[0])[0]: row for row in table_rows(README, "name")}
+IN_TABLE = {code_words(row[0])[0]: row for row in table_rows(SETTINGS, "name")}
 
 
-def test_readme_names_the_settings_that_the_code_reads() -> None:
-    assert sorted(IN_README) == sorted(IN_CODE)
+def test_the_settings_are_those_that_the_code_reads() -> None:
+    assert sorted(IN_TABLE) == sorted(IN_CODE)
 
 
-def test_readme_sorts_the_settings_it_names() -> None:
-    assert list(IN_README) == sorted(IN_README)
+def test_the_settings_are_sorted() -> None:
+    assert list(IN_TABLE) == sorted(IN_TABLE)
 
 
 def test_the_table_of_old_names_is_what_rapid_does_with_them() -> None:
-    document = (ROOT / "docs" / "SETTINGS.md").read_text()
-    rows = {code_words(row[0])[0]: row[1:] for row in table_rows(document, "before")}
+    rows = {code_words(row[0])[0]: row[1:] for row in table_rows(SETTINGS, "before")}
 
     assert rows.pop(INIT_CONTAINER)[0] == f"`{INIT_CONTAINER}`"
     assert list(rows) == sorted(ALIASES | FORMER)
@@ -133,7 +144,7 @@ def test_the_table_of_old_names_is_what_rapid_does_with_them() -> None:
 
 
 def test_every_setting_of_rapid_has_the_prefix_or_a_name_of_aws() -> None:
-    names = {name for name, row in IN_README.items() if row[2] in ("rapid", "both")}
+    names = {name for name, row in IN_TABLE.items() if row[2] in ("rapid", "both")}
 
     assert names - {INIT_CONTAINER} == {
         name for name in names if name.startswith((PREFIX, "AWS_")) or name == "_HANDLER"
@@ -141,18 +152,16 @@ def test_every_setting_of_rapid_has_the_prefix_or_a_name_of_aws() -> None:
     assert {name.removeprefix(PREFIX) for name in names} >= ALIASES | FORMER
 
 
-@pytest.mark.parametrize("name", sorted(IN_README))
-def test_readme_names_the_programs_that_read(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(IN_TABLE))
+def test_the_settings_name_the_programs_that_read(name: str) -> None:
     programs = sorted(IN_CODE.get(name, {}))
 
-    assert IN_README[name][2] == (
-        "both" if programs == ["rapid", "server"] else ", ".join(programs)
-    )
+    assert IN_TABLE[name][2] == ("both" if programs == ["rapid", "server"] else ", ".join(programs))
 
 
-@pytest.mark.parametrize("name", sorted(IN_README))
-def test_readme_states_the_default_of(name: str) -> None:
-    stated = code_words(IN_README[name][1])
+@pytest.mark.parametrize("name", sorted(IN_TABLE))
+def test_the_settings_state_the_default_of(name: str) -> None:
+    stated = code_words(IN_TABLE[name][1])
     defaults = {default for each in IN_CODE.get(name, {}).values() for default in each}
 
     for default in defaults:
@@ -164,16 +173,16 @@ def test_readme_states_the_default_of(name: str) -> None:
             assert default in stated
 
 
-def test_readme_names_the_flags_of_rapid() -> None:
-    rows = [row for row in table_rows(README, "flag") if row[1] in ("rapid", "all")]
+def test_the_flags_of_rapid_are_named() -> None:
+    rows = [row for row in table_rows(SETTINGS, "flag") if row[1] in ("rapid", "all")]
     named = {word.split()[0] for row in rows for word in code_words(row[0])}
 
     assert named == set(re.findall(r"--[a-z-]+", USAGE.partition("Example:")[0]))
 
 
 @pytest.mark.parametrize("command", ["dev", "invoke"])
-def test_readme_names_the_options_of_lambda_server(command: str) -> None:
-    rows = [row for row in table_rows(README, "flag") if row[1] == command]
+def test_the_options_of_lambda_server_are_named(command: str) -> None:
+    rows = [row for row in table_rows(SETTINGS, "flag") if row[1] == command]
     named = {word for row in rows for word in code_words(row[0])}
     options = [
         option
@@ -185,8 +194,8 @@ def test_readme_names_the_options_of_lambda_server(command: str) -> None:
     assert named == {option for option in options if option.startswith("--")}
 
 
-def test_the_broker_takes_the_options_that_readme_names() -> None:
-    paragraph = README.partition("\nOptions of the broker's URI")[2].partition("\n\n")[0]
+def test_the_broker_takes_the_options_that_are_named() -> None:
+    paragraph = SETTINGS.partition("\nOptions of the broker's URI")[2].partition("\n\n")[0]
     options = [word for word in code_words(paragraph) if re.fullmatch(r"[a-z_]+", word)]
     options = [option for option in options if option != "verify_none"]
     assert {"heartbeat", "cacertfile"} <= set(options)
@@ -199,15 +208,15 @@ def test_the_broker_takes_the_options_that_readme_names() -> None:
 # --- errors
 
 
-def test_readme_names_the_codes_of_the_invoke_api() -> None:
-    named = {(code_words(row[0])[0], int(row[1])) for row in table_rows(README, "code")}
+def test_the_codes_of_the_invoke_api_are_named() -> None:
+    named = {(code_words(row[0])[0], int(row[1])) for row in table_rows(ERRORS, "code")}
 
     errors = (*LambdaApiError.__subclasses__(), *ServiceException.__subclasses__())
     assert named == {(error.code, error.status) for error in errors}
 
 
-def test_readme_names_the_error_types_of_the_platform() -> None:
-    named = [word for row in table_rows(README, "errorType") for word in code_words(row[0])]
+def test_the_error_types_of_the_platform_are_named() -> None:
+    named = [word for row in table_rows(ERRORS, "errorType") for word in code_words(row[0])]
 
     assert sorted(named) == sorted(ErrorType)
 
@@ -226,7 +235,7 @@ def scraped(program: WebProgram) -> dict[str, str]:
     }
 
 
-def test_readme_names_the_metrics_that_are_scraped() -> None:
+def test_the_metrics_that_are_scraped_are_named() -> None:
     name = unique_name()
     with Rapid(ECHO, AWS_LAMBDA_FUNCTION_NAME=name) as rapid:
         endpoint = f"{name}=http://127.0.0.1:{rapid.port}"
@@ -235,7 +244,7 @@ def test_readme_names_the_metrics_that_are_scraped() -> None:
             assert server.get("/nowhere").status == 404  # what the exporter counts
             of_rapid, of_server = scraped(rapid), scraped(server)
 
-    rows = table_rows(README, "metric")
+    rows = table_rows(METRICS, "metric")
     for program, families in (("rapid", of_rapid), ("server", of_server)):
         named = {code_words(row[0])[0]: row[1] for row in rows if row[2] in ("both", program)}
         assert named == families
@@ -244,16 +253,57 @@ def test_readme_names_the_metrics_that_are_scraped() -> None:
 # --- commands, paths, examples
 
 
+def problems_of_links(document: Path, text: str) -> Iterator[str]:
+    """Yield the links of a document that lead to no file, or to no heading of it."""
+    outside_code = re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)[^)]*\)", outside_code):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = document.parent / path if path else document
+        if not file.exists():
+            yield target
+        elif anchor:
+            linked = text if file == document else file.read_text()
+            if anchor not in anchors(linked):
+                yield target
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
-    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text())
-    missing = [
-        target
-        for target in targets
-        if "://" not in target and not (document.parent / target).exists()
+    assert list(problems_of_links(document, document.read_text())) == []
+
+
+def test_a_link_that_leads_nowhere_is_noticed() -> None:
+    text = "# One `two`\n[a](#one-two) [b](#three) [c](docs/no.md) [d](CHANGELOG.md#no) [e](docs)"
+
+    assert list(problems_of_links(ROOT / "README.md", text)) == [
+        "#three",
+        "docs/no.md",
+        "CHANGELOG.md#no",
     ]
 
-    assert not missing
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    seen: set[Path] = set()
+    new = {ROOT / "README.md"}
+    while new:
+        page = new.pop()
+        seen.add(page)
+        links = re.findall(r"\]\(([^)#\s:]+\.md)[^)]*\)", page.read_text())
+        new |= {(page.parent / link).resolve() for link in links} - seen
+
+    assert sorted(set(DOCUMENTS) - seen) == [ROOT / "docs" / "PACKAGE.md"]
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 125
+
+
+def test_the_glossary_is_sorted_and_has_each_word_once() -> None:
+    words = [row[0].lower() for row in table_rows(GLOSSARY, "word")]
+
+    assert words == sorted(set(words))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -283,12 +333,9 @@ def test_what_the_examples_write_into_the_checkout_is_ignored_by_git() -> None:
     assert done.stdout.split() == written
 
 
-def test_python_blocks_are_python() -> None:
-    blocks = code_blocks(README, "python")
-
-    assert len(blocks) >= 2
-    for block in blocks:
-        ast.parse(block)
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
+def test_python_blocks_are_python(block: Block) -> None:
+    ast.parse(block.text)
 
 
 def test_contributing_lists_every_room() -> None:

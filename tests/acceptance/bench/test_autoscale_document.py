@@ -11,8 +11,8 @@ from PIL import Image
 
 from bench.__main__ import main
 
-DOCS = Path(__file__).resolve().parents[3] / "docs"
-DOCUMENT = (DOCS / "AUTOSCALING.md").read_text()
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "explanation"
+DOCUMENT = (DOCS / "autoscaling.md").read_text()
 
 pytestmark = pytest.mark.slow
 

@@ -88,7 +88,7 @@ def test_the_line_that_makes_a_password_makes_one_that_only_we_read(tmp_path: Pa
     assert len(made) == 2
     assert all(re.fullmatch(r"RABBITMQ_PASSWORD=[0-9a-f]{32}\n", each) for each in made)
     assert "/.env" in (ROOT / ".gitignore").read_text().splitlines()
-    assert line in (ROOT / "README.md").read_text()
+    assert line in (ROOT / "docs" / "how-to" / "one-host.md").read_text()
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

@@ -1,4 +1,4 @@
-"""Build the functions, run them, print the matrix, and write it into docs/CONFORMANCE.md."""
+"""Build the functions, run them, print the matrix, and write it into the conformance page."""
 
 from __future__ import annotations
 

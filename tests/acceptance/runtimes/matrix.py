@@ -114,7 +114,7 @@ def as_text(matrix: Matrix) -> str:
 
 
 def as_markdown(matrix: Matrix) -> str:
-    """Return the matrix as a section of docs/CONFORMANCE.md."""
+    """Return the matrix as a section of docs/reference/conformance.md."""
     head = ["Language", "Client", *matrix.behaviours]
     rows = [
         [language(row), row.client_version]
@@ -174,7 +174,8 @@ _RUNTIMES: Final = """\
 ## Runtimes
 
 The same function under the runtime clients that AWS ships, and under a custom runtime of bash and
-curl. Made by `make runtimes` from a run of [its tests](../tests/acceptance/runtimes); do not edit.
+curl. Made by `make runtimes` from a run of [its tests](../../tests/acceptance/runtimes), do not
+edit.
 
 *pass* holds for a rapid's own port and for a Lambda Server with RabbitMQ, both. *error*: type,
 message and stack reach the caller (Rust's client sends no stack). *context*: deadline, request id,
@@ -185,7 +186,7 @@ _CALLERS: Final = """\
 ## Callers
 
 AWS's SDKs, besides boto3, aws cli and curl, which the table of the contract is tried with. Made by
-`make runtimes` from a run of [its tests](../tests/acceptance/runtimes); do not edit.
+`make runtimes` from a run of [its tests](../../tests/acceptance/runtimes), do not edit.
 
 *pass* holds for a rapid's own port and for a Lambda Server with RabbitMQ, both. *call*: the payload
 comes back. *function error*: `Unhandled`, and the error as payload. *404*: the SDK raises its

@@ -58,7 +58,7 @@ def test_a_row_knows_the_version_of_its_client(line: Row | Caller) -> None:
 
 
 def test_each_part_of_the_document_leaves_the_other_alone(tmp_path: Path) -> None:
-    document = tmp_path / "docs" / "CONFORMANCE.md"
+    document = tmp_path / "docs" / "conformance.md"
 
     write_contract("the contract\n", document)
     write_matrix("the matrix\n", document)

@@ -1,4 +1,4 @@
-"""Attack everything at once for ten minutes, judge what is left, and write docs/SOAK.md."""
+"""Attack everything at once for ten minutes, judge what is left, and write the soak page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a soak: a table for the terminal, and docs/SOAK.md."""
+"""The figures of a soak: a table for the terminal, and docs/reference/soak.md."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.acceptance.soak.load import Load
 from tests.acceptance.soak.verdicts import thirds
 from tests.support import ROOT
 
-DOCUMENT: Final = ROOT / "docs" / "SOAK.md"
+DOCUMENT: Final = ROOT / "docs" / "reference" / "soak.md"
 
 _PAGE: Final = """# Soak
 
 All attacks at once, for {minutes} minutes. `make soak` runs this and writes this page: do not edit.
 `make soak MINUTES=1` is a short try that writes nothing.
-[attacks.py](../tests/acceptance/soak/attacks.py) has a function for each attack.
+[attacks.py](../../tests/acceptance/soak/attacks.py) has a function for each attack.
 
 A RabbitMQ of its own, a Lambda Server with one gunicorn worker and three rapids from source are
 attacked. Two of the rapids serve one function through RabbitMQ. The third has no broker and is

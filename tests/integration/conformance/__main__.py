@@ -1,4 +1,4 @@
-"""Run the conformance tests, print the table, write docs/CONFORMANCE.md.
+"""Run the conformance tests, print the table, write docs/reference/conformance.md.
 
 With RAPID_BINARY the document stays as it is: it is about the checkout.
 """

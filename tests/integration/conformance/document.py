@@ -1,4 +1,4 @@
-"""docs/CONFORMANCE.md: two parts, each written by a command of its own."""
+"""docs/reference/conformance.md: two parts, each written by a command of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from tests.support import ROOT
 
-DOCUMENT: Final = ROOT / "docs" / "CONFORMANCE.md"
+DOCUMENT: Final = ROOT / "docs" / "reference" / "conformance.md"
 
 #: Stands between the table of the contract, by `make conformance`, and the runtime matrix, by
 #: `make runtimes`.

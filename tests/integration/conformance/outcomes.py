@@ -104,7 +104,7 @@ def as_text(outcomes: Outcomes) -> str:
 
 
 def as_markdown(outcomes: Outcomes) -> str:
-    """Return the table as docs/CONFORMANCE.md."""
+    """Return the table as docs/reference/conformance.md."""
     parts = [_HEAD.format(counts=outcomes.counts, total=len(ITEMS))]
     for section, items in _by_section():
         rows = [
@@ -134,7 +134,7 @@ def _link(word: str) -> str:
     file, colons, name = test.partition("::")
     if not colons:
         return word
-    return f"[{name}](../tests/{file})" + word[len(test) :]
+    return f"[{name}](../../tests/{file})" + word[len(test) :]
 
 
 def _reason(report: pytest.TestReport) -> str:
@@ -158,7 +158,7 @@ _HEAD: Final = """\
 # Conformance
 
 What callers, runtimes and extensions of AWS Lambda count on, and whether it holds here. Made by
-`make conformance` from a run of [its tests](../tests/integration/conformance); do not edit.
+`make conformance` from a run of [its tests](../../tests/integration/conformance); do not edit.
 
 **{counts}**, of {total} items.
 

@@ -282,8 +282,8 @@ def test_a_virtual_host_that_is_deleted_is_told_and_comes_again(
 
 
 def least(tenant: Tenant, program: str, *more_writes: str) -> dict[str, str]:
-    """Return the patterns that the README lists for a program."""
-    rows = table_rows((ROOT / "README.md").read_text(), "permissions of")
+    """Return the patterns that docs/reference/amqp.md lists for a program."""
+    rows = table_rows((ROOT / "docs" / "reference" / "amqp.md").read_text(), "permissions of")
     cells = next(cells for name, *cells in rows if name == program)
     patterns = []
     for cell in cells:
@@ -295,7 +295,7 @@ def least(tenant: Tenant, program: str, *more_writes: str) -> dict[str, str]:
     return {"configure": configure, "write": write, "read": read}
 
 
-def test_calls_need_no_more_than_the_readme_says(
+def test_calls_need_no_more_than_the_table_says(
     tenant: Tenant, start_rapid: StartRapid, start_server: StartServer
 ) -> None:
     tenant.grant(**least(tenant, "rapid, for calls"))
@@ -311,7 +311,7 @@ def test_calls_need_no_more_than_the_readme_says(
     assert f"wanted=queue.declare queue='{tenant.function_name}.dead'" in line
 
 
-def test_events_need_no_more_than_the_readme_says(
+def test_events_need_no_more_than_the_table_says(
     tenant: Tenant, start_rapid: StartRapid, start_server: StartServer, chronicle: Chronicle
 ) -> None:
     name = tenant.function_name
@@ -339,7 +339,7 @@ def test_events_need_no_more_than_the_readme_says(
     assert "refuse" not in "\n".join(rapid.log)
 
 
-def test_the_server_needs_no_more_than_the_readme_says(
+def test_the_server_needs_no_more_than_the_table_says(
     tenant: Tenant, start_rapid: StartRapid, start_server: StartServer
 ) -> None:
     rapid = start_rapid(
@@ -366,7 +366,7 @@ def dead(tenant: Tenant, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_dead_letters_need_no_more_than_the_readme_says(
+def test_the_dead_letters_need_no_more_than_the_table_says(
     tenant: Tenant, start_rapid: StartRapid
 ) -> None:
     name = tenant.function_name

@@ -1,4 +1,4 @@
-"""An asynchronous invocation on its way through the broker: its queues, properties and headers.
+"""An asynchronous invocation on its way through RabbitMQ: its properties and headers.
 
 It waits in the queue ``F.events`` until an instance of the function ``F`` takes it. If it cannot be
 run, it ends in the queue ``F.dead``. Headers carry the number of the attempt and the time of
@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from lambda_protocol import headers as names
 from lambda_protocol.amqp_frames import PERSISTENT, Delivery, HeaderValue, Properties
@@ -19,53 +18,6 @@ from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import AsyncInvocation, InvocationType
 from lambda_protocol.invoke_amqp import call_headers, decode_call
 from lambda_protocol.limits import ASYNC_PAYLOAD_BYTES, EVENT_AGE_MAX_S
-
-
-def async_queue(function: FunctionRef) -> str:
-    """Return the queue of a function's asynchronous invocations."""
-    return f"{function.queue_name}.events"
-
-
-def dead_letter_queue(function: FunctionRef) -> str:
-    """Return the queue of what could not be done."""
-    return f"{function.queue_name}.dead"
-
-
-def async_queue_arguments(function: FunctionRef, queue_type: str) -> dict[str, Any]:
-    """Return what a function's async queue is declared with, beside ``durable``.
-
-    It does not expire: RabbitMQ would delete it with what is in it. Whatever the broker itself
-    takes out (too old, or delivered too often: RabbitMQ 4 stops after 20 times) goes to the
-    dead letters. Source: RabbitMQ documentation, "Queue TTL", "Dead Letter Exchanges".
-    """
-    return dead_lettering(queue_type, dead_letter_queue(function))
-
-
-def dead_letter_queue_arguments(queue_type: str) -> dict[str, Any]:
-    """Return what a queue of dead letters is declared with, beside ``durable``.
-
-    They may be looked at as often as one likes: RabbitMQ 4 drops a message of a quorum queue that
-    was given back 20 times, unless it is told another number.
-    """
-    arguments: dict[str, Any] = {"x-queue-type": queue_type}
-    if queue_type == "quorum":
-        arguments["x-delivery-limit"] = 1_000_000
-    return arguments
-
-
-def dead_lettering(queue_type: str, routing_key: str | None) -> dict[str, Any]:
-    """Return the arguments of a queue that hands on what expires, by the default exchange.
-
-    ``routing_key`` None keeps the message's own. A quorum queue keeps a message until its
-    successor has it. Source: RabbitMQ documentation, "At-Least-Once Dead Lettering".
-    """
-    arguments: dict[str, Any] = {"x-queue-type": queue_type, "x-dead-letter-exchange": ""}
-    if routing_key is not None:
-        arguments["x-dead-letter-routing-key"] = routing_key
-    if queue_type == "quorum":
-        arguments["x-dead-letter-strategy"] = "at-least-once"
-        arguments["x-overflow"] = "reject-publish"  # which that strategy asks for
-    return arguments
 
 
 def encode_async(async_invocation: AsyncInvocation) -> Properties:

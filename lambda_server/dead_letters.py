@@ -15,13 +15,14 @@ from lambda_protocol.amqp_connection import (
 )
 from lambda_protocol.amqp_frames import Delivery, encode_ack
 from lambda_protocol.amqp_refusals import Permissions, exactly
-from lambda_protocol.async_amqp import async_queue, dead_letter_queue, decode_async, encode_async
+from lambda_protocol.async_amqp import decode_async, encode_async
 from lambda_protocol.clock import now_ms
 from lambda_protocol.confirmed_publisher import Confirm, ConfirmedPublisher
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.limits import ASYNC_PAYLOAD_BYTES
+from lambda_protocol.queues import async_queue_name, dead_letter_queue_name
 from lambda_protocol.validation import payload_too_large
 
 #: How long the broker may be silent while letters are read or moved, seconds.
@@ -32,7 +33,7 @@ _IN_FLIGHT: Final = 100
 
 def permissions(function: FunctionRef) -> Permissions:
     """Return what the user of ``lambda-server dead`` has to be granted for a function."""
-    return Permissions(write=exactly("amq.default"), read=exactly(dead_letter_queue(function)))
+    return Permissions(write=exactly("amq.default"), read=exactly(dead_letter_queue_name(function)))
 
 
 class DeadLettersError(Exception):
@@ -57,7 +58,7 @@ class DeadLetters:
     def __init__(self, address: BrokerAddress, function: FunctionRef) -> None:
         """Connect; raises one of ``BrokerLost``."""
         self._function = function
-        self._queue = dead_letter_queue(function)
+        self._queue = dead_letter_queue_name(function)
         self._deliveries: list[Delivery] = []
         parameters = connection_parameters(address, name="lambda-server dead")
         self._connection = AmqpConnection(parameters, self._deliveries.append)
@@ -147,7 +148,7 @@ class DeadLetters:
         fresh = replace(async_invocation, first_queued_ms=now_ms(), attempt=1, backoffs=0)
         publisher.publish(
             "",
-            async_queue(self._function),
+            async_queue_name(self._function),
             encode_async(fresh),
             letter.body,
             lambda confirm: confirms.append((letter, confirm)),

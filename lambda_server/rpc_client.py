@@ -21,7 +21,7 @@ from lambda_protocol.amqp_connection import (
     is_missing,
 )
 from lambda_protocol.amqp_frames import Delivery, publish_pieces
-from lambda_protocol.async_amqp import async_queue, encode_async
+from lambda_protocol.async_amqp import encode_async
 from lambda_protocol.confirmed_publisher import Confirm, ConfirmedPublisher
 from lambda_protocol.errors import (
     LambdaApiError,
@@ -42,6 +42,7 @@ from lambda_protocol.invoke_amqp import (
     parse_reply_to,
 )
 from lambda_protocol.limits import REPLY_GRACE_S
+from lambda_protocol.queues import async_queue_name
 from lambda_server.caller import CallerGoneError
 from lambda_server.queue_state import UNKNOWN, QueueState, QueueStates, ask_queue_state
 
@@ -160,7 +161,7 @@ class RpcClient:
         404 when the function has no call queue, as for a call. RabbitMQ is asked for it first: an
         event in the socket of a broker that reads nothing would run long after it was refused.
         """
-        function, queue = invocation.function, async_queue(invocation.function)
+        function, queue = invocation.function, async_queue_name(invocation.function)
         channel = self._async_publisher().channel
         try:
             self.probe()  # without it RabbitMQ answers in an alarm, too
@@ -207,7 +208,7 @@ class RpcClient:
                 raise ServiceException(
                     "RabbitMQ did not confirm the invocation in time; it may have it."
                 )
-            queue = async_queue(function)
+            queue = async_queue_name(function)
             if waited_s >= LOOK_AROUND_S and not is_blocked and self._is_unreachable(queue):
                 channel.close()
                 raise _unreachable(function)

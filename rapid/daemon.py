@@ -310,13 +310,11 @@ class Daemon:
         config = self._config
         if config.broker is None:
             return None
+        from lambda_protocol.queues import call_queue
         from rapid.broker.async_consumer import AsyncConsumer
         from rapid.broker.call_consumer import CallConsumer  # pika: only with a broker
         from rapid.broker.slots import Slots
 
-        arguments: dict[str, object] = {"x-queue-type": config.queue_type}
-        if config.queue_expires_s is not None:
-            arguments["x-expires"] = int(config.queue_expires_s * 1000)
         slots = Slots(config.slots)
 
         def make_async_consumer(defer: Callable[[Callable[[], None]], None]) -> AsyncConsumer:
@@ -344,8 +342,7 @@ class Daemon:
             make_async_consumer=make_async_consumer,
             needs=_broker_permissions(config),
             longest_s=config.timeout_s,
-            queue_arguments=arguments,
-            is_auto_delete=config.queue_expires_s is None,
+            queue=call_queue(config.function, config.queue_type, config.queue_expires_s),
             reruns_redelivered=config.reruns_redelivered,
             checks_payload=config.checks_payload,
         )
@@ -357,10 +354,10 @@ def _broker_permissions(config: Config) -> Permissions:
     RabbitMQ asks for read on a queue that has a dead-letter exchange, and write on the exchange.
     """
     from lambda_protocol.amqp_refusals import Permissions, exactly
-    from lambda_protocol.async_amqp import async_queue, dead_letter_queue
+    from lambda_protocol.queues import async_queue_name, dead_letter_queue_name
 
     calls = config.function.queue_name
-    asynchronous, dead = async_queue(config.function), dead_letter_queue(config.function)
+    asynchronous, dead = async_queue_name(config.function), dead_letter_queue_name(config.function)
     given = (config.on_success, config.on_failure)
     exchanges = [d.exchange for d in given if isinstance(d, AmqpDestination) and d.exchange]
     return Permissions(

@@ -6,8 +6,8 @@ import logging
 
 from lambda_protocol.amqp_connection import Channel, ChannelClosedByBroker
 from lambda_protocol.amqp_frames import Delivery, Properties
-from lambda_protocol.async_amqp import dead_lettering
 from lambda_protocol.confirmed_publisher import ConfirmedPublisher, OnConfirm
+from lambda_protocol.queues import Queue, declare_delay, delay_queue
 from rapid.broker.prefetch import QueueConsumer
 from rapid.broker.reply_channel import ReplyChannel
 
@@ -21,9 +21,8 @@ class AsyncChannel:
         self,
         reply_channel: ReplyChannel,
         channel: Channel,
-        queue: str,
+        queue: Queue,
         *,
-        queue_type: str,
         longest_s: float,
     ) -> None:
         """Publish on ``channel``, which is fresh, and consume ``queue`` there."""
@@ -31,9 +30,7 @@ class AsyncChannel:
         self._explain = reply_channel.explain
         self._calls_channel = reply_channel.channel
         self.publisher = ConfirmedPublisher(reply_channel.connection, channel)
-        self.consumer = QueueConsumer(
-            reply_channel.connection, channel, queue, queue_type=queue_type, longest_s=longest_s
-        )
+        self.consumer = QueueConsumer(reply_channel.connection, channel, queue, longest_s=longest_s)
         self._connection = reply_channel.connection
         self._channel = channel
         self._retry_exchanges: set[str] = set()  # that are there
@@ -125,20 +122,13 @@ class AsyncChannel:
     def retry_exchange(self, delay_s: float, queue_type: str) -> str:
         """Return the exchange that brings a message back after ``delay_s``; declares it.
 
-        A fanout exchange with one queue, whose messages expire into the default exchange with the
-        routing key that they came with: all functions share it, and no plugin is needed.
+        See :func:`delay_queue`.
         """
-        delay_ms = max(1, int(delay_s * 1000))
-        # The two types of queue cannot share a name.
-        name = f"lambda.retry.{delay_ms}" + ("" if queue_type == "quorum" else f".{queue_type}")
-        if name not in self._retry_exchanges:
-            arguments = dead_lettering(queue_type, None) | {"x-message-ttl": delay_ms}
-            call, channel = self._connection.call, self._channel
-            call(channel, "exchange_declare", exchange=name, exchange_type="fanout", durable=True)
-            call(channel, "queue_declare", queue=name, durable=True, arguments=arguments)
-            call(channel, "queue_bind", queue=name, exchange=name)
-            self._retry_exchanges.add(name)
-        return name
+        queue = delay_queue(delay_s, queue_type)
+        if queue.name not in self._retry_exchanges:
+            declare_delay(self._connection, self._channel, queue)
+            self._retry_exchanges.add(queue.name)
+        return queue.name
 
     def _send(self, frame: bytes) -> None:
         if not frame:

@@ -17,10 +17,6 @@ from typing import Final
 from lambda_protocol.amqp_connection import BrokerLost, ChannelClosed, broker_blocked
 from lambda_protocol.amqp_frames import PERSISTENT, Delivery, Properties
 from lambda_protocol.async_amqp import (
-    async_queue,
-    async_queue_arguments,
-    dead_letter_queue,
-    dead_letter_queue_arguments,
     decode_async,
     encode_async,
     encode_dead_letter,
@@ -37,6 +33,7 @@ from lambda_protocol.invocation import (
     Outcome,
 )
 from lambda_protocol.limits import ASYNC_PAYLOAD_BYTES
+from lambda_protocol.queues import async_queue, async_queue_name, dead_letter_queue
 from rapid.broker.async_channel import AsyncChannel
 from rapid.broker.reply_channel import ReplyChannel
 from rapid.broker.slots import Slots
@@ -88,8 +85,9 @@ class AsyncConsumer:
         """
         self._longest_s = longest_s
         self._function = function
-        self._queue = async_queue(function)
-        self._dead = dead_letter_queue(function)
+        self._async_queue = async_queue(function, queue_type)
+        self._dead_letter_queue = dead_letter_queue(function, queue_type)
+        self._queue, self._dead = self._async_queue.name, self._dead_letter_queue.name
         self._queue_type = queue_type
         self._checks_payload = checks_payload
         self._attempts = Attempts(
@@ -129,13 +127,8 @@ class AsyncConsumer:
         Raises one of ``BrokerLost``.
         """
         pika_channel = reply_channel.connection.open_channel()
-        for queue, arguments in (
-            (self._dead, dead_letter_queue_arguments(self._queue_type)),
-            (self._queue, async_queue_arguments(self._function, self._queue_type)),
-        ):
-            reply_channel.declare(
-                pika_channel, queue, arguments, settings="RAPID_AMQP_EVENT_QUEUE_TYPE"
-            )
+        for queue in (self._dead_letter_queue, self._async_queue):
+            reply_channel.declare(pika_channel, queue, settings="RAPID_AMQP_EVENT_QUEUE_TYPE")
         pika_channel.add_on_cancel_callback(
             lambda _frame: reply_channel.lose("the event queue was deleted")
         )
@@ -143,8 +136,7 @@ class AsyncConsumer:
         opened = AsyncChannel(
             reply_channel,
             pika_channel,
-            self._queue,
-            queue_type=self._queue_type,
+            self._async_queue,
             longest_s=self._longest_s,
         )
         # The first delay is declared at once: a missing permission shows before an asynchronous
@@ -375,7 +367,7 @@ class AsyncConsumer:
                 properties = encode_async(AsyncInvocation.accepted(invocation))
                 channel.publisher.publish(
                     "",
-                    async_queue(function),
+                    async_queue_name(function),
                     properties,
                     record,
                     lambda confirm: on_delivered(confirm is Confirm.TAKEN),

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from queue import SimpleQueue
+from typing import Final
 
 from lambda_protocol.amqp_connection import (
     AmqpConnection,
@@ -37,6 +37,7 @@ from lambda_protocol.invoke_amqp import (
     encode_started,
     parse_reply_to,
 )
+from lambda_protocol.queues import Queue
 from rapid.broker.alarm import ALARM_POLL_S, PROBE_S, Alarm
 from rapid.broker.arrivals import Arrivals
 from rapid.broker.async_consumer import AsyncConsumer
@@ -77,8 +78,7 @@ class CallConsumer:
         make_async_consumer: MakeAsyncConsumer,
         needs: Permissions,
         longest_s: float,
-        queue_arguments: dict[str, Any],
-        is_auto_delete: bool,
+        queue: Queue,
         reruns_redelivered: bool,
         checks_payload: bool,
     ) -> None:
@@ -93,14 +93,13 @@ class CallConsumer:
         self._refused: str | None = None  # what RabbitMQ said, while it refuses us
         self._function = function
         self._scheduler = scheduler
-        self._queue_arguments = queue_arguments
-        self._is_auto_delete = is_auto_delete
+        self._queue = queue
         self._reruns_redelivered = reruns_redelivered
         self._checks_payload = checks_payload
         self._reply_channel: ReplyChannel | None = None
         self._alarm = Alarm(metrics)
         self._probe_due = 0.0  # monotonic seconds
-        self._commands: queue.SimpleQueue[Callable[[ReplyChannel], None]] = queue.SimpleQueue()
+        self._commands: SimpleQueue[Callable[[ReplyChannel], None]] = SimpleQueue()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._is_woken = False
         self._is_draining = False
@@ -272,14 +271,11 @@ class CallConsumer:
 
     def _open(self, connection: AmqpConnection) -> ReplyChannel:
         channel = connection.open_channel()
-        queue_type = self._queue_arguments["x-queue-type"]
         consumer = QueueConsumer(
             connection,
             channel,
-            self._function.queue_name,
-            queue_type=queue_type,
+            self._queue,
             longest_s=self._longest_s,
-            is_auto_delete=self._is_auto_delete,
         )
         explain = self._refusals.explain
         reply_channel = ReplyChannel(
@@ -290,13 +286,8 @@ class CallConsumer:
         return reply_channel
 
     def _declare(self, reply_channel: ReplyChannel) -> None:
-        reply_channel.declare(
-            reply_channel.channel,
-            self._function.queue_name,
-            self._queue_arguments,
-            settings="RAPID_AMQP_QUEUE_TYPE and RAPID_AMQP_QUEUE_EXPIRES",
-            auto_delete=self._is_auto_delete,
-        )
+        settings = "RAPID_AMQP_QUEUE_TYPE and RAPID_AMQP_QUEUE_EXPIRES"
+        reply_channel.declare(reply_channel.channel, self._queue, settings=settings)
 
     def _open_async(self, reply_channel: ReplyChannel) -> None:
         """Consume asynchronous invocations too, if their queues can be declared.
@@ -331,7 +322,7 @@ class CallConsumer:
 
     def _call_prefetch(self) -> int:
         """Return how many calls may be here; a queue that ends with its consumer keeps one."""
-        return max(self._slots.call_prefetch(), int(self._is_auto_delete))
+        return max(self._slots.call_prefetch(), int(self._queue.auto_delete))
 
     def _set_prefetches(self, reply_channel: ReplyChannel) -> None:
         """Consume as much as the load allows; nothing while we drain."""

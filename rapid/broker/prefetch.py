@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from lambda_protocol.amqp_connection import AmqpConnection, Channel
 from lambda_protocol.amqp_frames import Delivery, encode_ack, encode_reject
+from lambda_protocol.queues import Queue
 
 #: A queue from which nothing has come for this long has a pause, seconds: longer than a busy
 #: broker or a busy machine holds its breath.
@@ -53,22 +54,20 @@ class QueueConsumer:
         self,
         connection: AmqpConnection,
         channel: Channel,
-        queue: str,
+        queue: Queue,
         *,
-        queue_type: str,
         longest_s: float,
-        is_auto_delete: bool = False,
     ) -> None:
         """Consume nothing yet; ``longest_s`` is how long a message may take to be done with.
 
-        If the queue ``is_auto_delete``, one consumer takes over from the other: without any the
-        queue would end, and what waits in it.
+        If the queue is auto-delete, one consumer takes over from the other: without any the queue
+        would end, and what waits in it.
         """
         self._connection = connection
         self._channel = channel
-        self._queue = queue
-        self._takes_back = queue_type == "quorum"
-        self._is_auto_delete = is_auto_delete
+        self._queue = queue.name
+        self._takes_back = queue.is_quorum
+        self._is_auto_delete = queue.auto_delete
         self._arguments = consumer_arguments(longest_s)
         self._tag: str | None = None
         self._prefetch = 0

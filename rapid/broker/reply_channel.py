@@ -12,8 +12,9 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
+from lambda_protocol import queues
 from lambda_protocol.amqp_connection import (
     AmqpConnection,
     BrokerLost,
@@ -24,6 +25,7 @@ from lambda_protocol.amqp_connection import (
 )
 from lambda_protocol.amqp_frames import Delivery, Piece, Properties, publish_pieces
 from lambda_protocol.invoke_amqp import ReplyAddress, parse_reply_to
+from lambda_protocol.queues import Queue
 from rapid.broker.prefetch import QueueConsumer
 
 logger = logging.getLogger(__name__)
@@ -68,28 +70,13 @@ class ReplyChannel:
         """Note that the connection is of no more use."""
         self.lost_by = reason if isinstance(reason, Exception) else ChannelClosed(0, reason)
 
-    def declare(
-        self,
-        channel: Channel,
-        queue: str,
-        arguments: dict[str, Any],
-        *,
-        settings: str,
-        auto_delete: bool = False,
-    ) -> None:
-        """Declare a durable queue; ``settings`` are those that decide how. The consumer's thread.
+    def declare(self, channel: Channel, queue: Queue, *, settings: str) -> None:
+        """Declare a queue; ``settings`` are those that decide how. The consumer's thread.
 
         Raises one of ``BrokerLost``, with a note that names the settings.
         """
         try:
-            self.connection.call(
-                channel,
-                "queue_declare",
-                queue=queue,
-                durable=True,
-                auto_delete=auto_delete,
-                arguments=arguments,
-            )
+            queues.declare(self.connection, channel, queue)
         except ChannelClosedByBroker as error:
             error.add_note(f"set by {settings}")
             raise

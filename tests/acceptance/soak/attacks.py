@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import pika
 
-from lambda_protocol.async_amqp import async_queue
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.limits import ASYNC_PAYLOAD_BYTES, SYNC_PAYLOAD_BYTES
+from lambda_protocol.queues import async_queue_name
 from tests.acceptance.soak.stand import Stand
 from tests.framings import READ_AS, Read
 from tests.integration.system.amqp import AmqpClient
@@ -64,7 +64,7 @@ def _do(stand: Stand, rng: random.Random, headers: dict[str, str], **event: Any)
 
 def poison(stand: Stand, rng: random.Random) -> Iterator[Outcome]:
     """Publish 20 messages of any bytes, field types and text to both queues."""
-    queues = [stand.function, async_queue(FunctionRef(name=stand.function))]
+    queues = [stand.function, async_queue_name(FunctionRef(name=stand.function))]
     with contextlib.closing(RawPublisher(stand.node.uri)) as publisher:
         for _ in range(20):
             body, table = random_body(rng), random_table(rng)

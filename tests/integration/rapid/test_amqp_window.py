@@ -11,6 +11,7 @@ import pytest
 from lambda_protocol.amqp_connection import AmqpConnection, Channel, connection_parameters
 from lambda_protocol.amqp_frames import Delivery, Properties, encode_publish
 from lambda_protocol.environ import BrokerAddress
+from lambda_protocol.queues import Queue, declare
 from rapid.broker.prefetch import CLOSE_S, PAUSE_S, QueueConsumer
 from tests.support import LIMIT_S, unique_name
 
@@ -31,22 +32,10 @@ class Consumer:
         self.connection = AmqpConnection(parameters, self._on_delivery)
         self.channel = self.connection.open_channel()
         self.queue = queue or unique_name()
-        self.connection.call(
-            self.channel,
-            "queue_declare",
-            queue=self.queue,
-            durable=True,
-            auto_delete=is_auto_delete,
-            arguments={"x-queue-type": queue_type, "x-expires": 600_000},
-        )
-        self.window = QueueConsumer(
-            self.connection,
-            self.channel,
-            self.queue,
-            queue_type=queue_type,
-            longest_s=300,
-            is_auto_delete=is_auto_delete,
-        )
+        arguments = {"x-queue-type": queue_type, "x-expires": 600_000}
+        declared = Queue(self.queue, arguments, auto_delete=is_auto_delete)
+        declare(self.connection, self.channel, declared)
+        self.window = QueueConsumer(self.connection, self.channel, declared, longest_s=300)
 
     def _on_delivery(self, delivery: Delivery) -> None:
         self.window.on_delivery(delivery)

@@ -13,7 +13,6 @@ import pytest
 
 from lambda_protocol.amqp_connection import BrokerLost, connection_parameters
 from lambda_protocol.amqp_frames import Properties
-from lambda_protocol.async_amqp import async_queue
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import (
     LambdaApiError,
@@ -30,6 +29,7 @@ from lambda_protocol.invoke_amqp import (
     encode_question,
     encode_started,
 )
+from lambda_protocol.queues import async_queue_name
 from lambda_server import rpc_client
 from lambda_server.rpc_client import RpcClient
 from tests.integration.system.amqp import AmqpClient
@@ -52,7 +52,7 @@ class Function:
         self.ref = FunctionRef(name=unique_name())
         self.connection = pika.BlockingConnection(pika.URLParameters(uri))
         self.channel = self.connection.channel()
-        self._queues = (self.ref.name, async_queue(self.ref))
+        self._queues = (self.ref.name, async_queue_name(self.ref))
         for queue in self._queues:
             self.channel.queue_declare(queue)
 

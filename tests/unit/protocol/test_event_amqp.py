@@ -7,16 +7,11 @@ from typing import Any
 import pytest
 
 from lambda_protocol.amqp_frames import Delivery, FrameReader, Properties, encode_publish
-from lambda_protocol.async_amqp import (
-    async_queue_arguments,
-    dead_letter_queue_arguments,
-    decode_async,
-    encode_async,
-    encode_dead_letter,
-)
+from lambda_protocol.async_amqp import decode_async, encode_async, encode_dead_letter
 from lambda_protocol.errors import InvalidRequestContentException
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import AsyncInvocation, InvocationType
+from lambda_protocol.queues import async_queue, dead_letter_queue
 from tests.support import make_invocation
 
 FUNCTION = FunctionRef(name="echo")
@@ -120,15 +115,15 @@ def test_a_dead_letter_has_aws_s_attributes_and_can_be_an_event_again() -> None:
 
 
 def test_quorum_queues_keep_what_they_hand_on_until_it_has_arrived() -> None:
-    assert async_queue_arguments(FUNCTION, "quorum") == {
+    assert async_queue(FUNCTION, "quorum").arguments == {
         "x-queue-type": "quorum",
         "x-dead-letter-exchange": "",
         "x-dead-letter-routing-key": "echo.dead",
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",
     }
-    assert "x-dead-letter-strategy" not in async_queue_arguments(FUNCTION, "classic")
-    assert "x-delivery-limit" not in dead_letter_queue_arguments("classic")
+    assert "x-dead-letter-strategy" not in async_queue(FUNCTION, "classic").arguments
+    assert "x-delivery-limit" not in dead_letter_queue(FUNCTION, "classic").arguments
 
 
 def test_an_event_can_be_published_to_an_exchange() -> None:

@@ -53,6 +53,20 @@ import pika.spec
 
 logger = logging.getLogger(__name__)
 
+#: What is used of pika beside its documented interface, all of it here: pika asks an adapter for
+#: the first, and an adapter calls the others. A test looks for them by name.
+PIKA_PRIVATE: Final = (
+    "_adapter_connect_stream",
+    "_adapter_disconnect_stream",
+    "_adapter_emit_data",
+    "_adapter_call_later",
+    "_adapter_remove_timeout",
+    "_adapter_add_callback_threadsafe",
+    "_on_stream_connected",
+    "_on_stream_terminated",
+    "_on_data_available",
+)
+
 #: A write the broker does not take within this time is a lost connection, seconds.
 SEND_TIMEOUT_S: Final = 10.0
 #: How long a read waits before its deadline is looked at again, seconds.

@@ -61,6 +61,13 @@ from lambda_server.invoke_api import IS_COUNTED
 
 logger = logging.getLogger(__name__)
 
+#: What is used of gunicorn's gthread worker beside gunicorn's documented settings and hooks. A test
+#: looks for it by name.
+GUNICORN_PRIVATE: Final = {
+    ThreadWorker: ("init_process", "run", "notify", "is_parent_alive", "handle_exit"),
+    TConn: ("__init__",),
+}
+
 #: A longer body is not copied for one write with its head, bytes.
 _JOINED_BYTES: Final = 65_536
 #: What a worker has open besides: the reserve's connections, listeners, the arbiter's pipes,

@@ -1,4 +1,7 @@
-"""What hurts users of the programs next to ours; each test is named for what holds here."""
+"""What hurts users of the programs next to ours; each test is named for what holds here.
+
+What else hurt them is an item of the conformance table.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,10 @@ import math
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import boto3
-import botocore.config
 import pika.spec
 import pytest
 
@@ -24,79 +24,21 @@ from tests.integration.system.amqp import AmqpClient
 from tests.integration.system.conftest import LEDGER, Ledger, through
 from tests.integration.system.proxy import Proxy
 from tests.support import (
-    BASH_ECHO,
     ECHO,
     MISBEHAVE,
     RAPID,
     RECORDER_EXTENSION,
-    Answer,
     Client,
     Program,
     Rapid,
     Server,
-    is_alive,
     run_rapid,
     unique_name,
     wait_for,
     wait_until,
 )
 
-#: Well over what an answer takes, well under any timeout it could be waiting for, seconds.
-AT_ONCE_S = 5.0
-
-
-@pytest.fixture(params=["broker", "direct", "rapid"])
-def invoke(
-    request: pytest.FixtureRequest, start_rapid: StartRapid, start_server: StartServer
-) -> Callable[..., Answer]:
-    """Give a way to call ``misbehave``, through each door: broker, direct mode, rapid's own."""
-    if request.param == "broker":
-        rapid = start_rapid(MISBEHAVE, RAPID_AMQP_URI=request.getfixturevalue("broker"))
-        server = request.getfixturevalue("server")
-    elif request.param == "direct":
-        rapid = start_rapid(MISBEHAVE)
-        endpoint = f"{rapid.function_name}=http://{LOOPBACK}:{rapid.port}"
-        server = start_server(LAMBDA_ENDPOINTS=endpoint)
-    else:
-        rapid = start_rapid(MISBEHAVE, RAPID_ANY_FUNCTION_NAME="FALSE")
-        server = rapid
-
-    def call(
-        function: str | None = None, headers: dict[str, str] | None = None, **event: Any
-    ) -> Answer:
-        path = f"/2015-03-31/functions/{function or rapid.function_name}/invocations"
-        with Client(server.port) as client:
-            return client.request("POST", path, json.dumps(event).encode(), headers)
-
-    return call
-
-
-# --- 1: every answer is HTTP 200 without AWS headers; an unknown function too
-
-
-def test_unknown_function_is_404_with_aws_headers(invoke: Callable[..., Answer]) -> None:
-    answer = invoke(function="nobody-knows-me")
-
-    assert answer.status == 404
-    assert answer.headers["x-amzn-ErrorType"] == "ResourceNotFoundException"
-    assert answer.headers["Content-Type"] == "application/json"
-    assert re.fullmatch(r"[0-9a-f-]{36}", answer.headers["x-amzn-RequestId"])
-    assert answer.json()["Type"] == "User"
-    assert answer.json()["Message"].endswith(":function:nobody-knows-me:$LATEST")
-
-
-def test_answers_carry_the_aws_headers(invoke: Callable[..., Answer]) -> None:
-    answer = invoke(headers={"X-Amz-Log-Type": "Tail"}, do="print", text="printed\n")
-
-    assert answer.status == 200
-    assert answer.headers["X-Amz-Executed-Version"] == "$LATEST"
-    assert answer.headers["X-Amz-Function-Error"] is None
-    assert re.fullmatch(r"[0-9a-f-]{36}", answer.headers["x-amzn-RequestId"])
-    assert answer.headers["X-Amzn-Trace-Id"].startswith("Root=1-")
-    assert answer.headers["X-Amz-Log-Result"]
-
-
-# --- 2: publishes before it records the waiter: a fast reply is lost
+# --- publishes before it records the waiter: a fast reply is lost
 
 
 @pytest.mark.slow
@@ -120,7 +62,7 @@ def test_reply_faster_than_the_publisher_is_never_lost(
     assert results == [[]] * 16
 
 
-# --- 3: the SDK's invocation id is the key: retries collide
+# --- the SDK's invocation id is the key: retries collide
 
 
 def test_retries_with_the_same_sdk_invocation_id_are_two_calls(
@@ -148,55 +90,7 @@ def test_retries_with_the_same_sdk_invocation_id_are_two_calls(
     assert "the-same" not in (first, second)
 
 
-# --- 4: a timeout leaves the handler running in its slot
-
-
-def test_timeout_kills_the_handler_and_frees_its_slot(
-    server: Server, start_rapid: StartRapid, broker: str
-) -> None:
-    rapid = start_rapid(MISBEHAVE, RAPID_AMQP_URI=broker, AWS_LAMBDA_FUNCTION_TIMEOUT="0.3")
-    pid = server.invoke(rapid.function_name, '{"do": "pid"}').json()
-
-    answer = server.invoke(rapid.function_name, '{"do": "sleep", "s": 60}')
-    following = server.invoke(rapid.function_name, '{"do": "pid"}')
-
-    assert answer.status == 200
-    assert answer.headers["X-Amz-Function-Error"] == "Unhandled"
-    assert answer.error_type == "Sandbox.Timedout"
-    assert answer.json()["errorMessage"].endswith("Error: Task timed out after 0.30 seconds")
-    wait_until(lambda: not is_alive(pid), "the end of the handler")
-    assert following.status == 200
-    assert following.json() != pid
-
-
-# --- 5: a runtime crash is answered only at the timeout
-
-
-@pytest.mark.parametrize(
-    ("event", "reason"),
-    [
-        ({"do": "exit", "code": 3}, "Runtime exited with error: exit status 3"),
-        ({"do": "exit", "code": 0}, "Runtime exited without providing a reason"),
-        ({"do": "signal", "name": "KILL"}, "Runtime exited with error: signal: killed"),
-    ],
-    ids=["exit", "exit-0", "killed"],
-)
-def test_crash_is_answered_at_once(
-    invoke: Callable[..., Answer], event: dict[str, Any], reason: str
-) -> None:
-    answer = invoke(**event)
-
-    assert answer.status == 200
-    assert answer.headers["X-Amz-Function-Error"] == "Unhandled"
-    request_id = answer.headers["x-amzn-RequestId"]
-    assert answer.json() == {
-        "errorType": "Runtime.ExitError",
-        "errorMessage": f"RequestId: {request_id} Error: {reason}",
-    }
-    assert invoke(do="echo").status == 200
-
-
-# --- 6: prefetch 5 × concurrency: calls wait behind a slow one while other pods idle
+# --- prefetch 5 × concurrency: calls wait behind a slow one while other pods idle
 
 
 def test_no_call_waits_behind_a_slow_one_while_another_instance_idles(
@@ -222,31 +116,7 @@ def test_no_call_waits_behind_a_slow_one_while_another_instance_idles(
     assert slow.result().status == 200
 
 
-# --- 7: Event and DryRun are ignored
-
-
-def test_event_and_dryrun_are_honoured(invoke: Callable[..., Answer], tmp_path: Path) -> None:
-    file = tmp_path / "ran"
-    event = {"do": "write_tmp", "path": str(file), "text": "yes"}
-
-    checked = invoke(headers={"X-Amz-Invocation-Type": "DryRun"}, **event)
-    count = invoke(do="counter").json()
-    accepted = invoke(headers={"X-Amz-Invocation-Type": "Event"}, **event)
-
-    assert (checked.status, checked.body) == (204, b"")
-    assert checked.headers["x-amzn-RequestId"]
-    assert count == 1
-    assert not checked.headers["X-Amz-Executed-Version"]
-    assert (accepted.status, accepted.body) == (202, b"")
-    assert accepted.headers["x-amzn-RequestId"]
-    wait_until(file.exists, "the event to be run")
-    missing = invoke(function="nobody-knows-me", headers={"X-Amz-Invocation-Type": "Event"})
-    assert missing.status == 404
-    missing = invoke(function="nobody-knows-me", headers={"X-Amz-Invocation-Type": "DryRun"})
-    assert missing.status == 404
-
-
-# --- 8: the broker password reaches the function's environment
+# --- the broker password reaches the function's environment
 
 
 @pytest.mark.parametrize("prefix", ["RAPID_", ""])
@@ -276,7 +146,7 @@ def test_broker_password_never_reaches_the_function(
         assert secret not in "\n".join(rapid.log)
 
 
-# --- 9: auto-delete transient queues: no scale to zero, and RabbitMQ 4.3 refuses them
+# --- auto-delete transient queues: no scale to zero, and RabbitMQ 4.3 refuses them
 
 
 def test_queue_outlives_its_instances_and_a_call_waits_for_one(
@@ -337,19 +207,7 @@ def test_declared_queues_are_what_rabbitmq_4_3_takes(
     assert not any(method.global_qos for method in limits)
 
 
-# --- 10: --log-level error (SAM passes it) is taken for the command
-
-
-@pytest.mark.parametrize("flags", [("--log-level", "error"), ("--log-level=error",)])
-def test_log_level_flag_is_not_taken_for_the_command(
-    start_rapid: StartRapid, flags: tuple[str, ...]
-) -> None:
-    rapid = start_rapid(ECHO, flags=flags)
-
-    answer = rapid.invoke(b"[1]")
-
-    assert answer.body == b"[1]"
-    assert "[INFO]" not in "\n".join(rapid.log)
+# --- --log-level error (SAM passes it) is taken for the command
 
 
 def test_unknown_log_level_is_one_clear_line() -> None:
@@ -360,7 +218,7 @@ def test_unknown_log_level_is_one_clear_line() -> None:
     assert done.stderr.count("\n") == 1
 
 
-# --- 11: START/REPORT memory is made up
+# --- START/REPORT memory is made up
 
 
 def test_memory_in_report_is_measured(start_rapid: StartRapid) -> None:
@@ -392,7 +250,7 @@ def _peak_kb(pid: int) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
-# --- 12: no metrics
+# --- no metrics
 
 
 def test_both_programs_have_metrics(server: Server, start_rapid: StartRapid, broker: str) -> None:
@@ -418,73 +276,6 @@ def test_both_programs_have_metrics(server: Server, start_rapid: StartRapid, bro
 
 
 # --- what users of the peers ask for most
-
-
-def test_concurrent_calls_beyond_the_limit_wait_for_their_turn(
-    start_rapid: StartRapid, pool: ThreadPoolExecutor
-) -> None:
-    rapid = start_rapid(ECHO, RAPID_MAX_CONCURRENCY="2")
-    payloads = [b"%d" % number for number in range(60)]
-
-    answers = list(pool.map(rapid.invoke, payloads))
-
-    assert [answer.body for answer in answers] == payloads
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "{0}",
-        "{0}:$LATEST",
-        "{0}:live",
-        "123456789012:function:{0}",
-        "arn:aws:lambda:us-east-1:123456789012:function:{0}",
-        "arn:aws:lambda:us-east-1:123456789012:function:{0}:live",
-    ],
-)
-def test_a_function_is_called_by_its_own_name_from_an_sdk(
-    server: Server, echo_on_broker: Rapid, name: str
-) -> None:
-    client = boto3.client(
-        "lambda",
-        endpoint_url=server.url,
-        region_name="us-east-1",
-        aws_access_key_id="none",
-        aws_secret_access_key="none",
-        config=botocore.config.Config(retries={"total_max_attempts": 1}),
-    )
-
-    answer = client.invoke(
-        FunctionName=name.format(echo_on_broker.function_name), Payload=b'{"x": 1}'
-    )
-
-    assert answer["StatusCode"] == 200
-    assert answer["Payload"].read() == b'{"x": 1}'
-    with pytest.raises(client.exceptions.ResourceNotFoundException):
-        client.invoke(FunctionName="nobody-knows-me")
-    client.close()
-
-
-@pytest.fixture(scope="module")
-def echo_on_broker(broker: str) -> Iterator[Rapid]:
-    with Rapid(ECHO, RAPID_AMQP_URI=broker) as rapid:
-        yield rapid
-
-
-def test_function_errors_are_visible_and_json(invoke: Callable[..., Answer]) -> None:
-    body = '{"errorType":"Oops","errorMessage":"my words"}'
-
-    answer = invoke(do="raise", body=body)
-
-    assert answer.status == 200
-    assert answer.headers["X-Amz-Function-Error"] == "Unhandled"
-    assert answer.body == body.encode()
-
-
-def test_a_warm_runtime_serves_call_after_call(invoke: Callable[..., Answer]) -> None:
-    counts = [invoke(do="counter").json() for _ in range(5)]
-
-    assert counts == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="to give up being root, one has to be root")
@@ -579,27 +370,3 @@ def test_function_output_is_untouched_on_stdout_and_ours_is_on_stderr(
     wait_until(lambda: rapid.stdout == lines, "its standard output")
     wait_until(lambda: b"an error\n" in rapid.stderr, "its standard error")
     assert b"serving" in rapid.stderr
-
-
-def test_trace_header_is_always_there(invoke: Callable[..., Answer]) -> None:
-    given = "Root=1-6746f0a1-0123456789abcdef01234567;Parent=0123456789abcdef;Sampled=1"
-
-    plain = dict(invoke(do="headers").json()["headers"])
-    traced = invoke(headers={"X-Amzn-Trace-Id": given}, do="headers")
-
-    assert re.match(
-        r"Root=1-[0-9a-f]{8}-[0-9a-f]{24};Parent=[0-9a-f]{16};Sampled=0",
-        plain["Lambda-Runtime-Trace-Id"],
-    )
-    assert dict(traced.json()["headers"])["Lambda-Runtime-Trace-Id"] == given
-    assert traced.headers["X-Amzn-Trace-Id"] == given
-
-
-def test_a_runtime_of_curl_and_bash_works(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(BASH_ECHO)
-
-    assert [rapid.invoke(b'{"n": %d}' % n).body for n in range(3)] == [
-        b'{"n": 0}',
-        b'{"n": 1}',
-        b'{"n": 2}',
-    ]

@@ -174,7 +174,7 @@ def test_a_payload_that_is_no_json_is_refused_with_the_documented_text(body: byt
     ],
 )
 def test_the_check_of_a_large_payload_keeps_nothing(piece: bytes) -> None:
-    count = 1_500_000 // len(piece)
+    count = 300_000 // len(piece)
     body = b"[" + (piece + b",") * count + piece + b"]"
     require_json(body)  # what is compiled on first use stays
     tracemalloc.start()
@@ -183,7 +183,7 @@ def test_the_check_of_a_large_payload_keeps_nothing(piece: bytes) -> None:
 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 2_000_000  # of the pattern engine; what the body means is ten times that
+    assert peak < len(body)  # what the body means is ten times that
 
 
 def test_a_payload_is_taken_unchecked_where_the_check_is_off() -> None:

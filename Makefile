@@ -78,7 +78,7 @@ runtimes: .venv/.dev ## run one function under each of AWS's runtime clients, an
 conformance: .venv/.dev ## compare with the AWS contract, and write docs/reference/conformance.md
 	@scripts/test-setup
 	@scripts/build-runtimes
-	@$(VENV_BIN)/python -m tests.integration.conformance
+	@$(VENV_BIN)/python -m tests.acceptance.conformance
 
 .PHONY: rapid
 rapid: ## make dist/lambda-runtime-api-daemon, rapid as one static file (PGO=0: quicker to make; UPDATE=1: newest sources)

@@ -44,20 +44,20 @@ FORKY: Final = DebianRoot(
 
 #: What depends on the broker's version.
 _BROKER_TESTS: Final = (
-    "tests/integration/system/test_amqp.py",
-    "tests/integration/system/test_events.py",
+    "tests/acceptance/system/test_amqp.py",
+    "tests/acceptance/system/test_events.py",
     "tests/integration/server/test_broker.py",
     "tests/integration/server/test_dead_letters.py",
     "tests/integration/server/test_rpc_client.py",
     "-mbroker",
     # A known fault: RabbitMQ 4.0 answers a passive declaration only after 66 s while the node of a
     # classic queue is down, where 3.10 answers at once. Callers then get 500 or wait, not 503.
-    "--deselect=tests/integration/system/test_amqp.py::test_a_classic_queue_is_back_when_its_node_is",
-    "--deselect=tests/integration/system/test_amqp.py::"
+    "--deselect=tests/acceptance/system/test_amqp.py::test_a_classic_queue_is_back_when_its_node_is",
+    "--deselect=tests/acceptance/system/test_amqp.py::"
     "test_calls_that_wait_in_a_queue_are_503_soon_after_its_node_has_died",
 )
 _AWS_CLI_TESTS: Final = (
-    "tests/integration/conformance/test_invoke.py",
+    "tests/acceptance/conformance/test_invoke.py",
     "tests/acceptance/examples/test_clients.py",
 )
 #: What needs no broker. rapid's own tests run with 3.13 already: it is what the static file is of.

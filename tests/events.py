@@ -13,7 +13,7 @@ from devtools.ports import LOOPBACK
 from tests import support
 
 #: A runtime that writes down what it attempts, and does what the event says.
-CHRONICLE: Final = str(Path(__file__).parent / "integration" / "system" / "chronicle")
+CHRONICLE: Final = str(Path(__file__).parent / "functions" / "chronicle")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,8 +32,8 @@ _UNITS: Final = (
 )
 _PROCESSES: Final = (
     "tests/acceptance/static",
-    "tests/integration/system",
-    "tests/integration/conformance",
+    "tests/acceptance/system",
+    "tests/acceptance/conformance",
     "tests/acceptance/runtimes",
 )
 

@@ -16,8 +16,8 @@ import pytest
 from bench.tools import build_echo
 from devtools.ports import LOOPBACK, free_ports
 from devtools.static.stages import CHECKOUT
+from tests.acceptance.conformance.base_image import ENTRYPOINT
 from tests.acceptance.containers.engine import Container, Images, NotHere
-from tests.integration.conformance.base_image import ENTRYPOINT
 from tests.support import Client
 
 EMULATOR: Final = "/usr/local/bin/aws-lambda-rie"

@@ -8,12 +8,12 @@ from typing import Final
 
 import pytest
 
+from tests.acceptance.conformance.base_image import BaseImage, why_no_namespace
+from tests.acceptance.conformance.doors import assert_function_error
 from tests.acceptance.runtimes.builds import built
 from tests.acceptance.runtimes.recipes import ECHO_GO
 from tests.acceptance.runtimes.recipes import NODE as NODE_RECIPE
 from tests.conftest import StartRapid
-from tests.integration.conformance.base_image import BaseImage, why_no_namespace
-from tests.integration.conformance.doors import assert_function_error
 from tests.support import ROOT, wait_until
 
 EXAMPLES: Final = ROOT / "examples"

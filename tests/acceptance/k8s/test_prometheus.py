@@ -15,7 +15,7 @@ from tests.acceptance.k8s.prometheus import (
     need_prometheus,
 )
 from tests.acceptance.k8s.promql import expressions, for_prometheus, metric_names
-from tests.integration.system.amqp import AmqpClient
+from tests.acceptance.system.amqp import AmqpClient
 from tests.support import MISBEHAVE, Rapid, Server, wait_for, wait_until
 
 #: What a kubelet measures, which no test can scrape. Source: cAdvisor, docs/storage/prometheus.md.

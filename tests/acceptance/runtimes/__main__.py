@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from devtools.interrupts import exit_with
+from tests.acceptance.conformance.document import DOCUMENT, write_matrix
 from tests.acceptance.runtimes import builds
 from tests.acceptance.runtimes.matrix import as_markdown, as_text, of_callers, of_runtimes
-from tests.integration.conformance.document import DOCUMENT, write_matrix
 from tests.support import ROOT
 
 

@@ -9,10 +9,10 @@ from typing import Final
 import pytest
 
 from tests import support
+from tests.acceptance.conformance.doors import Door
 from tests.acceptance.runtimes.builds import built
 from tests.acceptance.runtimes.recipes import FUNCTIONS
 from tests.acceptance.runtimes.rows import ROWS, Row
-from tests.integration.conformance.doors import Door
 from tests.support import ROOT, Rapid, Server
 
 DOORS: Final = ("rapid", "broker")

@@ -13,7 +13,7 @@ from tests.support import ROOT
 FUNCTIONS: Final = Path(__file__).parent / "functions"
 CALLERS: Final = Path(__file__).parent / "callers"
 EXAMPLES: Final = ROOT / "examples"
-EXTENSIONS: Final = ROOT / "tests" / "integration" / "conformance" / "functions"
+EXTENSIONS: Final = ROOT / "tests" / "acceptance" / "conformance" / "functions"
 
 Commands = tuple[tuple[str, ...], ...]
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.runtimes.conftest import TIMEOUT_S, StartFunction
-from tests.acceptance.runtimes.rows import Row
-from tests.integration.conformance.doors import (
+from tests.acceptance.conformance.doors import (
     RESPONSE_BYTES,
     SYNC_PAYLOAD_BYTES,
     Door,
     assert_function_error,
 )
+from tests.acceptance.runtimes.conftest import TIMEOUT_S, StartFunction
+from tests.acceptance.runtimes.rows import Row
 
 behaviour = pytest.mark.behaviour
 conformance = pytest.mark.conformance

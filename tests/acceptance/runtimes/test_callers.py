@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.conformance.doors import Door
 from tests.acceptance.runtimes.builds import built
 from tests.acceptance.runtimes.caller_rows import CALLERS, Caller
-from tests.integration.conformance.doors import Door
 from tests.support import MISBEHAVE, Rapid, Server, unique_name, wait_until
 
 behaviour = pytest.mark.behaviour

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.conformance.document import write_contract, write_matrix
 from tests.acceptance.runtimes.caller_rows import CALLERS, Caller
 from tests.acceptance.runtimes.matrix import Matrix, State, as_markdown, as_text, of_runtimes
 from tests.acceptance.runtimes.rows import ROWS, Row
-from tests.integration.conformance.document import write_contract, write_matrix
 
 pytest_plugins = ["pytester"]
 

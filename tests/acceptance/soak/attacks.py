@@ -21,9 +21,9 @@ from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.limits import ASYNC_PAYLOAD_BYTES, SYNC_PAYLOAD_BYTES
 from lambda_protocol.queues import async_queue_name
 from tests.acceptance.soak.stand import Stand
+from tests.acceptance.system.amqp import AmqpClient
+from tests.acceptance.system.poison import RawPublisher, random_body, random_table, random_text
 from tests.framings import READ_AS, Read
-from tests.integration.system.amqp import AmqpClient
-from tests.integration.system.poison import RawPublisher, random_body, random_table, random_text
 from tests.support import LIMIT_S, Client, RawConnection, unique_name, wait_for
 
 #: What came of a try: a status, or words.

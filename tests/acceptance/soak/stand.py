@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from devtools.rabbitmq_node import RabbitmqNode
+from tests.acceptance.system.amqp import AmqpClient
 from tests.endless import EndlessPeer
-from tests.integration.system.amqp import AmqpClient
 from tests.support import (
     MISBEHAVE,
     RECORDER_EXTENSION,

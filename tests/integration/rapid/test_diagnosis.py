@@ -12,8 +12,8 @@ import pytest
 from rapid.call import Failure
 from rapid.environment.diagnosis import failed_init
 from rapid.settings.command import Command
+from tests.acceptance.conformance.doors import assert_function_error
 from tests.conftest import StartRapid
-from tests.integration.conformance.doors import assert_function_error
 from tests.support import AWSLAMBDARIC
 from tests.unit.rapid.test_executables import FOREIGN, executable, foreign
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests import support
+from tests.acceptance.system.conftest import port_of
+from tests.acceptance.system.proxy import Proxy
 from tests.fakes import FakeInstance, echo
-from tests.integration.system.conftest import port_of
-from tests.integration.system.proxy import Proxy
 from tests.support import Server
 
 

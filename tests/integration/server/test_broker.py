@@ -18,9 +18,9 @@ from lambda_protocol.invocation import InvocationType
 from lambda_server import broker as broker_module
 from lambda_server.amqp_invoker import AmqpInvoker
 from lambda_server.broker import Broker
-from tests.integration.system.amqp import AmqpClient
-from tests.integration.system.conftest import through
-from tests.integration.system.proxy import Proxy
+from tests.acceptance.system.amqp import AmqpClient
+from tests.acceptance.system.conftest import through
+from tests.acceptance.system.proxy import Proxy
 from tests.support import LIMIT_S, make_invocation, unique_name, wait_until
 
 #: Idle for this long with heartbeat=1 a connection is closed by the broker, seconds.

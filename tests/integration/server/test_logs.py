@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from devtools.ports import LOOPBACK, free_ports
+from tests.acceptance.system.conftest import port_of
+from tests.acceptance.system.proxy import Proxy
 from tests.conftest import StartServer
 from tests.fakes import FakeInstance
-from tests.integration.system.conftest import port_of
-from tests.integration.system.proxy import Proxy
 from tests.support import Server, WebProgram
 
 SYNC_WORKER = "gunicorn runs its sync worker"

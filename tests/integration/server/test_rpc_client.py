@@ -32,9 +32,9 @@ from lambda_protocol.invoke_amqp import (
 from lambda_protocol.queues import async_queue_name
 from lambda_server import rpc_client
 from lambda_server.rpc_client import RpcClient
-from tests.integration.system.amqp import AmqpClient
-from tests.integration.system.conftest import through
-from tests.integration.system.proxy import Proxy
+from tests.acceptance.system.amqp import AmqpClient
+from tests.acceptance.system.conftest import through
+from tests.acceptance.system.proxy import Proxy
 from tests.support import LIMIT_S, make_invocation, unique_name, wait_for, wait_until
 
 

@@ -16,7 +16,7 @@ from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Invocation, InvocationType, Outcome
 from rapid.apis.invoke_api import InvokeApi
 from rapid.call import Call
-from tests.integration.conformance.doors import assert_error
+from tests.acceptance.conformance.doors import assert_error
 from tests.support import LIMIT_S, Client, RawConnection, wait_for
 
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:"

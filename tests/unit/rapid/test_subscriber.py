@@ -13,8 +13,8 @@ from rapid.telemetry.records import TelemetryRecord
 from rapid.telemetry.schema import Schema
 from rapid.telemetry.subscriber import RecordBuffer
 from rapid.telemetry.subscription import Endpoint, Subscription
+from tests.acceptance.conformance.listener import Listener, TcpListener
 from tests.endless import EndlessPeer
-from tests.integration.conformance.listener import Listener, TcpListener
 from tests.support import LIMIT_S, wait_until
 
 AT = 1_769_860_800.0

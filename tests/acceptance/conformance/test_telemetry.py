@@ -1,0 +1,937 @@
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import random
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conformance.conftest import StartFunction, StartPuppet
+from tests.acceptance.conformance.doors import Calls
+from tests.acceptance.conformance.listener import Listener, TcpListener
+from tests.acceptance.conformance.puppet import (
+    LOGS,
+    NEXT,
+    TELEMETRY,
+    ExtensionPuppet,
+    Puppet,
+    Turn,
+    make_extension,
+)
+from tests.support import (
+    AWSLAMBDARIC,
+    LIMIT_S,
+    MISBEHAVE,
+    RECORDER_EXTENSION,
+    Answer,
+    Rapid,
+    wait_until,
+)
+from tests.unit.rapid.test_telemetry_api import mutated
+
+conformance = pytest.mark.conformance
+
+ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+UNKNOWN_ID = "11111111-2222-4333-8444-555555555555"
+TRACE = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+#: What one cold call is told as, in this order; lines of the function are among them.
+PLATFORM = [
+    "platform.initStart",
+    "platform.telemetrySubscription",
+    "platform.initRuntimeDone",
+    "platform.extension",
+    "platform.initReport",
+    "platform.start",
+    "platform.runtimeDone",
+    "platform.report",
+]
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    with Listener() as listener:
+        yield listener
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Give a folder for external extensions."""
+    folder = tmp_path / "extensions"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def start_with_recorder(
+    start_function: StartFunction, directory: Path, tmp_path: Path, listener: Listener
+) -> Callable[..., Rapid]:
+    """Give a factory: a rapid with the recorder extension, subscribed to the listener."""
+    (directory / "recorder").symlink_to(RECORDER_EXTENSION)
+
+    def start(*command: str, subscription: dict[str, Any] | None = None, **environ: str) -> Rapid:
+        body = a_subscription(listener.port, **(subscription or {}))
+        return start_function(
+            *command,
+            RAPID_EXTENSIONS_DIR=str(directory),
+            RECORDER_FILE=str(tmp_path / "record"),
+            RECORDER_SUBSCRIBE=json.dumps(body),
+            **environ,
+        )
+
+    return start
+
+
+def a_subscription(port: int, **changes: Any) -> dict[str, Any]:
+    """Return a body for the Telemetry API; what is None is left out."""
+    body = {
+        "schemaVersion": "2022-12-13",
+        "types": ["platform", "function", "extension"],
+        "buffering": {"maxItems": 1000, "maxBytes": 262_144, "timeoutMs": 25},
+        "destination": {"protocol": "HTTP", "URI": f"http://sandbox.localdomain:{port}"},
+        **changes,
+    }
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def types_of(records: list[Any]) -> list[str]:
+    return [record["type"] for record in records]
+
+
+@contextlib.contextmanager
+def ready(puppet: Puppet, extension: ExtensionPuppet) -> Iterator[None]:
+    """Bring the environment through its init, and hold the extension in its ``next``."""
+    with extension.park(puppet.raw()):
+        puppet.rapid.wait_for_log("environment ready")
+        yield
+
+
+def serve(puppet: Puppet, turn: Turn, payload: bytes = b"{}") -> None:
+    assert puppet.runtime.post(turn.response_path, payload).status == 202
+    assert turn.outcome().status == 200
+
+
+# --- 114, 115: subscribing
+
+
+@conformance(114)
+@pytest.mark.parametrize("version", ["2022-07-01", "2022-12-13", "2025-01-29"])
+def test_a_subscription_of_each_schema_is_answered_ok(
+    puppet: Puppet, listener: Listener, version: str
+) -> None:
+    extension = puppet.extension("internal", ["INVOKE"])
+
+    answer = extension.subscribe(TELEMETRY, a_subscription(listener.port, schemaVersion=version))
+
+    assert (answer.status, answer.body) == (200, b'"OK"')
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+@conformance(114)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schemaVersion": None},
+        {"schemaVersion": "2020-08-15"},
+        {"schemaVersion": ["2022-07-01"]},
+        {"types": None},
+        {"types": []},
+        {"types": ["platform", "everything"]},
+        {"types": "platform"},
+        {"types": [["platform"]]},
+        {"buffering": {"maxItems": 999}},
+        {"buffering": {"maxItems": 10_001}},
+        {"buffering": {"maxBytes": 262_143}},
+        {"buffering": {"maxBytes": 1_048_577}},
+        {"buffering": {"timeoutMs": 24}},
+        {"buffering": {"timeoutMs": 30_001}},
+        {"buffering": {"timeoutMs": True}},
+        {"buffering": {"timeoutMs": "100"}},
+        {"buffering": [1]},
+        {"destination": None},
+        {"destination": "http://sandbox.localdomain:8080"},
+        {"destination": {"protocol": "UDP", "port": 8080}},
+        {"destination": {"protocol": "HTTP"}},
+        {"destination": {"protocol": "HTTP", "URI": "https://sandbox.localdomain:8080"}},
+        {"destination": {"protocol": "HTTP", "URI": "http://example.com:8080"}},
+        {"destination": {"protocol": "HTTP", "URI": "http://sandbox.localdomain:x"}},
+        {"destination": {"protocol": "HTTP", "URI": "http://sandbox.localdomain:80800"}},
+        {"destination": {"protocol": "HTTP", "URI": "http://sandbox:80/\r\nX: y"}},
+        {"destination": {"protocol": "TCP"}},
+        {"destination": {"protocol": "TCP", "port": 0}},
+        {"destination": {"protocol": "TCP", "port": "8080"}},
+    ],
+    ids=str,
+)
+def test_a_wrong_subscription_is_refused(
+    puppet: Puppet, listener: Listener, changes: dict[str, Any]
+) -> None:
+    extension = puppet.extension("internal", [])
+
+    answer = extension.subscribe(TELEMETRY, a_subscription(listener.port, **changes))
+
+    assert (answer.status, answer.error_type) == (400, "ValidationError")
+    assert answer.json()["errorMessage"]
+
+
+@conformance(114)
+@pytest.mark.parametrize("body", [b"", b"no json", b"[]", b"[" * 100_000], ids=lambda b: b[:8])
+def test_a_subscription_that_is_no_object_is_refused(puppet: Puppet, body: bytes) -> None:
+    extension = puppet.extension("internal", [])
+
+    answer = puppet.runtime.request(
+        "PUT", TELEMETRY, body, {"Lambda-Extension-Identifier": extension.identifier}
+    )
+
+    assert (answer.status, answer.error_type) == (400, "ValidationError")
+
+
+@conformance(114, 115)
+@pytest.mark.parametrize("path", [TELEMETRY, LOGS], ids=["telemetry", "logs"])
+def test_1000_fuzzed_subscriptions_leave_the_daemon_as_it_was(
+    puppet: Puppet, listener: Listener, path: str
+) -> None:
+    extension = puppet.extension("internal", [])
+    headers = {"Lambda-Extension-Identifier": extension.identifier}
+    noise = random.Random(path)
+
+    statuses = set()
+    for _ in range(1_000):
+        body = mutated(noise)
+        statuses.add(puppet.runtime.request("PUT", path, body, headers).status)
+
+    assert statuses <= {200, 400}
+    version = "2021-03-18" if path == LOGS else "2022-12-13"
+    fresh = puppet.extension("fresh", [])
+    assert fresh.subscribe(path, a_subscription(listener.port, schemaVersion=version)).status == 200
+    with puppet.park(), fresh.park(puppet.raw()), extension.park(puppet.raw()):
+        listener.wait_for("platform.extension", 2)
+    assert "Traceback" not in "\n".join(puppet.rapid.log)
+
+
+@conformance(114)
+def test_the_runtime_apis_own_port_is_no_destination(puppet: Puppet) -> None:
+    extension = puppet.extension("internal", [])
+
+    for destination in (
+        {"protocol": "HTTP", "URI": f"http://sandbox:{puppet.rapid.runtime_api_port}"},
+        {"protocol": "TCP", "port": puppet.rapid.runtime_api_port},
+    ):
+        answer = extension.subscribe(TELEMETRY, a_subscription(1, destination=destination))
+        assert (answer.status, answer.error_type) == (400, "ValidationError")
+
+
+@conformance(114)
+@pytest.mark.parametrize(
+    ("path", "error_type", "version"),
+    [
+        (TELEMETRY, "Telemetry.SubscriptionClosed", "2022-07-01"),
+        (LOGS, "Logs.SubscriptionClosed", "2020-08-15"),
+    ],
+    ids=["telemetry", "logs"],
+)
+def test_after_init_a_subscription_comes_too_late(
+    puppet: Puppet, listener: Listener, path: str, error_type: str, version: str
+) -> None:
+    extension = puppet.extension("internal", [])
+    with puppet.park(), ready(puppet, extension):
+        late = ExtensionPuppet(puppet.rapid.runtime_api(), extension.identifier)
+        answer = late.subscribe(path, a_subscription(listener.port, schemaVersion=version))
+        late.client.close()
+
+    assert (answer.status, answer.error_type) == (403, error_type)
+
+
+@conformance(113, 114)
+@pytest.mark.parametrize("path", [TELEMETRY, LOGS], ids=["telemetry", "logs"])
+@pytest.mark.parametrize(
+    ("identifier", "error_type"),
+    [
+        (None, "Extension.MissingExtensionIdentifier"),
+        ("no-uuid", "Extension.InvalidExtensionIdentifier"),
+        (UNKNOWN_ID, "Extension.UnknownExtensionIdentifier"),
+    ],
+    ids=["missing", "invalid", "unknown"],
+)
+def test_who_is_no_extension_cannot_subscribe(
+    puppet: Puppet, listener: Listener, path: str, identifier: str | None, error_type: str
+) -> None:
+    headers = {} if identifier is None else {"Lambda-Extension-Identifier": identifier}
+    body = json.dumps(a_subscription(listener.port)).encode()
+
+    answer = puppet.runtime.request("PUT", path, body, headers)
+
+    assert (answer.status, answer.error_type) == (403, error_type)
+
+
+@conformance(115)
+@pytest.mark.parametrize("version", ["2021-03-18", "2020-08-15", None])
+def test_the_logs_api_takes_its_schemas(
+    puppet: Puppet, listener: Listener, version: str | None
+) -> None:
+    extension = puppet.extension("internal", ["INVOKE"])
+
+    answer = extension.subscribe(LOGS, a_subscription(listener.port, schemaVersion=version))
+
+    assert (answer.status, answer.body) == (200, b"OK")
+
+
+@conformance(115)
+def test_the_logs_api_has_errors_of_its_own(puppet: Puppet, listener: Listener) -> None:
+    extension = puppet.extension("internal", [])
+
+    answer = extension.subscribe(LOGS, a_subscription(listener.port))  # a Telemetry API schema
+
+    assert (answer.status, answer.error_type) == (400, "Logs.ValidationError")
+
+
+def test_an_extension_subscribes_by_one_api_alone(puppet: Puppet, listener: Listener) -> None:
+    extension = puppet.extension("internal", [])
+    assert extension.subscribe(TELEMETRY, a_subscription(listener.port)).status == 200
+
+    answer = extension.subscribe(LOGS, a_subscription(listener.port, schemaVersion="2021-03-18"))
+
+    assert (answer.status, answer.error_type) == (400, "Logs.ValidationError")
+
+
+def test_a_second_subscription_replaces_the_first(puppet: Puppet, listener: Listener) -> None:
+    extension = puppet.extension("internal", [])
+    with Listener() as second:
+        extension.subscribe(TELEMETRY, a_subscription(listener.port))
+        extension.subscribe(TELEMETRY, a_subscription(second.port))
+
+        with puppet.park(), ready(puppet, extension):
+            records = second.wait_for("platform.initReport")
+
+    assert types_of(records).count("platform.initStart") == 1
+    assert listener.of_type("platform.initReport") == []
+
+
+# --- 116: what is delivered
+
+
+@conformance(116)
+def test_records_come_in_order_with_the_functions_lines_inside(
+    start_with_recorder: Callable[..., Rapid], listener: Listener
+) -> None:
+    rapid = start_with_recorder(MISBEHAVE, subscription={"schemaVersion": "2025-01-29"})
+
+    answer = rapid.do(do="print", text="one\ntwo\nhalf")
+    records = listener.wait_for("platform.report")
+
+    assert [kind for kind in types_of(records) if kind.startswith("platform.")] == PLATFORM
+    at = types_of(records).index("platform.start")
+    assert types_of(records)[at + 1 :] == [*["function"] * 3, "platform.runtimeDone", PLATFORM[-1]]
+    lines = [record["record"] for record in records if record["type"] == "function"]
+    assert lines == ["one\n", "two\n", "half"]
+    assert all(ISO.fullmatch(record["time"]) for record in records)
+    for delivery in listener.deliveries:
+        assert delivery.method == "POST"
+        assert delivery.headers["content-type"] == "application/json"
+    request_id = answer.headers["x-amzn-RequestId"]
+    ids = {r["record"]["requestId"] for r in records if r["type"] in PLATFORM[-3:]}
+    assert ids == {request_id}
+
+
+@conformance(116, 121)
+def test_records_of_awslambdaric_come_in_order_and_whole(
+    start_with_recorder: Callable[..., Rapid], listener: Listener
+) -> None:
+    rapid = start_with_recorder(*AWSLAMBDARIC, "handlers.log_lines")
+
+    rapid.invoke(b'{"message": "first\\nsecond"}')
+    records = listener.wait_for("platform.report")
+
+    assert [kind for kind in types_of(records) if kind.startswith("platform.")] == PLATFORM
+    begin, end = (types_of(records).index(kind) for kind in PLATFORM[-3:-1])
+    lines = [record["record"] for record in records[begin + 1 : end]]
+    assert len(lines) == 2
+    assert "printed\n" in lines
+    (logged,) = (line for line in lines if line != "printed\n")
+    assert logged.endswith("\tfirst\nsecond\n\n") or logged.endswith("\tfirst\nsecond\n")
+    wait_until(lambda: b"first\nsecond\n" in rapid.stdout, "the output")
+
+
+@conformance(116, 121)
+def test_json_records_of_awslambdaric_are_objects(
+    start_with_recorder: Callable[..., Rapid], listener: Listener
+) -> None:
+    rapid = start_with_recorder(*AWSLAMBDARIC, "handlers.log_lines", AWS_LAMBDA_LOG_FORMAT="JSON")
+
+    answer = rapid.invoke(b'{"message": "first\\nsecond"}')
+    listener.wait_for("platform.report")
+
+    records = [record["record"] for record in listener.of_type("function")]
+    assert "printed\n" in records
+    (logged,) = (record for record in records if isinstance(record, dict))
+    assert (logged["level"], logged["message"]) == ("WARNING", "first\nsecond")
+    assert logged["requestId"] == answer.headers["x-amzn-RequestId"]
+
+
+@conformance(116)
+def test_the_figures_of_a_call_are_measured(
+    puppet: Puppet, calls: Calls, listener: Listener
+) -> None:
+    extension = puppet.extension("internal", ["INVOKE"])
+    extension.subscribe(TELEMETRY, a_subscription(listener.port))
+    with extension.park(puppet.raw()) as parked:
+        begun = time.monotonic()
+        turn = puppet.take(b"{}", X_Amzn_Trace_Id=TRACE)
+        parked.read_answer()
+        hold()
+        serve(puppet, turn, b'"sixteen bytes!"')
+        answered_ms = (time.monotonic() - begun) * 1000
+        hold()
+        with puppet.park():  # the runtime is done, the extension is not
+            listener.wait_for("platform.runtimeDone")
+            hold()
+            extension.park(parked)
+            records = listener.wait_for("platform.report")
+    whole_ms = (time.monotonic() - begun) * 1000
+
+    by_type = {record["type"]: record["record"] for record in records}
+    start, done, report = (by_type[kind] for kind in PLATFORM[-3:])
+    tracing = {"spanId": "53995c3f42cd8ad8", "type": "X-Amzn-Trace-Id", "value": TRACE}
+    assert [record["tracing"] for record in (start, done, report)] == [tracing] * 3
+    assert start["version"] == "$LATEST"
+    assert (done["status"], report["status"]) == ("success", "success")
+    assert done["metrics"]["producedBytes"] == 16
+    spans = {span["name"]: span["durationMs"] for span in done["spans"]}
+    assert list(spans) == ["responseLatency", "responseDuration", "runtimeOverhead"]
+    assert HELD_MS <= spans["responseLatency"] <= answered_ms
+    assert 0 <= spans["responseDuration"] <= answered_ms
+    assert spans["runtimeOverhead"] >= HELD_MS
+    assert sum(spans.values()) == pytest.approx(done["metrics"]["durationMs"], abs=0.01)
+    overhead = {span["name"]: span["durationMs"] for span in report["spans"]}["extensionOverhead"]
+    assert overhead >= HELD_MS
+    metrics = report["metrics"]
+    assert done["metrics"]["durationMs"] + overhead == pytest.approx(
+        metrics["durationMs"], abs=0.01
+    )
+    assert metrics["durationMs"] <= whole_ms
+    assert metrics["memorySizeMB"] == 3008
+    assert 0 < metrics["maxMemoryUsedMB"] < 100
+    assert metrics["initDurationMs"] == by_type["platform.initReport"]["metrics"]["durationMs"]
+    assert metrics["billedDurationMs"] >= metrics["durationMs"] + metrics["initDurationMs"]
+    assert all(ISO.fullmatch(span["start"]) for span in [*done["spans"], *report["spans"]])
+
+
+#: A pause that figures must show: what is measured has to take time.
+HELD_MS = 30.0
+
+
+def hold() -> None:
+    time.sleep(HELD_MS / 1000)
+
+
+@conformance(116)
+def test_init_is_told_as_the_schema_has_it(puppet: Puppet, listener: Listener) -> None:
+    extension = puppet.extension("internal", ["INVOKE"])
+    with Listener() as newest:
+        other = puppet.extension("other", [])
+        extension.subscribe(TELEMETRY, a_subscription(listener.port, schemaVersion="2022-07-01"))
+        other.subscribe(TELEMETRY, a_subscription(newest.port, schemaVersion="2025-01-29"))
+        with puppet.park(), extension.park(puppet.raw()), other.park(puppet.raw()):
+            old, new = (each.wait_for("platform.initReport") for each in (listener, newest))
+
+    start = new[0]["record"]
+    name = puppet.rapid.function_name
+    assert start.pop("functionArn") == f"arn:aws:lambda:us-east-1:123456789012:function:{name}"
+    assert old[0]["record"] == start
+    assert re.fullmatch(r"[0-9a-f]{32}", start.pop("instanceId"))
+    assert start == {
+        "initializationType": "on-demand",
+        "phase": "init",
+        "functionName": name,
+        "functionVersion": "$LATEST",
+        "instanceMaxMemory": 3008 * 1_048_576,
+    }
+    assert [(r["record"]["name"], r["record"]["types"]) for r in new[1:3]] == [
+        (name, ["platform", "function", "extension"]) for name in ("internal", "other")
+    ]
+    extensions = [r["record"] for r in new if r["type"] == "platform.extension"]
+    assert extensions == [
+        {"name": "internal", "state": "Ready", "events": ["INVOKE"]},
+        {"name": "other", "state": "Ready", "events": []},
+    ]
+    report = new[-1]["record"]
+    assert (report["phase"], report["status"]) == ("init", "success")
+    assert report["metrics"]["durationMs"] > 0
+
+
+@conformance(115, 116)
+@pytest.mark.parametrize(
+    ("version", "kinds"),
+    [
+        ("2020-08-15", ["platform.start", "function", "platform.end", "platform.report"]),
+        (
+            "2021-03-18",
+            [
+                "platform.start",
+                "function",
+                "platform.runtimeDone",
+                "platform.end",
+                "platform.report",
+            ],
+        ),
+    ],
+)
+def test_the_logs_api_tells_less(
+    start_with_recorder: Callable[..., Rapid], listener: Listener, version: str, kinds: list[str]
+) -> None:
+    rapid = start_with_recorder(
+        MISBEHAVE, subscription={"schemaVersion": version}, RECORDER_API=LOGS
+    )
+
+    answer = rapid.do(do="print", text="hello\n")
+    records = listener.wait_for("platform.report")
+
+    assert types_of(records) == ["platform.logsSubscription", "platform.extension", *kinds]
+    by_type = {record["type"]: record["record"] for record in records}
+    request_id = answer.headers["x-amzn-RequestId"]
+    assert by_type["platform.start"] == {"requestId": request_id, "version": "$LATEST"}
+    assert by_type["platform.end"] == {"requestId": request_id}
+    assert set(by_type["platform.report"]) == {"requestId", "metrics"}
+    if version == "2021-03-18":
+        done = {"requestId": request_id, "status": "success"}
+        assert by_type["platform.runtimeDone"] == done
+
+
+@conformance(115, 116)
+def test_the_logs_api_tells_of_a_fault(
+    start_with_recorder: Callable[..., Rapid], listener: Listener
+) -> None:
+    rapid = start_with_recorder(
+        MISBEHAVE, subscription={"schemaVersion": "2021-03-18"}, RECORDER_API=LOGS
+    )
+
+    answer = rapid.do(do="exit", code=3)
+    records = listener.wait_for("platform.report")
+
+    (fault,) = [record["record"] for record in records if record["type"] == "platform.fault"]
+    request_id = answer.headers["x-amzn-RequestId"]
+    assert fault == (
+        f"RequestId: {request_id} Error: Runtime exited with error: exit status 3\n"
+        "Runtime.ExitError"
+    )
+
+
+@conformance(116)
+@pytest.mark.parametrize(
+    ("event", "status", "error_type"),
+    [
+        ({"do": "raise", "type": "Function.OnPurpose"}, "error", "Function.OnPurpose"),
+        ({"do": "exit", "code": 1}, "failure", "Runtime.ExitError"),
+        ({"do": "sleep", "s": 60}, "timeout", "Sandbox.Timedout"),
+    ],
+    ids=["error", "failure", "timeout"],
+)
+def test_a_call_that_fails_is_told_so_before_shutdown(
+    start_with_recorder: Callable[..., Rapid],
+    listener: Listener,
+    event: dict[str, Any],
+    status: str,
+    error_type: str,
+) -> None:
+    rapid = start_with_recorder(MISBEHAVE, AWS_LAMBDA_FUNCTION_TIMEOUT="1")
+
+    answer = rapid.do(**event)
+    records = listener.wait_for("platform.report")
+
+    assert answer.headers["X-Amz-Function-Error"] == "Unhandled"
+    assert types_of(records)[-2:] == ["platform.runtimeDone", "platform.report"]
+    for record in records[-2:]:
+        assert record["record"]["requestId"] == answer.headers["x-amzn-RequestId"]
+        assert record["record"]["status"] == status
+        assert record["record"]["errorType"] == error_type
+
+
+@conformance(116)
+def test_an_init_that_fails_is_told_and_done_again_in_the_invoke_phase(
+    start_function: StartFunction, directory: Path, tmp_path: Path, listener: Listener
+) -> None:
+    (directory / "recorder").symlink_to(RECORDER_EXTENSION)
+    with Rapid(
+        MISBEHAVE,
+        ready=False,
+        MISBEHAVE_INIT="once:exit",
+        MISBEHAVE_STATE=str(tmp_path / "state"),
+        RAPID_EXTENSIONS_DIR=str(directory),
+        RECORDER_FILE=str(tmp_path / "record"),
+        RECORDER_SUBSCRIBE=json.dumps(a_subscription(listener.port)),
+    ) as rapid:
+        listener.wait_for("platform.initReport")
+        assert rapid.invoke().status == 200
+        records = listener.wait_for("platform.report")
+
+    inits = [r["record"] for r in records if r["type"] == "platform.initReport"]
+    assert [(init["phase"], init["status"]) for init in inits] == [
+        ("init", "error"),
+        ("invoke", "success"),
+    ]
+    assert inits[0]["errorType"] == "Runtime.ExitError"
+    starts = [r["record"] for r in records if r["type"] == "platform.initStart"]
+    assert [start["phase"] for start in starts] == ["init", "invoke"]
+
+
+@conformance(116)
+def test_what_an_extension_prints_is_a_stream_of_its_own_and_not_in_the_tail(
+    start_with_recorder: Callable[..., Rapid], listener: Listener
+) -> None:
+    rapid = start_with_recorder(MISBEHAVE, RECORDER_PRINT="from the extension")
+
+    answer = rapid.invoke(json.dumps({"do": "print", "text": "f\n"}), X_Amz_Log_Type="Tail")
+    listener.wait_for("platform.report")
+    records = listener.wait_for("extension")
+
+    assert [r["record"] for r in records if r["type"] == "function"] == ["f\n"]
+    assert {r["record"] for r in records if r["type"] == "extension"} == {"from the extension\n"}
+    assert "extension" not in tail_of(answer)
+    wait_until(lambda: b"from the extension\n" in rapid.stdout, "the output")
+
+
+def tail_of(answer: Answer) -> str:
+    return base64.b64decode(answer.headers["X-Amz-Log-Result"]).decode()
+
+
+@conformance(116)
+def test_only_the_streams_that_were_asked_for_come(
+    start_with_recorder: Callable[..., Rapid], listener: Listener
+) -> None:
+    rapid = start_with_recorder(
+        MISBEHAVE, subscription={"types": ["function"]}, RECORDER_PRINT="from the extension"
+    )
+
+    rapid.do(do="print", text="one\n")
+    rapid.do(do="print", text="two\n")
+    records = listener.wait_for("function", 2)
+
+    assert [(r["type"], r["record"]) for r in records] == [
+        ("function", "one\n"),
+        ("function", "two\n"),
+    ]
+
+
+@conformance(116)
+def test_json_lines_are_objects_to_newer_schemas_and_text_to_older(
+    puppet_with_json: Callable[[str], list[Any]],
+) -> None:
+    assert puppet_with_json("2022-07-01") == ['{"a": 1}\n', "{no json\n", "text\n"]
+    assert puppet_with_json("2022-12-13") == [{"a": 1}, "{no json\n", "text\n"]
+
+
+@pytest.fixture
+def puppet_with_json(
+    start_with_recorder: Callable[..., Rapid], listener: Listener
+) -> Callable[[str], list[Any]]:
+    """Give a function that prints JSON and text in JSON format, and returns the records."""
+
+    def lines(version: str) -> list[Any]:
+        listener.deliveries.clear()
+        rapid = start_with_recorder(
+            MISBEHAVE, subscription={"schemaVersion": version}, AWS_LAMBDA_LOG_FORMAT="JSON"
+        )
+        rapid.do(do="print", text='{"a": 1}\n{no json\ntext\n')
+        records = listener.wait_for("platform.report")
+        return [record["record"] for record in records if record["type"] == "function"]
+
+    return lines
+
+
+@conformance(116)
+def test_a_json_log_keeps_records_of_its_level_and_above(
+    start_with_recorder: Callable[..., Rapid], listener: Listener
+) -> None:
+    rapid = start_with_recorder(
+        MISBEHAVE, AWS_LAMBDA_LOG_FORMAT="JSON", AWS_LAMBDA_LOG_LEVEL="WARN"
+    )
+    lines = ['{"level":"debug"}', '{"level":"WARNING"}', '{"level":"Error"}', "plain", '{"x":1}']
+
+    rapid.do(do="print", text="\n".join(lines) + "\n")
+    records = listener.wait_for("platform.report")
+
+    kept = [record["record"] for record in records if record["type"] == "function"]
+    assert kept == [{"level": "WARNING"}, {"level": "Error"}]
+    # Passed on as they are.
+    wait_until(lambda: rapid.stdout.decode().splitlines() == lines, f"{lines}")
+
+
+@conformance(116)
+def test_a_runtime_of_several_at_once_is_reported_without_runtime_done(
+    start_puppet: StartPuppet, listener: Listener
+) -> None:
+    puppet = start_puppet(AWS_LAMBDA_MAX_CONCURRENCY="4")
+    assert puppet.register("invoked", {"events": ["INVOKE"]}).status == 403
+    extension = puppet.extension("internal", [])
+    refused = extension.subscribe(TELEMETRY, a_subscription(listener.port))
+    newest = a_subscription(listener.port, schemaVersion="2025-01-29")
+    assert (refused.status, extension.subscribe(TELEMETRY, newest).status) == (400, 200)
+    with extension.park(puppet.raw()):
+        turn = puppet.take()
+        serve(puppet, turn, b"1")
+        records = listener.wait_for("platform.report")
+
+    assert "platform.runtimeDone" not in types_of(records)
+    report = records[-1]["record"]
+    assert set(report["metrics"]) == {"durationMs"}
+    assert [span["name"] for span in report["spans"]] == ["responseLatency", "responseDuration"]
+    assert report["requestId"] == turn.request_id
+
+
+# --- 117: where it is delivered
+
+
+@conformance(117)
+@pytest.mark.parametrize(
+    ("host", "path"),
+    [("sandbox.localdomain", "/a/path?q=1"), ("sandbox", "/"), ("sandbox.localdomain", "")],
+)
+def test_host_and_path_of_the_destination_are_kept(
+    puppet: Puppet, listener: Listener, host: str, path: str
+) -> None:
+    extension = puppet.extension("internal", [])
+    uri = f"http://{host}:{listener.port}{path}"
+    extension.subscribe(
+        TELEMETRY, a_subscription(listener.port, destination={"protocol": "HTTP", "URI": uri})
+    )
+
+    listener.wait_for("platform.initStart")
+
+    assert listener.deliveries[0].path == (path or "/")
+    assert listener.deliveries[0].headers["host"] == f"{host}:{listener.port}"
+
+
+@conformance(117)
+def test_the_logs_api_may_ask_for_put(puppet: Puppet, listener: Listener) -> None:
+    extension = puppet.extension("internal", [])
+    destination = {
+        "protocol": "HTTP",
+        "URI": f"http://sandbox:{listener.port}",
+        "method": "PUT",
+        "encoding": "JSON",
+    }
+    body = a_subscription(listener.port, schemaVersion="2021-03-18", destination=destination)
+    assert extension.subscribe(LOGS, body).status == 200
+
+    listener.wait_for("platform.logsSubscription")
+
+    assert listener.deliveries[0].method == "PUT"
+
+
+@conformance(117)
+def test_tcp_gets_a_record_a_line_and_a_new_connection_when_one_ends(
+    puppet: Puppet, calls: Calls
+) -> None:
+    extension = puppet.extension("internal", [])
+    with TcpListener() as listener:
+        destination = {"protocol": "TCP", "port": listener.port}
+        body = a_subscription(listener.port, destination=destination)
+        assert extension.subscribe(TELEMETRY, body).status == 200
+        with ready_in_the_background(puppet, extension):
+            listener.wait_for("platform.telemetrySubscription")
+            listener.hang_up()
+            wait_until(lambda: listener.connections == 1, "the first connection")
+            serve(puppet, puppet.take())
+            with puppet.park():
+                records = listener.wait_for("platform.report")
+
+    assert [kind for kind in types_of(records) if kind.startswith("platform.")] == PLATFORM
+    assert listener.connections == 2
+
+
+@contextlib.contextmanager
+def ready_in_the_background(puppet: Puppet, extension: ExtensionPuppet) -> Iterator[None]:
+    """Hold the extension in its ``next``; the runtime has not asked yet."""
+    with extension.park(puppet.raw()):
+        yield
+
+
+# --- 118: subscribers that do not take it
+
+
+@conformance(118)
+@pytest.mark.parametrize("is_there", [True, False], ids=["hanging", "gone"])
+def test_a_dead_subscriber_slows_no_call(
+    start_with_recorder: Callable[..., Rapid], listener: Listener, is_there: bool
+) -> None:
+    if is_there:
+        listener.hang()
+    else:
+        listener.close()
+    rapid = start_with_recorder(MISBEHAVE)
+    rapid.invoke()
+
+    with rapid.client() as client:
+        for _ in range(500):  # one wait for the subscriber a call would be 100 s
+            answer = client.post(rapid.path, b'{"do": "print", "text": "line\\n"}')
+            assert answer.status == 200
+
+    # The answer to a call may come before its last line is passed on.
+    wait_until(lambda: rapid.stdout.count(b"line\n") == 500, "500 lines")
+
+
+@conformance(118)
+def test_what_a_subscriber_was_too_slow_for_is_told_once_it_is_back(
+    start_with_recorder: Callable[..., Rapid], listener: Listener
+) -> None:
+    rapid = start_with_recorder(
+        MISBEHAVE,
+        subscription={"buffering": {"maxItems": 1000, "maxBytes": 262_144, "timeoutMs": 25}},
+    )
+    rapid.invoke()
+    listener.wait_for("platform.report")
+    listener.status = 500
+
+    for number in range(4):
+        rapid.do(do="print", text=f"{number} {'x' * 500}\n", times=1000)
+    listener.status = 200
+    rapid.do(do="print", text="the last\n")
+
+    def has_caught_up() -> bool:
+        lines = [record["record"] for record in listener.of_type("function")]
+        return "the last\n" in lines
+
+    wait_until(has_caught_up, "the last line")
+    dropped = [record["record"] for record in listener.of_type("platform.logsDropped")]
+    assert dropped
+    lines = listener.of_type("function")
+    missing = sum(each["droppedRecords"] for each in dropped)
+    platform = 3 * 6 + 5 - len([r for r in listener.records if r["type"] in PLATFORM])
+    assert len(lines) - 1 + missing - platform == 4000
+    assert all(each["droppedBytes"] > 400 * each["droppedRecords"] for each in dropped)
+    assert all(each["reason"] for each in dropped)
+    numbers = [line["record"].partition(" ")[0] for line in lines[:-1]]
+    assert numbers == sorted(numbers)
+
+
+@conformance(118)
+def test_a_batch_that_was_refused_comes_again_before_what_follows(
+    start_with_recorder: Callable[..., Rapid], listener: Listener
+) -> None:
+    listener.status = 503
+    rapid = start_with_recorder(MISBEHAVE)
+    for number in range(20):
+        rapid.do(do="print", text=f"{number}\n")
+
+    listener.status = 200
+    listener.wait_for("platform.report", 20)
+
+    lines = [record["record"] for record in listener.of_type("function")]
+    assert lines == [f"{number}\n" for number in range(20)]
+
+
+@conformance(118)
+def test_what_is_left_is_delivered_before_extensions_hear_of_the_shutdown(
+    start_puppet: StartPuppet, directory: Path, listener: Listener
+) -> None:
+    make_extension(directory, "external")
+    puppet = start_puppet(RAPID_EXTENSIONS_DIR=str(directory))
+    extension = puppet.extension("external", ["SHUTDOWN"])
+    buffering = {"maxItems": 1000, "maxBytes": 262_144, "timeoutMs": 30_000}
+    extension.subscribe(TELEMETRY, a_subscription(listener.port, buffering=buffering))
+    with extension.park(puppet.raw()) as parked:
+        puppet.rapid.wait_for_log("exec '")
+        serve(puppet, puppet.take())
+        puppet.rapid.signal(signal.SIGTERM)
+
+        event = parked.read_answer().json()
+        delivered = types_of(listener.records)
+
+    assert event["eventType"] == "SHUTDOWN"
+    assert delivered[-2:] == ["platform.runtimeDone", "platform.report"]
+
+
+# --- 121: the log descriptor
+
+
+@conformance(121)
+def test_a_message_on_the_log_descriptor_is_one_record_and_printed(
+    start_with_recorder: Callable[..., Rapid], listener: Listener
+) -> None:
+    rapid = start_with_recorder(MISBEHAVE)
+    event = {"do": "log_frame", "type": "a55a0003", "text": "first\nsecond"}
+
+    answer = rapid.invoke(json.dumps(event), X_Amz_Log_Type="Tail")
+    records = listener.wait_for("platform.report")
+
+    assert [r["record"] for r in records if r["type"] == "function"] == ["first\nsecond"]
+    wait_until(lambda: b"first\nsecond\n" in rapid.stdout, "the output")
+    assert "first\nsecond\n" in tail_of(answer)
+
+
+@conformance(121)
+def test_messages_on_the_log_descriptor_below_the_level_are_left_out_of_a_json_log(
+    start_with_recorder: Callable[..., Rapid], listener: Listener
+) -> None:
+    rapid = start_with_recorder(MISBEHAVE, AWS_LAMBDA_LOG_FORMAT="JSON")
+
+    rapid.do(do="log_frame", type="a55a000a", text='{"debug": 1}')
+    rapid.do(do="log_frame", type="a55a0016", text='{"error": 1}')
+    records = listener.wait_for("platform.report", 2)
+
+    assert [r["record"] for r in records if r["type"] == "function"] == [{"error": 1}]
+    assert b"debug" not in rapid.stdout
+
+
+def test_without_extensions_there_is_no_log_descriptor(start_function: StartFunction) -> None:
+    rapid = start_function(MISBEHAVE, _LAMBDA_TELEMETRY_LOG_FD="99")
+
+    assert "_LAMBDA_TELEMETRY_LOG_FD" not in rapid.do(do="env").json()["environ"]
+
+
+# --- extensions beside
+
+
+def test_each_environment_has_telemetry_and_extensions_of_its_own(
+    start_with_recorder: Callable[..., Rapid], tmp_path: Path, calls: Calls, listener: Listener
+) -> None:
+    rapid = start_with_recorder(MISBEHAVE, RAPID_MAX_CONCURRENCY="2")
+
+    started = [calls.start(rapid, b'{"do":"sleep","s":0.5}') for _ in range(2)]
+    assert [call.result(LIMIT_S).status for call in started] == [200, 200]
+    records = listener.wait_for("platform.report", 2)
+
+    instances = {r["record"]["instanceId"] for r in records if r["type"] == "platform.initStart"}
+    assert len(instances) == 2
+    entries = [json.loads(line) for line in (tmp_path / "record").read_text().splitlines()]
+    environs = [entry["environ"] for entry in entries if "environ" in entry]
+    assert sorted(environ["INSTANCE"] for environ in environs) == ["0", "1"]
+    assert len({environ["AWS_LAMBDA_RUNTIME_API"] for environ in environs}) == 2
+
+
+def test_a_file_switches_extensions_and_telemetry_off(
+    start_puppet: StartPuppet, tmp_path: Path, listener: Listener
+) -> None:
+    directory = tmp_path / "opt" / "extensions"
+    directory.mkdir(parents=True)
+    make_extension(directory, "one")
+    (tmp_path / "opt" / "disable-extensions-jwigqn8j").touch()
+    puppet = start_puppet(RAPID_EXTENSIONS_DIR=str(directory))
+    headers = {"Lambda-Extension-Identifier": UNKNOWN_ID}
+
+    statuses = [
+        puppet.register("internal").status,
+        puppet.runtime.request("PUT", TELEMETRY, b"{}", headers).status,
+        puppet.runtime.request("PUT", LOGS, b"{}", headers).status,
+    ]
+
+    assert statuses == [404, 404, 404]
+    assert len(puppet.rapid.descendants()) == 1
+    assert puppet.runtime.get(NEXT.replace("next", "nowhere")).status == 404
+
+
+def test_more_than_ten_extensions_are_too_many(
+    start_function: StartFunction, directory: Path
+) -> None:
+    for number in range(11):
+        make_extension(directory, f"extension-{number}")
+    with Rapid(MISBEHAVE, ready=False, RAPID_EXTENSIONS_DIR=str(directory)) as rapid:
+        answer = rapid.invoke()
+
+    assert answer.error_type == "Extension.TooManyExtensions"

@@ -1,0 +1,450 @@
+"""What RabbitMQ refuses: its own words, what was wanted, what to grant; and what is enough."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+from pika import BasicProperties
+
+from devtools.rabbitmq_node import RabbitmqNode
+from lambda_protocol.amqp_refusals import exactly
+from tests.acceptance.system.amqp import AmqpClient
+from tests.conftest import StartRapid, StartServer
+from tests.documents import code_words, table_rows
+from tests.events import CHRONICLE, Chronicle
+from tests.support import ECHO, LIMIT_S, ROOT, base_environ, unique_name, wait_until
+
+ALL = ".*"
+NONE = "^$"
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A virtual host and a user of their own, on a private node."""
+
+    node: RabbitmqNode
+    vhost: str
+    user: str
+    function_name: str
+
+    @property
+    def uri(self) -> str:
+        """Where the user connects."""
+        return f"{self.node.uri.replace('guest:guest', f'{self.user}:secret')}/{self.vhost}"
+
+    @property
+    def guest_uri(self) -> str:
+        """Where a user connects who may do everything."""
+        return f"{self.node.uri}/{self.vhost}"
+
+    def grant(self, configure: str = ALL, write: str = ALL, read: str = ALL) -> None:
+        """Set the permissions of the user."""
+        self.node.ctl("set_permissions", "-p", self.vhost, self.user, configure, write, read)
+
+
+@pytest.fixture
+def tenant(node: RabbitmqNode) -> Tenant:
+    """Give a user who may do everything in a fresh virtual host."""
+    tenant = Tenant(node, unique_name("vhost"), unique_name("user"), unique_name())
+    node.ctl("add_vhost", tenant.vhost)
+    node.ctl("add_user", tenant.user, "secret")
+    node.ctl("set_permissions", "-p", tenant.vhost, "guest", ALL, ALL, ALL)
+    tenant.grant()
+    return tenant  # what is left goes with the node's folder
+
+
+Break = Callable[[Tenant], object]
+
+
+def limit(kind: str, name: str) -> Break:
+    """Return what sets a limit of the virtual host or the user to 0."""
+
+    def set_limit(tenant: Tenant) -> None:
+        of = ("-p", tenant.vhost) if kind == "vhost" else (tenant.user,)
+        tenant.node.ctl(f"set_{kind}_limits", *of, json.dumps({name: 0}))
+
+    return set_limit
+
+
+def clear_permissions(tenant: Tenant) -> None:
+    tenant.node.ctl("clear_permissions", "-p", tenant.vhost, tenant.user)
+
+
+def delete_vhost(tenant: Tenant) -> None:
+    tenant.node.ctl("delete_vhost", tenant.vhost)
+
+
+def change_password(tenant: Tenant) -> None:
+    tenant.node.ctl("change_password", tenant.user, "another")
+
+
+def declare_otherwise(tenant: Tenant) -> None:
+    with AmqpClient(tenant.guest_uri) as client:
+        client.channel.queue_declare(tenant.function_name)
+
+
+GRANT = "rabbitmqctl set_permissions -p {vhost} {user} "
+#: What is broken; what RabbitMQ says; what was wanted; what to do.
+CONNECTING = [
+    pytest.param(
+        clear_permissions, "access to vhost", "connection.open virtual_host", GRANT, id="no-access"
+    ),
+    pytest.param(
+        delete_vhost, "not found", "connection.open", "rabbitmqctl add_vhost {vhost}", id="vhost"
+    ),
+    pytest.param(
+        limit("user", "max-connections"),
+        "connection limit",
+        "connection.open",
+        "rabbitmqctl set_user_limits {user}",
+        id="connections-of-the-user",
+    ),
+    pytest.param(
+        limit("vhost", "max-connections"),
+        "connection limit",
+        "connection.open",
+        "rabbitmqctl set_vhost_limits -p {vhost}",
+        id="connections-of-the-vhost",
+    ),
+    pytest.param(
+        change_password, "Login was refused", "connection.open", "correct the user", id="login"
+    ),
+    pytest.param(
+        lambda tenant: tenant.grant(write=NONE),
+        "access to exchange 'amq.default'",
+        "basic.publish",
+        GRANT,
+        id="write",
+    ),
+]
+DECLARING = [
+    pytest.param(
+        lambda tenant: tenant.grant(configure=NONE),
+        "access to queue '{name}'",
+        "queue.declare queue='{name}'",
+        GRANT,
+        id="configure",
+    ),
+    pytest.param(
+        lambda tenant: tenant.grant(read=NONE),
+        "access to queue '{name}'",
+        "basic.consume queue='{name}'",
+        GRANT,
+        id="read",
+    ),
+    pytest.param(
+        declare_otherwise,
+        "PRECONDITION_FAILED",
+        "queue.declare queue='{name}' durable=True",
+        "delete the queue",
+        id="other-properties",
+    ),
+    pytest.param(
+        limit("vhost", "max-queues"),
+        "queue limit",
+        "queue.declare queue='{name}'",
+        "rabbitmqctl set_vhost_limits -p {vhost}",
+        id="queues-of-the-vhost",
+    ),
+]
+
+
+def filled_in(tenant: Tenant, text: str) -> str:
+    return text.format(vhost=tenant.vhost, user=tenant.user, name=tenant.function_name)
+
+
+@pytest.mark.parametrize(("break_it", "says", "wanted", "remedy"), [*CONNECTING, *DECLARING])
+def test_rapid_tells_what_the_broker_refuses_and_what_to_do(
+    tenant: Tenant,
+    start_rapid: StartRapid,
+    break_it: Break,
+    says: str,
+    wanted: str,
+    remedy: str,
+) -> None:
+    break_it(tenant)
+
+    rapid = start_rapid(
+        ECHO, RAPID_AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name, ready=False
+    )
+
+    line = rapid.wait_for_log("RabbitMQ refuses what rapid wants")
+    for text in (says, f"wanted={wanted}", remedy):
+        assert filled_in(tenant, text) in line
+    refused = f"RabbitMQ refuses: {line.partition('broker_says=')[2].partition(' wanted=')[0]}"
+    wait_until(lambda: rapid.get("/readyz").json()["status"] == refused, "the reason at /readyz")
+    assert rapid.invoke(b"1").body == b"1"
+    assert "Traceback" not in "\n".join(rapid.log)
+
+
+@pytest.mark.parametrize(("break_it", "says", "wanted", "remedy"), CONNECTING)
+def test_the_server_tells_what_the_broker_refuses_and_what_to_do(
+    tenant: Tenant,
+    start_server: StartServer,
+    break_it: Break,
+    says: str,
+    wanted: str,
+    remedy: str,
+) -> None:
+    break_it(tenant)
+
+    server = start_server(AMQP_URI=tenant.uri, ready=False)
+    answer = server.invoke("f")
+
+    line = server.wait_for_log("RabbitMQ refuses what the server wants")
+    for text in (says, f"wanted={wanted}", remedy):
+        assert filled_in(tenant, text) in line
+    assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (500, "ServiceException")
+    assert filled_in(tenant, says) in answer.json()["Message"]
+    assert answer.json()["Message"] == server.get("/readyz").json()["status"]
+
+
+def test_a_queue_that_another_connection_has_for_itself_is_told(
+    tenant: Tenant, start_rapid: StartRapid
+) -> None:
+    with AmqpClient(tenant.guest_uri) as other:
+        other.channel.queue_declare(tenant.function_name, exclusive=True)
+
+        rapid = start_rapid(
+            ECHO,
+            RAPID_AMQP_URI=tenant.uri,
+            AWS_LAMBDA_FUNCTION_NAME=tenant.function_name,
+            ready=False,
+        )
+
+        line = rapid.wait_for_log("RabbitMQ refuses what rapid wants")
+        assert "broker_says=RESOURCE_LOCKED" in line
+        assert f"wanted=queue.declare queue='{tenant.function_name}'" in line
+        assert "close the connection that has the queue" in line
+
+
+@pytest.mark.parametrize("kind", ["RequestResponse", "DryRun"])
+def test_a_call_to_a_queue_that_another_connection_has_for_itself_is_503(
+    tenant: Tenant, start_server: StartServer, kind: str
+) -> None:
+    server = start_server(AMQP_URI=tenant.uri)
+    with AmqpClient(tenant.guest_uri) as other:
+        other.channel.queue_declare(tenant.function_name, exclusive=True)
+
+        answer = server.invoke(tenant.function_name, X_Amz_Invocation_Type=kind)
+
+    assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (503, "ServiceException")
+    assert "broker_says=RESOURCE_LOCKED" in server.wait_for_log("queue not reached")
+
+
+def test_a_consumer_that_has_the_queue_for_itself_is_told(
+    tenant: Tenant, start_rapid: StartRapid
+) -> None:
+    with AmqpClient(tenant.guest_uri) as other:
+        other.declare(tenant.function_name)
+        other.channel.basic_consume(tenant.function_name, lambda *_: None, exclusive=True)
+
+        rapid = start_rapid(
+            ECHO,
+            RAPID_AMQP_URI=tenant.uri,
+            AWS_LAMBDA_FUNCTION_NAME=tenant.function_name,
+            ready=False,
+        )
+
+        line = rapid.wait_for_log("RabbitMQ refuses what rapid wants")
+        assert "in exclusive use" in line
+        assert f"wanted=basic.consume queue='{tenant.function_name}'" in line
+        assert "stop the consumer" in line
+
+
+def test_a_virtual_host_that_is_deleted_is_told_and_comes_again(
+    tenant: Tenant, start_rapid: StartRapid, start_server: StartServer
+) -> None:
+    rapid = start_rapid(
+        ECHO, RAPID_AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name
+    )
+    server = start_server(AMQP_URI=tenant.uri)
+
+    delete_vhost(tenant)
+    rapid.wait_for_log(f"NOT_ALLOWED - vhost {tenant.vhost} not found")
+    wait_until(lambda: "not found" in server.get("/readyz").json()["status"], "the server to tell")
+    tenant.node.ctl("add_vhost", tenant.vhost)
+    tenant.grant()
+
+    rapid.wait_ready()
+    server.wait_ready()
+    assert server.invoke(tenant.function_name, b"1").body == b"1"
+
+
+# --- the least permissions
+
+
+def least(tenant: Tenant, program: str, *more_writes: str) -> dict[str, str]:
+    """Return the patterns that docs/reference/amqp.md lists for a program."""
+    rows = table_rows((ROOT / "docs" / "reference" / "amqp.md").read_text(), "permissions of")
+    cells = next(cells for name, *cells in rows if name == program)
+    patterns = []
+    for cell in cells:
+        names = [re.sub("^F", tenant.function_name, word) for word in code_words(cell)]
+        patterns.append(exactly(*names) if names else NONE)
+    configure, write, read = patterns
+    if more_writes:
+        write = f"{write}|{exactly(*more_writes)}"
+    return {"configure": configure, "write": write, "read": read}
+
+
+def test_calls_need_no_more_than_the_table_says(
+    tenant: Tenant, start_rapid: StartRapid, start_server: StartServer
+) -> None:
+    tenant.grant(**least(tenant, "rapid, for calls"))
+
+    rapid = start_rapid(
+        ECHO, RAPID_AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name
+    )
+    server = start_server(AMQP_URI=tenant.guest_uri)
+
+    assert server.invoke(tenant.function_name, b"1").body == b"1"
+    line = rapid.wait_for_log("no events are taken or accepted")
+    assert filled_in(tenant, GRANT) in line
+    assert f"wanted=queue.declare queue='{tenant.function_name}.dead'" in line
+
+
+def test_events_need_no_more_than_the_table_says(
+    tenant: Tenant, start_rapid: StartRapid, start_server: StartServer, chronicle: Chronicle
+) -> None:
+    name = tenant.function_name
+    tenant.grant(**least(tenant, "rapid, for calls and events", "records"))
+    with AmqpClient(tenant.guest_uri) as guest:
+        guest.channel.exchange_declare("records", "fanout")
+        guest.channel.queue_declare("kept")
+        guest.channel.queue_bind("kept", "records")
+        rapid = start_rapid(
+            CHRONICLE,
+            RAPID_AMQP_URI=tenant.uri,
+            AWS_LAMBDA_FUNCTION_NAME=name,
+            RAPID_ON_SUCCESS="exchange:records/x",
+            **chronicle.environ,
+        )
+        server = start_server(AMQP_URI=tenant.guest_uri)
+
+        assert server.invoke(name, b"{}").status == 200
+        for event in (b"{}", b'{"fail": true}'):
+            assert server.invoke(name, event, X_Amz_Invocation_Type="Event").status == 202
+        assert rapid.invoke(b"{}", X_Amz_Invocation_Type="Event").status == 202
+
+        wait_until(lambda: guest.waiting(f"{name}.dead") == 1, "the dead letter")
+        wait_until(lambda: guest.waiting("kept") == 2, "the records")
+    assert "refuse" not in "\n".join(rapid.log)
+
+
+def test_the_server_needs_no_more_than_the_table_says(
+    tenant: Tenant, start_rapid: StartRapid, start_server: StartServer
+) -> None:
+    rapid = start_rapid(
+        ECHO, RAPID_AMQP_URI=tenant.guest_uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name
+    )
+    tenant.grant(**least(tenant, "Lambda Server"))
+
+    server = start_server(AMQP_URI=tenant.uri)
+
+    for kind, status in (("RequestResponse", 200), ("Event", 202), ("DryRun", 204)):
+        answer = server.invoke(rapid.function_name, X_Amz_Invocation_Type=kind)
+        assert answer.status == status
+        assert server.invoke("nobody", X_Amz_Invocation_Type=kind).status == 404
+
+
+def dead(tenant: Tenant, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lambda_server", "dead", *command, tenant.function_name],
+        env={**base_environ(), "AMQP_URI": tenant.uri},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+def test_the_dead_letters_need_no_more_than_the_table_says(
+    tenant: Tenant, start_rapid: StartRapid
+) -> None:
+    name = tenant.function_name
+    start_rapid(ECHO, RAPID_AMQP_URI=tenant.guest_uri, AWS_LAMBDA_FUNCTION_NAME=name).stop()
+    tenant.grant(**least(tenant, "`lambda-server dead`"))
+    with AmqpClient(tenant.guest_uri) as guest:
+        for _ in range(3):
+            guest.publish(f"{name}.dead")
+
+        for command in (["list"], ["show"], ["redrive"], ["purge", "--yes"]):
+            done = dead(tenant, *command)
+            assert done.returncode == 0, done.stderr
+        guest.publish(f"{name}.dead")
+
+    tenant.grant(read=NONE)
+    refused = dead(tenant, "list")
+    assert refused.returncode == 1
+    assert "ACCESS_REFUSED" in refused.stderr
+    assert filled_in(tenant, GRANT) in refused.stderr
+
+
+def test_a_destination_that_may_not_be_written_to_costs_no_call(
+    tenant: Tenant,
+    start_rapid: StartRapid,
+    start_server: StartServer,
+    chronicle: Chronicle,
+    pool: ThreadPoolExecutor,
+) -> None:
+    name = tenant.function_name
+    tenant.grant(**least(tenant, "rapid, for calls and events"))
+    with AmqpClient(tenant.guest_uri) as guest:
+        guest.channel.exchange_declare("records", "fanout")
+        rapid = start_rapid(
+            CHRONICLE,
+            RAPID_AMQP_URI=tenant.uri,
+            AWS_LAMBDA_FUNCTION_NAME=name,
+            RAPID_ON_FAILURE="exchange:records/x",
+            RAPID_MAX_RETRY_ATTEMPTS="0",
+            RAPID_MAX_CONCURRENCY="2",
+            **chronicle.environ,
+        )
+        server = start_server(AMQP_URI=tenant.guest_uri)
+        in_flight = pool.submit(server.invoke, name, json.dumps(chronicle.held))
+        chronicle.wait_for(1)
+
+        assert server.invoke(name, b'{"fail": true}', X_Amz_Invocation_Type="Event").status == 202
+        line = rapid.wait_for_log("RabbitMQ refuses a record")
+        wait_until(lambda: guest.waiting(f"{name}.dead") == 1, "the dead letter")
+        chronicle.open()
+
+        assert "access to exchange 'records'" in line
+        assert in_flight.result(LIMIT_S).status == 200
+    assert "broker not reached" not in "\n".join(rapid.log)
+
+
+def test_a_reply_that_cannot_be_sent_is_sent_later_and_acknowledged_then(
+    tenant: Tenant, start_rapid: StartRapid
+) -> None:
+    """The first reply to a node goes over a connection of its own, which RabbitMQ refuses here."""
+    rapid = start_rapid(
+        ECHO, RAPID_AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name
+    )
+    with AmqpClient(tenant.guest_uri, direct=True) as caller:
+        limit("user", "max-connections")(tenant)
+        properties = BasicProperties(reply_to=caller.reply_to, correlation_id="1")
+
+        caller.publish(tenant.function_name, b'"late"', properties)
+        rapid.wait_for_log("reply not sent; trying again", count=2)
+
+        assert unacknowledged(tenant) == 1
+        tenant.node.ctl("clear_user_limits", tenant.user, "all")
+        assert caller.next_reply().body == b'"late"'
+        wait_until(lambda: unacknowledged(tenant) == 0, "the acknowledgement")
+
+
+def unacknowledged(tenant: Tenant) -> int:
+    """Return how many calls of the function are taken and not acknowledged."""
+    columns = ("--silent", "name", "messages_unacknowledged")
+    text = tenant.node.ctl("list_queues", "-p", tenant.vhost, *columns)
+    counts = dict(line.split("\t") for line in text.splitlines())
+    return int(counts[tenant.function_name])

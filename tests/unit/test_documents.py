@@ -296,6 +296,14 @@ def test_every_page_is_reached_from_the_readme() -> None:
     assert sorted(set(DOCUMENTS) - seen) == [ROOT / "docs" / "PACKAGE.md"]
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_modules_that_are_named_are_there(document: Path) -> None:
+    packages = "|".join((*PACKAGES, "bench", "devtools", "tests", "scripts"))
+    named = re.findall(rf"`((?:{packages})/[\w/.-]*\w/?)`", document.read_text())
+
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 125
 

@@ -157,13 +157,16 @@ def unknown_numbers(tests: Iterable[pytest.Item], known: Iterable[int]) -> list[
 _HEAD: Final = """\
 # Conformance
 
-What callers, runtimes and extensions of AWS Lambda count on, and whether it holds here. Made by
-`make conformance` from a run of [its tests](../../tests/acceptance/conformance); do not edit.
+What callers, runtimes and extensions of AWS Lambda count on, and whether it holds here.
+`make conformance` writes this page from a run of
+[its tests](../../tests/acceptance/conformance). Do not edit it.
 
 **{counts}**, of {total} items.
 
-Program: *Server* is the Lambda Server, *rapid* the daemon beside the function; *both* holds for the
-Invoke API of either, and is tested on a rapid's own port, through a Server with a broker and, for
-most items, through a Server in direct mode. Clients are the real ones: boto3, aws cli, curl, and
-AWS's runtime clients, of which the last table tells more. *later* gives the reason.
+* *Server* is the Lambda Server, and *rapid* the daemon beside the function.
+* *both* holds for the Invoke API of either. It is tested on a rapid's own port and through a Server
+  with a broker. Most items are also tested through a Server without a broker.
+* *later* is not built yet. The last column has the reason.
+
+Clients are the real ones: boto3, aws cli, curl, and AWS's runtime clients of the last tables.
 """

@@ -177,10 +177,11 @@ The same function under the runtime clients that AWS ships, and under a custom r
 curl. Made by `make runtimes` from a run of [its tests](../../tests/acceptance/runtimes), do not
 edit.
 
-*pass* holds for a rapid's own port and for a Lambda Server with RabbitMQ, both. *error*: type,
-message and stack reach the caller (Rust's client sends no stack). *context*: deadline, request id,
-ARN, name, version, memory and trace id. *timeout*: the caller hears of it, and a fresh process
-serves the next call. *6 MiB*: 6,291,456 bytes to the handler, 6,291,556 back.
+* *pass*: on a rapid's own port, and through a Lambda Server with RabbitMQ.
+* *error*: type, message and stack reach the caller. Rust's client sends no stack.
+* *context*: deadline, request id, ARN, name, version, memory and trace id.
+* *timeout*: the caller gets the error, and a fresh process serves the next call.
+* *6 MiB*: 6,291,456 bytes to the handler, 6,291,556 back.
 """
 _CALLERS: Final = """\
 ## Callers
@@ -188,7 +189,10 @@ _CALLERS: Final = """\
 AWS's SDKs, besides boto3, aws cli and curl, which the table of the contract is tried with. Made by
 `make runtimes` from a run of [its tests](../../tests/acceptance/runtimes), do not edit.
 
-*pass* holds for a rapid's own port and for a Lambda Server with RabbitMQ, both. *call*: the payload
-comes back. *function error*: `Unhandled`, and the error as payload. *404*: the SDK raises its
-`ResourceNotFoundException`. *DryRun*: 204, and nothing runs. *Event*: 202, and the function runs.
+* *pass*: on a rapid's own port, and through a Lambda Server with RabbitMQ.
+* *call*: the payload comes back.
+* *function error*: `Unhandled`, and the error as payload.
+* *404*: the SDK raises its `ResourceNotFoundException`.
+* *DryRun*: 204, and nothing runs.
+* *Event*: 202, and the function runs.
 """

@@ -16,8 +16,8 @@ DOCUMENT: Final = ROOT / "docs" / "reference" / "soak.md"
 
 _PAGE: Final = """# Soak
 
-All attacks at once, for {minutes} minutes. `make soak` runs this and writes this page: do not edit.
-`make soak MINUTES=1` is a short try that writes nothing.
+All attacks at once, for {minutes} minutes. `make soak` runs them and writes this page.
+Do not edit the page. `make soak MINUTES=1` is a short try that writes nothing.
 [attacks.py](../../tests/acceptance/soak/attacks.py) has a function for each attack.
 
 A RabbitMQ of its own, a Lambda Server with one gunicorn worker and three rapids from source are
@@ -49,8 +49,8 @@ ends a thread that had no connection for 10 s, and keeps 8.
 
 ## Attacks
 
-What is not an answer or a word of the attack's own is an exception in the caller. It may come only
-while RabbitMQ is disturbed, and so may 404 and 5xx where they are not what an attack asks for.
+An outcome is an answer, a word of the attack's own, or an exception in the caller. An exception may
+come only while RabbitMQ is disturbed. So may 404 and 5xx that the attack does not provoke.
 
 {attacks}
 """

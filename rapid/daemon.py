@@ -71,22 +71,26 @@ class Daemon:
         """Bind every port; raises ``OSError`` for one that is taken, ``ConfigError`` likewise."""
         self._signals = _catch_signals()  # before a port is open: whoever sees it may stop us
         self._config = config
+        environment = config.environment
+        function = environment.function
         self._outputs = outputs
         self._has_terminal = has_terminal()
         self._bytes_in_hand = config.bytes_in_hand or default_bytes()
-        self._groups = EnvironmentGroups(config.memory_mb)
+        self._groups = EnvironmentGroups(config.environment.memory_mb)
         self._reaper = Reaper(raise_descriptor_limit())
         self._connection_limits = share_descriptors(
             descriptor_limit(),
             environments=config.max_concurrency,
-            calls_per_environment=config.runtime_concurrency,
+            calls_per_environment=environment.runtime_concurrency,
         )
-        self._reporter = PlatformLines(as_json=config.logs_json, level=config.system_log_level)
-        metrics = self._metrics = Metrics(config.function.name)
+        self._platform_lines = PlatformLines(
+            as_json=config.environment.logs_json, level=config.system_log_level
+        )
+        metrics = self._metrics = Metrics(function.name)
         self._scheduler = Scheduler(
             max_concurrency=config.max_concurrency,
             queue_timeout_s=config.queue_timeout_s,
-            timeout_s=config.timeout_s,
+            timeout_s=config.environment.timeout_s,
             make_environment=self._make_environment,
             metrics=metrics,
         )
@@ -98,8 +102,8 @@ class Daemon:
         self._memory_queue = self._make_memory_queue()
         self._invoke_api = InvokeApi(
             config.invoke_api,
-            function=config.function,
-            version=config.version,
+            function=config.environment.function,
+            version=config.environment.version,
             submit=self._scheduler.submit,
             abandon=self._scheduler.abandon,
             accept_async=self._accept_async,
@@ -128,8 +132,8 @@ class Daemon:
             hide_environment()
         if self._config.enforces_memory:
             self._groups.enforce_memory()
-        if self._config.command.note:
-            logger.info(self._config.command.note)
+        if self._config.environment.command.note:
+            logger.info(self._config.environment.command.note)
         try:
             self._start()
         except RuntimeError as error:
@@ -139,7 +143,10 @@ class Daemon:
         gc.enable()  # off until here in the static executable
         logger.info(
             "serving",
-            extra={"function": self._config.function.name, "port": self._invoke_api.port},
+            extra={
+                "function": self._config.environment.function.name,
+                "port": self._invoke_api.port,
+            },
         )
         self._wait_for_stop(self._signals)
         return self._stop(self._signals)
@@ -237,12 +244,12 @@ class Daemon:
     ) -> ExecutionEnvironment:
         return ExecutionEnvironment(
             index=index,
-            config=self._config,
+            settings=self._config.environment,
             lock=scheduler.lock,
             owner=scheduler,
             reaper=self._reaper,
             listen=lambda environment: self._listener(index).attach(environment),
-            reporter=self._reporter,
+            platform_lines=self._platform_lines,
             outputs=self._outputs,
             open_group=lambda: self._groups.of_environment(index),
             init_limit_s=self._config.init_timeout_s if init_limit_s is None else init_limit_s,
@@ -268,7 +275,9 @@ class Daemon:
 
     def _open_listener(self, index: int, address: Address) -> RuntimeApiListener:
         most = self._connection_limits.runtime_api
-        listener = RuntimeApiListener(address, index, config=self._config, max_connections=most)
+        listener = RuntimeApiListener(
+            address, index, settings=self._config.environment, max_connections=most
+        )
         self._listeners[index] = listener
         return listener
 
@@ -294,12 +303,12 @@ class Daemon:
         config = self._config
         if config.broker is not None:
             return None
-        assert not isinstance(config.on_success, FunctionDestination | AmqpDestination)
-        assert not isinstance(config.on_failure, FunctionDestination | AmqpDestination)
+        assert not isinstance(config.asynchronous.on_success, FunctionDestination | AmqpDestination)
+        assert not isinstance(config.asynchronous.on_failure, FunctionDestination | AmqpDestination)
         return MemoryQueue(
-            policy=config.retry_policy,
-            on_success=config.on_success,
-            on_failure=config.on_failure,
+            policy=config.asynchronous.retry_policy,
+            on_success=config.asynchronous.on_success,
+            on_failure=config.asynchronous.on_failure,
             submit=self._scheduler.submit,
             metrics=self._metrics,
             max_bytes=self._bytes_in_hand,
@@ -307,25 +316,26 @@ class Daemon:
         )
 
     def _make_consumer(self) -> CallConsumer | None:
-        config = self._config
-        if config.broker is None:
+        config, broker = self._config, self._config.broker
+        if broker is None:
             return None
         from lambda_protocol.queues import call_queue
         from rapid.broker.async_consumer import AsyncConsumer
         from rapid.broker.call_consumer import CallConsumer  # pika: only with a broker
         from rapid.broker.slots import Slots
 
+        function, timeout_s = config.environment.function, config.environment.timeout_s
         slots = Slots(config.slots)
 
         def make_async_consumer(defer: Callable[[Callable[[], None]], None]) -> AsyncConsumer:
             return AsyncConsumer(
-                function=config.function,
-                queue_type=config.event_queue_type,
-                longest_s=config.timeout_s,
+                function=function,
+                queue_type=broker.async_queue_type,
+                longest_s=timeout_s,
                 checks_payload=config.checks_payload,
-                policy=config.retry_policy,
-                on_success=config.on_success,
-                on_failure=config.on_failure,
+                policy=config.asynchronous.retry_policy,
+                on_success=config.asynchronous.on_success,
+                on_failure=config.asynchronous.on_failure,
                 scheduler=self._scheduler,
                 slots=slots,
                 metrics=self._metrics,
@@ -334,16 +344,16 @@ class Daemon:
             )
 
         return CallConsumer(
-            config.broker,
-            function=config.function,
+            broker.address,
+            function=function,
             scheduler=self._scheduler,
             slots=slots,
             metrics=self._metrics,
             make_async_consumer=make_async_consumer,
             needs=_broker_permissions(config),
-            longest_s=config.timeout_s,
-            queue=call_queue(config.function, config.queue_type, config.queue_expires_s),
-            reruns_redelivered=config.reruns_redelivered,
+            longest_s=timeout_s,
+            queue=call_queue(function, broker.queue_type, broker.queue_expires_s),
+            reruns_redelivered=broker.reruns_redelivered,
             checks_payload=config.checks_payload,
         )
 
@@ -356,9 +366,12 @@ def _broker_permissions(config: Config) -> Permissions:
     from lambda_protocol.amqp_refusals import Permissions, exactly
     from lambda_protocol.queues import async_queue_name, dead_letter_queue_name
 
-    calls = config.function.queue_name
-    asynchronous, dead = async_queue_name(config.function), dead_letter_queue_name(config.function)
-    given = (config.on_success, config.on_failure)
+    calls = config.environment.function.queue_name
+    asynchronous, dead = (
+        async_queue_name(config.environment.function),
+        dead_letter_queue_name(config.environment.function),
+    )
+    given = (config.asynchronous.on_success, config.asynchronous.on_failure)
     exchanges = [d.exchange for d in given if isinstance(d, AmqpDestination) and d.exchange]
     return Permissions(
         configure=exactly(calls, asynchronous, dead, _RETRY_NAMES),
@@ -369,7 +382,10 @@ def _broker_permissions(config: Config) -> Permissions:
 
 def _make_sender(config: Config) -> HttpSender | None:
     """Return what posts records, if any destination wants them posted."""
-    if not any(isinstance(d, HttpDestination) for d in (config.on_success, config.on_failure)):
+    if not any(
+        isinstance(d, HttpDestination)
+        for d in (config.asynchronous.on_success, config.asynchronous.on_failure)
+    ):
         return None
     from rapid.invocations.http_sender import HttpSender  # brings TLS
 

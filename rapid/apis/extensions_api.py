@@ -14,7 +14,7 @@ from rapid.apis.telemetry_api import TelemetryApi
 from rapid.environment.extensions import ExtensionsApiError, answer_event, are_disabled
 from rapid.environment.requests import EnvironmentRequests
 from rapid.http_service import JSON, Exchange
-from rapid.settings.config import Config
+from rapid.settings.environment import EnvironmentSettings
 
 _PREFIX: Final = "/2020-01-01/extension"
 _IDENTIFIER: Final = "lambda-extension-identifier"
@@ -24,12 +24,12 @@ _ERROR_TYPE: Final = "lambda-extension-function-error-type"
 class ExtensionsApi:
     """The routes, telemetry's included; they share the Runtime API's listener. Thread-safe."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, settings: EnvironmentSettings) -> None:
         """Serve the extensions of one environment."""
-        self._about = config.about
-        self._extensions_dir = config.extensions_dir
+        self._about = settings.about
+        self._extensions_dir = settings.extensions_dir
         self._telemetry = TelemetryApi(
-            is_multi_concurrency=config.is_multi_concurrency, is_served=self._is_served
+            is_multi_concurrency=settings.is_multi_concurrency, is_served=self._is_served
         )
 
     def routes(self) -> Routes:

@@ -29,7 +29,7 @@ from rapid.environment.api_error import ApiError
 from rapid.environment.phases import PostedId
 from rapid.environment.requests import EnvironmentRequests
 from rapid.http_service import JSON, TEXT, Exchange, HttpService
-from rapid.settings.config import Config
+from rapid.settings.environment import EnvironmentSettings
 
 logger = logging.getLogger(__name__)
 
@@ -57,15 +57,15 @@ class RuntimeApiListener:
         address: Address,
         index: int,
         *,
-        config: Config,
+        settings: EnvironmentSettings,
         max_connections: int,
     ) -> None:
         """Bind ``address``; raises ``OSError`` when it is taken."""
         self._environment: EnvironmentRequests | None = None
         self._routes: Routes = {
-            **_runtime_routes(is_snap_start=config.is_snap_start),
-            METADATA: Route(method=None, handler=MetadataApi(config.availability_zone_id).answer),
-            **ExtensionsApi(config).routes(),
+            **_runtime_routes(is_snap_start=settings.is_snap_start),
+            METADATA: Route(method=None, handler=MetadataApi(settings.availability_zone_id).answer),
+            **ExtensionsApi(settings).routes(),
         }
         self._service = HttpService(
             address,

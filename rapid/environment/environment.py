@@ -29,7 +29,7 @@ from rapid.environment.telemetry_emitter import NoTelemetry, TelemetryEmitter
 from rapid.logs.output import Outputs
 from rapid.logs.platform_lines import PlatformLines
 from rapid.processes import ExitStatus, Reaper
-from rapid.settings.config import Config
+from rapid.settings.environment import EnvironmentSettings
 from rapid.telemetry.hub import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -52,12 +52,12 @@ class ExecutionEnvironment:
         self,
         *,
         index: int,
-        config: Config,
+        settings: EnvironmentSettings,
         lock: threading.Lock,
         owner: EnvironmentOwner,
         reaper: Reaper,
         listen: Callable[[EnvironmentRequests], Address],
-        reporter: PlatformLines,
+        platform_lines: PlatformLines,
         outputs: Outputs,
         open_group: Callable[[], EnvironmentGroup],
         init_limit_s: float,
@@ -69,30 +69,30 @@ class ExecutionEnvironment:
         ``init_phase`` is ``init``, or ``invoke`` when a failed init is done again for a call.
         """
         self.index = index
-        self._config = config
+        self._settings = settings
         self._lock = lock
         self._owner = owner
         self._listen = listen
-        self._reporter = reporter
+        self._platform_lines = platform_lines
         self._stdout = outputs.stdout
         self._init_limit_s = init_limit_s
         self._init_phase = init_phase
         self._clock = clock
         self._registered = threading.Condition(lock)  # an extension has, or the init has failed
         self._state = EnvironmentState(
-            is_shared=config.is_multi_concurrency,
-            slots=config.runtime_concurrency,
-            idle_timeout_s=config.idle_timeout_s,
+            is_shared=settings.is_multi_concurrency,
+            slots=settings.runtime_concurrency,
+            idle_timeout_s=settings.idle_timeout_s,
             created_at=clock(),
             init_s=init_limit_s,
         )  # guarded by _lock
         self._has_no_thread = False  # the clock does what the thread would have done
         self._end_reason = ("", 0.0)  # what extensions are told, and the time for the runtime
         self._is_ending = threading.Event()
-        self._telemetry = Telemetry(logs_json=config.logs_json, on_error=self.fail_unexpectedly)
+        self._telemetry = Telemetry(logs_json=settings.logs_json, on_error=self.fail_unexpectedly)
         token = new_request_id()
         self._processes = EnvironmentProcesses(
-            config,
+            settings,
             reaper,
             outputs,
             index=index,
@@ -101,12 +101,12 @@ class ExecutionEnvironment:
             on_error=self.fail_unexpectedly,
         )
         self._outcomes = Outcomes(
-            config,
+            settings,
             owner,
             self._processes,
             index=index,
             init_phase=init_phase,
-            is_shared=config.is_multi_concurrency,
+            is_shared=settings.is_multi_concurrency,
             end_lines=self.end_lines,
             clock=clock,
         )
@@ -119,7 +119,7 @@ class ExecutionEnvironment:
             processes=self._processes,
             outcomes=self._outcomes,
             telemetry=self._telemetry,
-            version=config.version,
+            version=settings.version,
             metadata_token=token,
             clock=clock,
         )
@@ -163,7 +163,7 @@ class ExecutionEnvironment:
         """Take ``call``; return the parked ``next`` that :meth:`deliver` is to answer."""
         state = self._state
         parked = state.parked.pop()  # the newest: an older one may be of a lost connection
-        call.begin(now, self._config.timeout_s)
+        call.begin(now, self._settings.timeout_s)
         call.is_cold = state.tenant is None
         state.tenant = call.tenant
         state.calls.add(call)
@@ -238,9 +238,11 @@ class ExecutionEnvironment:
         address = self._listen(self._requests)
         self._requests.runtime_api_port = address.port
         sandbox = self._processes.open(address)
-        log = InvocationLog(self._config, sandbox, self._reporter, self._stdout, self._clock)
+        log = InvocationLog(
+            self._settings, sandbox, self._platform_lines, self._stdout, self._clock
+        )
         emitter = TelemetryEmitter(
-            config=self._config,
+            settings=self._settings,
             telemetry=self._telemetry,
             sandbox=sandbox,
             log=log,
@@ -407,7 +409,7 @@ class ExecutionEnvironment:
 
     def _on_timeout(self) -> None:
         """End the calls that are late; without others the environment ends with them."""
-        failure = timed_out(self._config.timeout_s)
+        failure = timed_out(self._settings.timeout_s)
         with self._lock:
             late = self._state.calls.take_late(self._clock())
             if late is not None:

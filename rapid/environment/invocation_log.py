@@ -12,7 +12,7 @@ from rapid.call import Call, Failure
 from rapid.environment.sandbox import RUNTIME, Sandbox
 from rapid.logs.output import LineOutput, LineWriter
 from rapid.logs.platform_lines import PlatformLines
-from rapid.settings.config import Config
+from rapid.settings.environment import EnvironmentSettings
 from rapid.telemetry import records
 from rapid.telemetry.records import Ending, InitRef, InvocationRef, TelemetryRecord
 
@@ -27,22 +27,22 @@ class InvocationLog:
 
     def __init__(
         self,
-        config: Config,
+        settings: EnvironmentSettings,
         sandbox: Sandbox,
-        reporter: PlatformLines,
+        platform_lines: PlatformLines,
         output: LineOutput,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Log what runs in ``sandbox`` on ``output``."""
-        self._config = config
+        self._settings = settings
         self._sandbox = sandbox
-        self._reporter = reporter
+        self._platform_lines = platform_lines
         self._writer = LineWriter(output)
         self._clock = clock
 
     def is_wanted(self, call: Call) -> bool:
         """Whether anybody will see the lines of ``call``."""
-        return self._config.prints_reports or call.invocation.wants_log_tail
+        return self._settings.prints_reports or call.invocation.wants_log_tail
 
     def begin(self, call: Call) -> None:
         """Note where the output of ``call`` starts."""
@@ -64,7 +64,7 @@ class InvocationLog:
         ``init_s`` is given for the first invocation after an init.
         """
         capture = self._sandbox.capture
-        capture.flush(ends_lines=not self._config.is_multi_concurrency)
+        capture.flush(ends_lines=not self._settings.is_multi_concurrency)
         end = self._end(call, outcome, Ending(status=status, error_type=error_type), init_s)
         self._print(end)
         if not call.invocation.wants_log_tail:
@@ -82,7 +82,7 @@ class InvocationLog:
         error_type = None if status == "timeout" else failure.error_type
         self.print(
             records.init_report(
-                InitRef(initialization_type=self._config.initialization_type, phase=phase),
+                InitRef(initialization_type=self._settings.initialization_type, phase=phase),
                 Ending(status=status, error_type=error_type),
                 duration_ms=init_s * 1000,
                 at=time.time(),
@@ -91,12 +91,12 @@ class InvocationLog:
 
     def print(self, record: TelemetryRecord) -> None:
         """Log an event of the platform's, if RAPID_PRINT_REPORTS asks for them."""
-        if self._config.prints_reports:
-            self._print(self._reporter.render(record))
+        if self._settings.prints_reports:
+            self._print(self._platform_lines.render(record))
 
     def _start(self, call: Call) -> bytes:
-        record = records.start(ref_of(call), version=self._config.version, at=time.time())
-        return self._reporter.render(record)
+        record = records.start(ref_of(call), version=self._settings.version, at=time.time())
+        return self._platform_lines.render(record)
 
     def _end(self, call: Call, outcome: Outcome, ending: Ending, init_s: float | None) -> bytes:
         """Return the last lines; only a JSON log has one of the runtime's own end."""
@@ -107,21 +107,21 @@ class InvocationLog:
             ending,
             duration_ms=duration_ms,
             init_ms=None if init_s is None else init_s * 1000,
-            memory_mb=self._config.memory_mb,
+            memory_mb=self._settings.memory_mb,
             peak_memory_bytes=self._sandbox.peak_memory_bytes(RUNTIME),
             at=now,
         )
-        line = self._reporter.render(report)
-        if self._reporter.as_json and not self._config.is_multi_concurrency:
+        line = self._platform_lines.render(report)
+        if self._platform_lines.as_json and not self._settings.is_multi_concurrency:
             size = len(outcome.payload) if ending.status == "success" else None
             done = records.runtime_done(
                 ref, ending, duration_ms=duration_ms, produced_bytes=size, spans=(), at=now
             )
-            line = self._reporter.render(done) + line
+            line = self._platform_lines.render(done) + line
         return line
 
     def _print(self, lines: bytes) -> None:
-        if lines and self._config.prints_reports:
+        if lines and self._settings.prints_reports:
             self._writer.offer(lines)
 
 

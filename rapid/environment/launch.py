@@ -13,7 +13,7 @@ from rapid.environment.extensions import MAX_EXTENSIONS
 from rapid.environment.sandbox import RUNTIME, Sandbox
 from rapid.environment.sandbox_hosts import add_sandbox_names
 from rapid.processes import ExitStatus
-from rapid.settings.config import Config
+from rapid.settings.environment import EnvironmentSettings
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Launch:
 
     def __init__(
         self,
-        config: Config,
+        settings: EnvironmentSettings,
         sandbox: Sandbox,
         *,
         index: int,
@@ -42,7 +42,7 @@ class Launch:
         metadata_token: str,
     ) -> None:
         """Start processes in ``sandbox``, of environment number ``index``."""
-        self._config = config
+        self._settings = settings
         self._sandbox = sandbox
         self._index = index
         self._runtime_api = runtime_api
@@ -59,7 +59,7 @@ class Launch:
         if len(paths) > MAX_EXTENSIONS:
             message = f"{len(paths)} extensions; the limit is {MAX_EXTENSIONS}"
             raise LaunchError(Failure(ErrorType.TOO_MANY_EXTENSIONS, message))
-        environ = self._config.extension_environ(self._index, self._runtime_api) | self._metadata
+        environ = self._settings.extension_environ(self._index, self._runtime_api) | self._metadata
         if paths and not add_sandbox_names():
             environ["AWS_SAM_LOCAL"] = "true"  # makes AWS's samples listen on every address
         return environ
@@ -74,7 +74,7 @@ class Launch:
 
     def start_runtime(self, on_exit: OnExit) -> None:
         """Start the runtime, with the log descriptor if there is one; raises ``LaunchError``."""
-        command = self._config.command
+        command = self._settings.command
         if not command.argv:
             searched = " ".join(command.searched)
             message = f"Couldn't find valid bootstrap(s): [{searched}]"
@@ -83,10 +83,10 @@ class Launch:
             "exec '%s' (cwd=%s, handler=%s)",
             command.argv[0],
             command.cwd,
-            self._config.handler,
+            self._settings.handler,
             extra={"env": self._index},
         )
-        environ = self._config.runtime_environ(self._index, self._runtime_api) | self._metadata
+        environ = self._settings.runtime_environ(self._index, self._runtime_api) | self._metadata
         descriptor = self._sandbox.capture.log_descriptor
         if descriptor is not None:
             environ["_LAMBDA_TELEMETRY_LOG_FD"] = str(descriptor)

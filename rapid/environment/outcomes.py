@@ -17,7 +17,7 @@ from rapid.environment.invocation_log import InvocationLog, NoLog
 from rapid.environment.owner import EnvironmentOwner
 from rapid.environment.process_life import EnvironmentProcesses
 from rapid.environment.telemetry_emitter import NoTelemetry, TelemetryEmitter
-from rapid.settings.config import Config
+from rapid.settings.environment import EnvironmentSettings
 from rapid.telemetry.records import Ending
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Outcomes:
 
     def __init__(
         self,
-        config: Config,
+        settings: EnvironmentSettings,
         owner: EnvironmentOwner,
         processes: EnvironmentProcesses,
         *,
@@ -42,7 +42,7 @@ class Outcomes:
 
         If the runtime ``is_shared`` by several calls, half lines end with each call.
         """
-        self._config = config
+        self._settings = settings
         self._owner = owner
         self._processes = processes
         self._index = index
@@ -85,7 +85,7 @@ class Outcomes:
         """End ``calls`` with ``failure``."""
         for call in calls:
             with self.errors_logged():
-                outcome = failure.outcome(call.invocation.request_id, self._config.version)
+                outcome = failure.outcome(call.invocation.request_id, self._settings.version)
                 self.complete(call, outcome, status_of(failure), failure.error_type, init_s=init_s)
 
     def log_failed(self, calls: Iterable[Call], failure: Failure, *, is_init: bool = False) -> None:
@@ -93,7 +93,7 @@ class Outcomes:
         log_failed_calls(
             calls,
             failure,
-            function=self._config.function.name,
+            function=self._settings.function.name,
             now=self._clock(),
             peak_memory_bytes=self._processes.peak_memory_bytes,
             is_init=is_init,
@@ -124,10 +124,10 @@ class Outcomes:
         """Log that the init failed, with a diagnosis of what the processes printed."""
         output = self._processes.printed()
         if not failure.is_logged:
-            said = failed_init(failure, self._config.command, self._config.handler, output)
+            said = failed_init(failure, self._settings.command, self._settings.handler, output)
             about = {
                 "env": self._index,
-                "function": self._config.function.name,
+                "function": self._settings.function.name,
                 "after_ms": round(init_s * 1000, 1),
                 **memory_facts(failure, self._processes.peak_memory_bytes),
             }
@@ -146,7 +146,7 @@ class Outcomes:
         elif is_failure and not was_init:
             log_failed_environment(
                 failure,
-                function=self._config.function.name,
+                function=self._settings.function.name,
                 peak_memory_bytes=self._processes.peak_memory_bytes,
             )
 

@@ -21,7 +21,7 @@ from rapid.logs.capture import OnError
 from rapid.logs.level import is_kept
 from rapid.logs.output import Outputs
 from rapid.processes import ExitStatus, Reaper
-from rapid.settings.config import Config
+from rapid.settings.environment import EnvironmentSettings
 from rapid.telemetry.hub import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class EnvironmentProcesses:
 
     def __init__(
         self,
-        config: Config,
+        settings: EnvironmentSettings,
         reaper: Reaper,
         outputs: Outputs,
         *,
@@ -49,7 +49,7 @@ class EnvironmentProcesses:
         on_error: OnError,
     ) -> None:
         """Start nothing; ``on_error`` gets what goes wrong in the thread that reads the output."""
-        self._config = config
+        self._settings = settings
         self._reaper = reaper
         self._outputs = outputs
         self._index = index
@@ -62,7 +62,7 @@ class EnvironmentProcesses:
 
     def open(self, runtime_api: Address) -> Sandbox:
         """Open the pipes and the control group; ``runtime_api`` is what the processes call."""
-        self._extensions = discover(self._config.extensions_dir)
+        self._extensions = discover(self._settings.extensions_dir)
         self._sandbox = Sandbox(
             f"env-{self._index}",
             self._reaper,
@@ -70,11 +70,11 @@ class EnvironmentProcesses:
             self._open_group(),
             runtime_api=str(runtime_api),
             extensions=[path.name for path in self._extensions],
-            keeps=functools.partial(is_kept, least=self._config.least_level_kept),
+            keeps=functools.partial(is_kept, least=self._settings.least_level_kept),
             on_error=self._on_error,
         )
         self._launch = Launch(
-            self._config,
+            self._settings,
             self._sandbox,
             index=self._index,
             runtime_api=str(runtime_api),

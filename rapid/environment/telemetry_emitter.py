@@ -15,7 +15,7 @@ from rapid.environment.invocation_log import InvocationLog, ref_of
 from rapid.environment.sandbox import RUNTIME, Sandbox
 from rapid.logs.level import is_kept
 from rapid.logs.lines import LogMessage
-from rapid.settings.config import Config
+from rapid.settings.environment import EnvironmentSettings
 from rapid.telemetry import records
 from rapid.telemetry.hub import Telemetry
 from rapid.telemetry.records import Ending, InitRef, Span, TelemetryRecord
@@ -50,7 +50,7 @@ class TelemetryEmitter:
     def __init__(
         self,
         *,
-        config: Config,
+        settings: EnvironmentSettings,
         telemetry: Telemetry,
         sandbox: Sandbox,
         log: InvocationLog,
@@ -58,12 +58,12 @@ class TelemetryEmitter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Tell ``telemetry`` of what happens in ``sandbox``, and from now on what is printed."""
-        self._config = config
+        self._settings = settings
         self._telemetry = telemetry
         self._sandbox = sandbox
         self._log = log
         self._clock = clock
-        self._init = InitRef(initialization_type=config.initialization_type, phase=init_phase)
+        self._init = InitRef(initialization_type=settings.initialization_type, phase=init_phase)
         self._turns: dict[str, _Turn] = {}  # by request id; each step is one of the interpreter's
         self._is_runtime_done = False  # with its init
         self._unprinted: deque[TelemetryRecord] = (
@@ -75,14 +75,14 @@ class TelemetryEmitter:
 
     def begin_init(self) -> None:
         """Tell that the environment starts."""
-        function = self._config.function
+        function = self._settings.function
         record = records.init_start(
             self._init,
             function_name=function.name,
             function_arn=function.arn,
-            version=self._config.version,
+            version=self._settings.version,
             instance_id=new_request_id().replace("-", ""),
-            memory_mb=self._config.memory_mb,
+            memory_mb=self._settings.memory_mb,
             at=time.time(),
         )
         self._telemetry.publish(record)
@@ -145,7 +145,7 @@ class TelemetryEmitter:
         self._turns[call.invocation.request_id] = _Turn(call, init_ms)
         self._telemetry.publish(
             records.start(
-                ref_of(call), version=self._config.version, at=self._wall(call.started_at)
+                ref_of(call), version=self._settings.version, at=self._wall(call.started_at)
             )
         )
 
@@ -164,7 +164,7 @@ class TelemetryEmitter:
 
     def measure(self) -> int:
         """Take in the last lines of the runtime's turn; return its peak memory, bytes."""
-        self._sandbox.capture.flush(ends_lines=not self._config.is_multi_concurrency)
+        self._sandbox.capture.flush(ends_lines=not self._settings.is_multi_concurrency)
         if "platform" not in self._telemetry.streams:
             return 0
         return self._sandbox.peak_memory_bytes(RUNTIME)
@@ -174,7 +174,7 @@ class TelemetryEmitter:
         if not self._is_runtime_done:
             self._is_runtime_done = True
             self._tell_init(records.init_runtime_done(self._init, _SUCCESS, at=time.time()))
-        if self._config.is_multi_concurrency:
+        if self._settings.is_multi_concurrency:
             return
         for turn in self._turns.values():
             if turn.response_ended_at is not None and turn.runtime_done_at is None:
@@ -218,7 +218,7 @@ class TelemetryEmitter:
             ending = Ending(status=status, error_type=failure.error_type)
             if not is_failure and turn.response_ended_at is not None:
                 ending = turn.ending
-            if self._config.is_multi_concurrency:
+            if self._settings.is_multi_concurrency:
                 self.end_one_of_many(turn.call, ending)
                 continue
             if turn.runtime_done_at is None:
@@ -234,7 +234,7 @@ class TelemetryEmitter:
     # --- inside
 
     def _on_record(self, stream: str, message: LogMessage) -> None:
-        if stream == "function" and not is_kept(message, self._config.least_level_kept):
+        if stream == "function" and not is_kept(message, self._settings.least_level_kept):
             return
         at = time.time() if message.time_us is None else message.time_us / 1e6
         self._telemetry.publish(
@@ -243,7 +243,7 @@ class TelemetryEmitter:
 
     def _tell_init(self, record: TelemetryRecord) -> None:
         self._telemetry.publish(record)
-        if self._config.prints_reports:
+        if self._settings.prints_reports:
             self._unprinted.append(record)
 
     def _tell_runtime_done(self, turn: _Turn, ending: Ending, peak_memory_bytes: int) -> None:
@@ -278,7 +278,7 @@ class TelemetryEmitter:
                 ending,
                 duration_ms=_ms(turn.call.started_at, now),
                 init_ms=turn.init_ms,
-                memory_mb=self._config.memory_mb,
+                memory_mb=self._settings.memory_mb,
                 peak_memory_bytes=turn.peak_memory_bytes,
                 spans=spans,
                 at=self._wall(now),

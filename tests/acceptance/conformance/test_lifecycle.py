@@ -75,7 +75,7 @@ def test_bootstraps_are_looked_for_in_order(
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "bootstrap").touch(mode=0o755)
 
-    command = Config.from_environ([], {}, root=tmp_path).command
+    command = Config.from_environ([], {}, root=tmp_path).environment.command
 
     assert command.argv == (str(tmp_path / chosen / "bootstrap"),)
     assert command.cwd == str(tmp_path / "var/task")

@@ -9,13 +9,25 @@ import pytest
 from lambda_protocol.environ import ConfigError
 from rapid.settings.command import BOOTSTRAPS
 from rapid.settings.command_line import USAGE
-from rapid.settings.config import Config
+from rapid.settings.config import BrokerSettings, Config
 
 
 def config(*argv: str, **variables: Any) -> Config:
     """Return what rapid makes of a command line and variables; ``root`` is where it looks."""
     root = variables.pop("root", Path("/nonexistent"))
     return Config.from_environ(argv, variables, root=root)
+
+
+def value_of(made: Config, field: str) -> object:
+    """Return a setting, in whichever part of the settings it is."""
+    parts = (made, made.environment, made.asynchronous, made.broker)
+    (part,) = [part for part in parts if part is not None and hasattr(part, field)]
+    return getattr(part, field)
+
+
+def with_broker(field: str) -> dict[str, str]:
+    """Return what has to be set for a setting of the broker to be read."""
+    return {"RAPID_AMQP_URI": "amqp://h"} if field in BrokerSettings.__slots__ else {}
 
 
 # --- flags
@@ -42,8 +54,8 @@ def test_a_flag_is_taken_in_both_forms(
 
     made = config(*words, "python", "app.handler")
 
-    assert getattr(made, field) == expected
-    assert made.handler == "app.handler"
+    assert value_of(made, field) == expected
+    assert made.environment.handler == "app.handler"
 
 
 def test_flags_stand_in_any_order_and_number() -> None:
@@ -56,19 +68,19 @@ def test_flags_stand_in_any_order_and_number() -> None:
     )
 
     assert (made.log_level, made.runtime_api) == ("ERROR", ("127.0.0.1", 1))
-    assert made.command.argv == ("/bin/true",)
+    assert made.environment.command.argv == ("/bin/true",)
 
 
 def test_a_flag_after_the_command_is_the_commands() -> None:
     made = config("/bin/echo", "--log-level", "error")
 
-    assert made.command.argv == ("/bin/echo", "--log-level", "error")
+    assert made.environment.command.argv == ("/bin/echo", "--log-level", "error")
     assert made.log_level == "INFO"
 
 
 def test_the_value_of_log_level_is_not_the_command() -> None:
     """SAM passes it so; it was once taken for the program to run."""
-    assert config("--log-level", "error", "/bin/true").command.argv == ("/bin/true",)
+    assert config("--log-level", "error", "/bin/true").environment.command.argv == ("/bin/true",)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +103,10 @@ def test_a_word_that_begins_with_a_dash_is_never_a_command(words: list[str]) -> 
 
 
 def test_two_dashes_end_the_flags() -> None:
-    assert config("--port", "1", "--", "/bin/echo", "-n").command.argv == ("/bin/echo", "-n")
+    assert config("--port", "1", "--", "/bin/echo", "-n").environment.command.argv == (
+        "/bin/echo",
+        "-n",
+    )
 
 
 @pytest.mark.parametrize("flag", ["--port", "--name", "--timeout", "--memory", "--env-file"])
@@ -105,8 +120,12 @@ def test_a_flag_wins_over_its_variable() -> None:
     made = config("--port", "1", "--name", "mine", "--timeout", "2", RAPID_PORT="0", PORT="0",
                   AWS_LAMBDA_FUNCTION_NAME="other", AWS_LAMBDA_FUNCTION_TIMEOUT="3")  # fmt: skip
 
-    assert (made.invoke_api[1], made.function.name, made.timeout_s) == (1, "mine", 2.0)
-    assert made.environ["AWS_LAMBDA_FUNCTION_NAME"] == "mine"
+    assert (made.invoke_api[1], made.environment.function.name, made.environment.timeout_s) == (
+        1,
+        "mine",
+        2.0,
+    )
+    assert made.environment.environ["AWS_LAMBDA_FUNCTION_NAME"] == "mine"
 
     made = config("--log-level", "error", "--runtime-api-address", "h:1", RAPID_LOG_LEVEL="DEBUG",
                   RAPID_RUNTIME_API_HOST="other", RAPID_RUNTIME_API_PORT="2")  # fmt: skip
@@ -126,8 +145,8 @@ def test_without_a_command_the_first_bootstrap_runs(tmp_path: Path, present: int
 
     made = config(root=tmp_path)
 
-    assert made.command.argv == (str(tmp_path / BOOTSTRAPS[present]),)
-    assert made.command.cwd == str(tmp_path / "var/task")
+    assert made.environment.command.argv == (str(tmp_path / BOOTSTRAPS[present]),)
+    assert made.environment.command.cwd == str(tmp_path / "var/task")
 
 
 def test_bootstraps_are_looked_for_where_aws_lambda_rie_does() -> None:
@@ -135,7 +154,7 @@ def test_bootstraps_are_looked_for_where_aws_lambda_rie_does() -> None:
 
 
 def test_without_a_bootstrap_the_command_is_empty_and_says_where_it_looked(tmp_path: Path) -> None:
-    command = config(root=tmp_path).command
+    command = config(root=tmp_path).environment.command
 
     assert command.argv == ()
     assert command.searched == (f"{tmp_path}/var/task/bootstrap", f"{tmp_path}/opt/bootstrap")
@@ -144,36 +163,39 @@ def test_without_a_bootstrap_the_command_is_empty_and_says_where_it_looked(tmp_p
 def test_a_folder_is_no_bootstrap(tmp_path: Path) -> None:
     (tmp_path / BOOTSTRAPS[0]).mkdir(parents=True)
 
-    assert config(root=tmp_path).command.argv == ()
+    assert config(root=tmp_path).environment.command.argv == ()
 
 
 def test_one_word_is_the_program_and_the_handler_comes_from_the_environment() -> None:
     made = config("/bin/true", _HANDLER="app.handler")
 
-    assert made.command.argv == ("/bin/true",)
-    assert made.handler == "app.handler"
-    assert made.command.cwd == str(Path.cwd())
+    assert made.environment.command.argv == ("/bin/true",)
+    assert made.environment.handler == "app.handler"
+    assert made.environment.command.cwd == str(Path.cwd())
 
 
 def test_of_more_words_the_last_is_the_handler_too() -> None:
     made = config("/bin/echo", "-m", "awslambdaric", "app.handler", _HANDLER="other.handler")
 
-    assert made.command.argv == ("/bin/echo", "-m", "awslambdaric", "app.handler")
-    assert made.handler == "app.handler"
+    assert made.environment.command.argv == ("/bin/echo", "-m", "awslambdaric", "app.handler")
+    assert made.environment.handler == "app.handler"
 
 
 def test_the_function_handler_variable_wins() -> None:
     made = config("/bin/echo", "app.handler", AWS_LAMBDA_FUNCTION_HANDLER="mine.handler")
 
-    assert (made.handler, made.environ["_HANDLER"]) == ("mine.handler", "mine.handler")
+    assert (made.environment.handler, made.environment.environ["_HANDLER"]) == (
+        "mine.handler",
+        "mine.handler",
+    )
 
 
 def test_a_bare_program_is_looked_up_in_path() -> None:
-    assert Path(config("sh").command.argv[0]).is_absolute()
+    assert Path(config("sh").environment.command.argv[0]).is_absolute()
 
 
 def test_a_program_that_is_nowhere_is_kept_for_the_error() -> None:
-    assert config("no-such-program").command.argv == ("no-such-program",)
+    assert config("no-such-program").environment.command.argv == ("no-such-program",)
 
 
 # --- settings
@@ -213,7 +235,7 @@ DEFAULTS: dict[str, Any] = {
 
 @pytest.mark.parametrize("field", DEFAULTS)
 def test_a_setting_has_its_default(field: str) -> None:
-    assert getattr(config(), field) == DEFAULTS[field]
+    assert value_of(config(**with_broker(field)), field) == DEFAULTS[field]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +281,9 @@ def test_a_setting_has_its_default(field: str) -> None:
 def test_a_variable_sets_its_setting(
     variable: str, value: str, field: str, expected: object
 ) -> None:
-    assert getattr(config(**{variable: value}), field) == expected
+    made = config(**{variable: value, **with_broker(field)})
+
+    assert value_of(made, field) == expected
 
 
 @pytest.mark.parametrize(
@@ -346,7 +370,7 @@ def test_slots_are_runtimes_times_what_each_takes() -> None:
     ids=["given", "from-the-handler", "given-wins", "from-_HANDLER", "neither"],
 )
 def test_the_function_has_a_name(argv: list[str], variables: dict[str, str], name: str) -> None:
-    assert config(*argv, **variables).function.name == name
+    assert config(*argv, **variables).environment.function.name == name
 
 
 @pytest.mark.parametrize(
@@ -358,7 +382,7 @@ def test_a_handler_that_is_no_function_name_is_no_reason_not_to_start(handler: s
 
 
 def test_region_and_account_are_those_of_the_environment() -> None:
-    function = config(AWS_REGION="eu-west-1", AWS_ACCOUNT_ID="111122223333").function
+    function = config(AWS_REGION="eu-west-1", AWS_ACCOUNT_ID="111122223333").environment.function
 
     assert function.arn == "arn:aws:lambda:eu-west-1:111122223333:function:function"
 
@@ -369,7 +393,7 @@ def test_region_and_account_are_those_of_the_environment() -> None:
 def test_the_containers_variables_pass() -> None:
     made = config(MY_SETTING="x", _MINE="y", EMPTY="", PYTHONPATH="/p")
 
-    environ = made.runtime_environ(0, "h:1")
+    environ = made.environment.runtime_environ(0, "h:1")
     assert (environ["MY_SETTING"], environ["_MINE"], environ["EMPTY"]) == ("x", "y", "")
 
 
@@ -390,7 +414,7 @@ def test_the_containers_variables_pass() -> None:
 def test_what_describes_us_is_hidden_from_the_function(name: str) -> None:
     value = "amqp://u:p@h" if name == "RAPID_AMQP_URI" else "x"
 
-    assert name not in config(**{name: value}).runtime_environ(0, "h:1")
+    assert name not in config(**{name: value}).environment.runtime_environ(0, "h:1")
 
 
 def test_the_reserved_variables_are_set(tmp_path: Path) -> None:
@@ -404,7 +428,7 @@ def test_the_reserved_variables_are_set(tmp_path: Path) -> None:
         AWS_LAMBDA_FUNCTION_MEMORY_SIZE="128",
     )
 
-    environ = made.runtime_environ(2, "127.0.0.1:9001")
+    environ = made.environment.runtime_environ(2, "127.0.0.1:9001")
 
     assert {
         "_HANDLER": "app.handler",
@@ -414,7 +438,7 @@ def test_the_reserved_variables_are_set(tmp_path: Path) -> None:
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128",
         "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/mine",
-        "AWS_LAMBDA_LOG_STREAM_NAME": made.log_stream,
+        "AWS_LAMBDA_LOG_STREAM_NAME": made.environment.log_stream,
         "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9001",
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
         "LAMBDA_TASK_ROOT": f"{tmp_path}/var/task",
@@ -425,7 +449,9 @@ def test_the_reserved_variables_are_set(tmp_path: Path) -> None:
 
 
 def test_outside_an_image_for_lambda_the_task_root_is_the_working_folder(tmp_path: Path) -> None:
-    environ = config("/bin/echo", "app.handler", root=tmp_path).runtime_environ(0, "h:1")
+    environ = config("/bin/echo", "app.handler", root=tmp_path).environment.runtime_environ(
+        0, "h:1"
+    )
 
     assert environ["LAMBDA_TASK_ROOT"] == str(Path.cwd())
 
@@ -435,23 +461,23 @@ def test_outside_an_image_for_lambda_the_task_root_is_the_working_folder(tmp_pat
     [("PATH", "/my/bin"), ("TZ", "Europe/Berlin"), ("LAMBDA_TASK_ROOT", "/code"), ("LANG", "C")],
 )
 def test_what_the_image_says_is_kept(name: str, value: str) -> None:
-    assert config(**{name: value}).runtime_environ(0, "h:1")[name] == value
+    assert config(**{name: value}).environment.runtime_environ(0, "h:1")[name] == value
 
 
 @pytest.mark.parametrize("name", ["AWS_LAMBDA_RUNTIME_API", "_INSTANCE"])
 def test_what_the_platform_says_wins_over_the_container(name: str) -> None:
     """An image whose entrypoint was wrapped has AWS_LAMBDA_RUNTIME_API preset."""
-    assert config(**{name: "preset"}).runtime_environ(0, "h:1")[name] != "preset"
+    assert config(**{name: "preset"}).environment.runtime_environ(0, "h:1")[name] != "preset"
 
 
 def test_without_a_handler_there_is_no_handler_variable() -> None:
-    assert "_HANDLER" not in config("/bin/true").runtime_environ(0, "h:1")
+    assert "_HANDLER" not in config("/bin/true").environment.runtime_environ(0, "h:1")
 
 
 def test_dummy_credentials_are_given_only_when_asked_for() -> None:
-    plain = config().environ
-    asked = config(RAPID_DUMMY_CREDENTIALS="true").environ
-    own = config(RAPID_DUMMY_CREDENTIALS="true", AWS_ACCESS_KEY_ID="mine").environ
+    plain = config().environment.environ
+    asked = config(RAPID_DUMMY_CREDENTIALS="true").environment.environ
+    own = config(RAPID_DUMMY_CREDENTIALS="true", AWS_ACCESS_KEY_ID="mine").environment.environ
 
     assert "AWS_ACCESS_KEY_ID" not in plain
     assert asked["AWS_SECRET_ACCESS_KEY"] == "dummy"
@@ -475,11 +501,13 @@ def test_dummy_credentials_are_given_only_when_asked_for() -> None:
     ],
 )
 def test_what_is_not_for_extensions_is_hidden_from_them(name: str) -> None:
-    assert name not in config("/bin/echo", "h", **{name: "x"}).extension_environ(0, "h:1")
+    assert name not in config("/bin/echo", "h", **{name: "x"}).environment.extension_environ(
+        0, "h:1"
+    )
 
 
 def test_extensions_see_the_rest() -> None:
-    environ = config(MY_SETTING="x").extension_environ(0, "h:1")
+    environ = config(MY_SETTING="x").environment.extension_environ(0, "h:1")
 
     assert (environ["MY_SETTING"], environ["AWS_LAMBDA_RUNTIME_API"]) == ("x", "h:1")
 

@@ -11,6 +11,7 @@ import pytest
 from lambda_protocol.environ import ConfigError
 from rapid.settings.config import Config
 from rapid.settings.names import ALIASES, FORMER, is_init_container
+from tests.unit.rapid.test_config import value_of
 
 
 def config(*argv: str, **variables: Any) -> Config:
@@ -23,14 +24,14 @@ def said(made: Config, level: int) -> list[str]:
 
 def seen(made: Config) -> dict[str, str]:
     """Return the environment of the function."""
-    return made.runtime_environ(0, "h:1")
+    return made.environment.runtime_environ(0, "h:1")
 
 
 #: A value, as a function may use the name for something else.
 NONSENSE = {name: "a secret" for name in (*ALIASES, *FORMER)}
 #: Each alias with a value that rapid can use, the field it sets, and what the field becomes.
 MEANT = [
-    ("AMQP_URI", "amqp://h", "broker", "amqp://h:5672"),
+    ("AMQP_URI", "amqp://h", "address", "amqp://h:5672"),
     ("ENABLE_OPENFAAS", "TRUE", "has_openfaas", True),
     ("INVOKE_API_HOST", "127.0.0.1", "invoke_api", ("127.0.0.1", 8080)),
     ("LOG_LEVEL", "debug", "log_level", "DEBUG"),
@@ -55,8 +56,8 @@ def test_an_alias_sets_rapid_without_a_word(
 ) -> None:
     made = config(**{name: value})
 
-    found = getattr(made, field)
-    assert (str(found) if field == "broker" else found) == expected
+    found = value_of(made, field)
+    assert (str(found) if field == "address" else found) == expected
     assert made.notes == ()
 
 
@@ -66,7 +67,8 @@ def test_the_name_with_the_prefix_goes_before_the_alias(
 ) -> None:
     made = config(**{f"RAPID_{name}": value, name: NONSENSE[name]})
 
-    assert getattr(made, field) == getattr(config(**{f"RAPID_{name}": value}), field)
+    expected = config(**{f"RAPID_{name}": value})
+    assert value_of(made, field) == value_of(expected, field)
     assert made.notes == ()
     assert seen(made)[name] == NONSENSE[name]
 
@@ -152,7 +154,7 @@ def test_with_a_broker_of_its_own_rapid_leaves_the_plain_one_to_the_function() -
     made = config(RAPID_AMQP_URI="amqp://ours", RAPID_AMQP_PASSWORD="x", **own)
 
     assert made.broker is not None
-    assert made.broker.uri == "amqp://guest:x@ours"
+    assert made.broker.address.uri == "amqp://guest:x@ours"
     assert own.items() <= seen(made).items()
     assert not [name for name in seen(made) if name.startswith("RAPID")]
 
@@ -171,7 +173,7 @@ def test_credentials_that_rapid_uses_are_kept_from_the_function_and_no_others() 
                   RAPID_AMQP_PASSWORD="ours", AMQP_QUEUE_TYPE="x", AMQP_EXCHANGE="y")  # fmt: skip
 
     assert made.broker is not None
-    assert made.broker.uri == "amqp://u:ours@h"
+    assert made.broker.address.uri == "amqp://u:ours@h"
     names = {name: value for name, value in seen(made).items() if name.startswith("AMQP")}
     assert names == {"AMQP_PASSWORD": "theirs", "AMQP_QUEUE_TYPE": "x", "AMQP_EXCHANGE": "y"}
 
@@ -187,8 +189,8 @@ def test_all_else_passes_unchanged() -> None:
 
 
 def test_instance_is_set_where_the_image_does_not() -> None:
-    assert config().runtime_environ(3, "h:1")["INSTANCE"] == "3"
-    assert config(INSTANCE="prod-7").runtime_environ(3, "h:1")["INSTANCE"] == "prod-7"
+    assert config().environment.runtime_environ(3, "h:1")["INSTANCE"] == "3"
+    assert config(INSTANCE="prod-7").environment.runtime_environ(3, "h:1")["INSTANCE"] == "prod-7"
 
 
 # --- the init container
@@ -236,7 +238,11 @@ def test_plain_names_in_a_file_are_the_functions_and_others_are_rapids(file: Pat
 
     made = config(f"--env-file={file}")
 
-    assert (made.invoke_api[1], made.function.name, made.handler) == (9000, "mine", "a.b")
+    assert (made.invoke_api[1], made.environment.function.name, made.environment.handler) == (
+        9000,
+        "mine",
+        "a.b",
+    )
     assert (made.broker, made.max_concurrency) == (None, 1)
     assert [note.message for note in made.notes if "RAPID_SECRET" not in note.message] == []
     environ = seen(made)
@@ -293,5 +299,5 @@ def test_a_file_that_cannot_be_read_is_named(name: str) -> None:
 def test_a_timeout_longer_than_awss_is_one_warning(timeout: str, warnings: int) -> None:
     made = config(AWS_LAMBDA_FUNCTION_TIMEOUT=timeout)
 
-    assert made.timeout_s == float(timeout)
+    assert made.environment.timeout_s == float(timeout)
     assert len(said(made, logging.WARNING)) == warnings

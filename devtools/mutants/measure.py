@@ -90,6 +90,6 @@ def _covered(measuring: coverage.Coverage, report: Path) -> dict[str, float]:
             ("branches", "covered_branches", "num_branches"),
             ("lines", "covered_lines", "num_statements"),
         ):
-            share = 100 * counts[f"{package} {part}"] / counts[f"{package} {whole}"]
-            shares[f"{package} {word}"] = round(share, 1)
+            if count := counts[f"{package} {whole}"]:
+                shares[f"{package} {word}"] = round(100 * counts[f"{package} {part}"] / count, 1)
     return shares

@@ -67,7 +67,7 @@ def yamllint() -> int:
     """Run yamllint on the manifests as they are written; return its exit status."""
     places = [
         "k8s",
-        *(str(each.relative_to(ROOT)) for each in ROOT.glob("examples/*/deployment.yaml")),
+        *(str(each.relative_to(ROOT)) for each in sorted(ROOT.glob("examples/**/*.yaml"))),
     ]
     command = [sys.executable, "-m", "yamllint", "--strict", "--config-file", "k8s/.yamllint"]
     # From the root: the files that the configuration leaves out are named from there.

@@ -60,6 +60,22 @@ def test_a_skip_covers_what_matches_as_a_whole(skip: Skip, covers: bool) -> None
     assert (unused([skip], [FINDING]) == []) == covers
 
 
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param("CKV_K8S_8", id="liveness probe"),
+        pytest.param("CKV_K8S_9", id="readiness probe"),
+        pytest.param("CKV_K8S_15", id="pull always"),
+        pytest.param("CKV_K8S_22", id="read-only root"),
+    ],
+)
+def test_what_is_left_to_checkov_is_not_skipped(check: str) -> None:
+    places = ("overlays/keda:Deployment.lambda.echo-lambda", "lambda-server:Deployment.lambda.x")
+
+    for place in places:
+        assert not [skip for skip in read_skips() if skip.covers(Finding(check, "", place))]
+
+
 def test_everything_that_is_applied_is_looked_at() -> None:
     folders = {str(each.relative_to(K8S)) for each in k8s_lint.applied_folders()}
     used = {place for name in CLUSTERS for place in places(name) if (K8S / place).is_dir()}

@@ -27,7 +27,6 @@ FILES: Final = [
     *sorted(K8S.glob("components/pod-monitor/*-*.yaml")),
     *sorted(ROOT.glob("examples/*/deployment.yaml")),
 ]
-YAML_FILES: Final = [*sorted(K8S.rglob("*.yaml")), *sorted(ROOT.glob("examples/**/*.yaml"))]
 
 
 def path_of(path: Path) -> str:
@@ -62,11 +61,6 @@ def test_a_kustomization_is_what_kustomize_knows(file: Path) -> None:
     (data,) = load(file.read_text())
 
     assert problems(data, VERSIONS[0]) == []
-
-
-@pytest.mark.parametrize("file", YAML_FILES, ids=path_of)
-def test_no_key_is_there_twice(file: Path) -> None:
-    assert load(file.read_text())
 
 
 def test_a_key_that_is_there_twice_is_refused() -> None:

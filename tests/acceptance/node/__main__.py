@@ -30,7 +30,7 @@ from tests.acceptance.node.programs import (
 from tests.support import ROOT
 
 #: The story first, and its end last.
-_PARTS: Final = ("story", "behaviour", "scaling", "down")
+_PARTS: Final = ("story", "admission", "behaviour", "scaling", "down")
 _PACKAGES: Final = {
     "containerd": "containerd",
     "containernetworking-plugins": "/usr/lib/cni/ptp",

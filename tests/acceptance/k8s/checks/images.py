@@ -9,8 +9,6 @@ from typing import Final
 
 from tests.acceptance.k8s.manifests import K8S, Cluster, Pod, at, load
 
-#: Images of ours: a push of the same version has to arrive.
-_OURS: Final = "localhost:5000/"
 _REFERENCE: Final = re.compile(
     r"(?P<name>[^@]+?)(?::(?P<tag>[\w][\w.-]*))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
@@ -29,14 +27,6 @@ def images_are_those_of_the_table(cluster: Cluster) -> Iterator[str]:
         for image in images_of(pod):
             if image not in table():
                 yield f"{pod.owner}: {image} is not in k8s/versions"
-
-
-def images_of_ours_are_pulled_anew(cluster: Cluster) -> Iterator[str]:
-    for pod in cluster.pods:
-        for container in pod.all_containers:
-            policy = container.get("imagePullPolicy")
-            if container["image"].startswith(_OURS) and policy != "Always":
-                yield f"{pod.owner}: {container['image']} is pulled {policy}"
 
 
 def versions_are_those_of_the_images(cluster: Cluster) -> Iterator[str]:
@@ -83,6 +73,5 @@ def table() -> set[str]:
 CHECKS: Final = (
     images_are_pinned,
     images_are_those_of_the_table,
-    images_of_ours_are_pulled_anew,
     versions_are_those_of_the_images,
 )

@@ -63,14 +63,6 @@ def containers_say_what_they_need_and_may_take(cluster: Cluster) -> Iterator[str
                 yield f"{pod.owner}: {container['name']} says nothing of {missing}"
 
 
-def containers_are_probed(cluster: Cluster) -> Iterator[str]:
-    for each in cluster.of(*_LASTING):
-        for container in each.pod.containers if each.pod else []:
-            for probe in ("readinessProbe", "livenessProbe"):
-                if probe not in container:
-                    yield f"{each}: {container['name']} has no {probe}"
-
-
 def probes_ask_ports_that_are_there(cluster: Cluster) -> Iterator[str]:
     for pod in cluster.pods:
         for container in pod.all_containers:
@@ -129,7 +121,6 @@ CHECKS: Final = (
     pods_spread_away_from_their_own_kind,
     volumes_and_mounts_agree,
     containers_say_what_they_need_and_may_take,
-    containers_are_probed,
     probes_ask_ports_that_are_there,
     writable_folders_have_a_limit,
     what_alerts_are_about_is_scraped,

@@ -57,11 +57,6 @@ def no_requests_of_an_init_container(cluster: Cluster) -> None:
     del echo_pod(cluster)["initContainers"][0]["resources"]["requests"]
 
 
-@fault(workloads.containers_are_probed)
-def missing_probe(cluster: Cluster) -> None:
-    del echo_container(cluster)["readinessProbe"]
-
-
 @fault(workloads.probes_ask_ports_that_are_there)
 def probe_of_a_port_that_is_not_there(cluster: Cluster) -> None:
     echo_container(cluster)["livenessProbe"]["httpGet"]["port"] = "http"
@@ -111,11 +106,6 @@ def image_volume_of_another_version(cluster: Cluster) -> None:
             volume["image"]["reference"] = "localhost:5000/lambda-runtime-api-daemon:0.0.9"
 
 
-@fault(images.images_of_ours_are_pulled_anew)
-def rebuilt_images_do_not_arrive(cluster: Cluster) -> None:
-    echo_container(cluster)["imagePullPolicy"] = "IfNotPresent"
-
-
 @fault(images.versions_are_those_of_the_images)
 def version_label_of_another_version(cluster: Cluster) -> None:
     rabbitmq = cluster.get("StatefulSet", "rabbitmq", "messaging").data
@@ -161,31 +151,9 @@ def namespace_whose_rules_change_with_the_cluster(cluster: Cluster) -> None:
     labels_of["pod-security.kubernetes.io/enforce-version"] = "latest"
 
 
-@fault(security.pods_are_restricted)
-def privileged(cluster: Cluster) -> None:
-    echo_container(cluster)["securityContext"]["privileged"] = True
-
-
-@fault(security.pods_are_restricted)
-def node_folder_in_a_pod(cluster: Cluster) -> None:
-    volumes = spec(cluster, "Deployment", "registry", "registry")["template"]["spec"]["volumes"]
-    volumes[0].pop("emptyDir")
-    volumes[0]["hostPath"] = {"path": "/tmp"}
-
-
-@fault(security.pods_are_restricted)
-def root_in_an_init_container(cluster: Cluster) -> None:
-    echo_pod(cluster)["initContainers"][0]["securityContext"]["runAsUser"] = 0
-
-
 @fault(security.pods_have_a_user_and_a_group)
 def group_of_the_image(cluster: Cluster) -> None:
     del echo_pod(cluster)["securityContext"]["runAsGroup"]
-
-
-@fault(security.root_file_systems_are_read_only)
-def writable_root_file_system(cluster: Cluster) -> None:
-    del server_pod(cluster)["containers"][0]["securityContext"]["readOnlyRootFilesystem"]
 
 
 @fault(security.no_secret_is_written_down)

@@ -221,6 +221,54 @@ def test_the_error_types_of_the_platform_are_named() -> None:
     assert sorted(named) == sorted(ErrorType)
 
 
+# --- messages
+
+#: What begins so is RabbitMQ's, the kernel's, a command, or a header.
+OTHERS_WORDS = re.compile(
+    r"ACCESS_REFUSED|PRECONDITION_FAILED|RESOURCE_LOCKED"
+    r"|rabbitmqctl|lambda-server|vhost|-c |kubectl|scripts|make |X-"
+    r"|no such file|exec format|permission denied|exit status"
+)
+
+
+def text_of(part: ast.expr) -> str:
+    """Return a part of an f-string, or a line end for what is filled in."""
+    return str(part.value) if isinstance(part, ast.Constant) else "\n"
+
+
+def said_by_the_programs() -> str:
+    """Return every text in the source, with a line end in the place of what is filled in."""
+    texts = []
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    texts.append("".join(map(text_of, node.values)))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    texts.append(node.value)
+    return "\n\n".join(texts)
+
+
+def test_the_messages_that_troubleshooting_lists_are_the_programs() -> None:
+    said = said_by_the_programs()
+    named = [
+        code_words(line.split("|")[1])
+        for page in ("docs/troubleshooting.md", "docs/how-to/debug-a-start.md")
+        for line in (ROOT / page).read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    messages = [word for words in named for word in words if " " in word]
+    messages = [message for message in messages if not OTHERS_WORDS.match(message)]
+    parts = [
+        part.strip(" .:;")
+        for message in messages
+        for part in re.split("…|\\.\\.\\.|NAME(?:\\.events)?|PORT|RAPID_PORT|9001", message)
+    ]
+
+    assert len(messages) > 25
+    assert [part for part in parts if len(part) > 7 and part not in said] == []
+
+
 # --- metrics
 
 

@@ -315,7 +315,7 @@ def test_events_need_no_more_than_the_table_says(
     tenant: Tenant, start_rapid: StartRapid, start_server: StartServer, chronicle: Chronicle
 ) -> None:
     name = tenant.function_name
-    tenant.grant(**least(tenant, "rapid, for calls and events", "records"))
+    tenant.grant(**least(tenant, "rapid, for calls and asynchronous invocations", "records"))
     with AmqpClient(tenant.guest_uri) as guest:
         guest.channel.exchange_declare("records", "fanout")
         guest.channel.queue_declare("kept")
@@ -396,7 +396,7 @@ def test_a_destination_that_may_not_be_written_to_costs_no_call(
     pool: ThreadPoolExecutor,
 ) -> None:
     name = tenant.function_name
-    tenant.grant(**least(tenant, "rapid, for calls and events"))
+    tenant.grant(**least(tenant, "rapid, for calls and asynchronous invocations"))
     with AmqpClient(tenant.guest_uri) as guest:
         guest.channel.exchange_declare("records", "fanout")
         rapid = start_rapid(

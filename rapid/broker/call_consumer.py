@@ -302,7 +302,7 @@ class CallConsumer:
                 raise
             self._async_due = time.monotonic() + ASYNC_RETRY_S
             logger.error(
-                "no events are taken or accepted; trying again",
+                "no asynchronous invocations are taken or accepted; trying again",
                 extra={**self._refusals.explain(error), "delay_s": ASYNC_RETRY_S},
             )
 

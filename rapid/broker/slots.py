@@ -113,7 +113,10 @@ class Slots:
             return True
 
     def on_handed_back(self, *, asynchronous: bool) -> None:
-        """Forget how fast the function was; with ``events``, take none until a slot is free."""
+        """Forget how fast the function was.
+
+        If what went back was ``asynchronous``, none of it is taken until a slot is free.
+        """
         with self._lock:
             self._ahead = 0
             self._mean_s = None

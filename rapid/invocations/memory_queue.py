@@ -67,7 +67,7 @@ class MemoryQueue:
         self._later: list[tuple[float, int, AsyncInvocation]] = []
         self._is_draining = False
         self._is_closed = False
-        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="async-retries", daemon=True)
 
     def start(self) -> None:
         """Try again what is put off, from now on."""

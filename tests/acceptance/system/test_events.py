@@ -238,7 +238,7 @@ def test_calls_go_on_when_the_event_queue_cannot_be_had(
 ) -> None:
     amqp.channel.queue_declare(f"{name}.events")  # of another kind
     rapid = start_rapid(ECHO, RAPID_AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name)
-    rapid.wait_for_log("no events are taken or accepted")
+    rapid.wait_for_log("no asynchronous invocations are taken or accepted")
     assert server.invoke(name, "[1]").body == b"[1]"
     assert rapid.invoke(X_Amz_Invocation_Type="Event").status == 500
 

@@ -306,7 +306,7 @@ def test_calls_need_no_more_than_the_table_says(
     server = start_server(AMQP_URI=tenant.guest_uri)
 
     assert server.invoke(tenant.function_name, b"1").body == b"1"
-    line = rapid.wait_for_log("no events are taken or accepted")
+    line = rapid.wait_for_log("no asynchronous invocations are taken or accepted")
     assert filled_in(tenant, GRANT) in line
     assert f"wanted=queue.declare queue='{tenant.function_name}.dead'" in line
 

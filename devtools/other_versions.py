@@ -69,7 +69,7 @@ _SERVER_TESTS: Final = (
 _UNIT_TESTS: Final = ("tests/unit/rapid", "tests/integration/rapid", *_SERVER_TESTS)
 _UNIT_TOOLS: Final = (
     *("awslambdaric", "boto3", "httptools", "jsonschema"),
-    *("pytest", "pytest-timeout", "pytest-xdist", "pyyaml"),
+    *("psutil", "pytest", "pytest-timeout", "pytest-xdist", "pyyaml", "trustme"),
 )
 _OPTIONS: Final = ("--quiet", "--numprocesses=2", "-p", "no:cacheprovider")
 
@@ -148,7 +148,8 @@ def _requirements() -> list[str]:
     """Return what setup.cfg asks for, of the tools those that unit tests use."""
     config = configparser.ConfigParser()
     config.read(CHECKOUT / "setup.cfg")
-    tools = config["options.extras_require"]["dev"].split()
+    extras = config["options.extras_require"]
+    tools = [*extras["dev"].split(), *extras["local"].split()]
     used = [tool for tool in tools if re.split("[=<>]", tool)[0] in _UNIT_TOOLS]
     return [*config["options"]["install_requires"].split(), *used]
 

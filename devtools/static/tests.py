@@ -25,12 +25,11 @@ from devtools.static.stages import CHECKOUT, HERE, Stage
 
 _UNIT_TESTS: Final = CHECKOUT / "build" / "unit-tests"
 
-#: In the executable of their own; they start rapid as well, and then it is the shipped file.
-_UNITS: Final = (
-    *("tests/unit/protocol", "tests/integration/protocol"),
-    *("tests/unit/rapid", "tests/integration/rapid"),
-)
+#: In the executable of their own: they start no processes.
+_UNITS: Final = ("tests/unit/protocol", "tests/unit/rapid")
+#: What starts rapid: the shipped file.
 _PROCESSES: Final = (
+    "tests/integration/rapid",
     "tests/acceptance/static",
     "tests/acceptance/system",
     "tests/acceptance/conformance",

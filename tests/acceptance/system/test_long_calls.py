@@ -14,7 +14,7 @@ from devtools.rabbitmq_node import RabbitmqNode
 from tests.acceptance.system.conftest import through
 from tests.acceptance.system.proxy import Proxy
 from tests.conftest import StartRapid, StartServer
-from tests.support import ECHO, LIMIT_S, MISBEHAVE, base_environ
+from tests.support import ECHO, LIMIT_S, MISBEHAVE, base_environ, wait_until
 
 #: RabbitMQ's first version in which a consumer may ask for a time of its own.
 HAS_CONSUMER_ARGUMENT = (3, 12)
@@ -69,14 +69,21 @@ def test_a_call_that_the_broker_takes_back_is_told_with_the_remedy(
 def test_a_consumer_asks_for_the_time_that_its_longest_call_needs(
     start_rapid: StartRapid, broker: str, proxy: Proxy
 ) -> None:
+    consumers = 2  # of calls, and of asynchronous invocations
     for timeout in ("1500", "3600"):
         start_rapid(
             ECHO, RAPID_AMQP_URI=through(proxy, broker), AWS_LAMBDA_FUNCTION_TIMEOUT=timeout
         )
 
-    asked = [m.arguments for m in proxy.methods if isinstance(m, pika.spec.Basic.Consume)]
-    calls_and_events = 2
-    assert asked == [{}] * calls_and_events + [{"x-consumer-timeout": 3_900_000}] * calls_and_events
+        # rapid is ready when it consumes calls; the second consumer follows.
+        wait_until(lambda: len(asked(proxy)) % consumers == 0, "both consumers")
+
+    assert asked(proxy) == [{}] * consumers + [{"x-consumer-timeout": 3_900_000}] * consumers
+
+
+def asked(proxy: Proxy) -> list[object]:
+    """Return the arguments that consumers were asked for with."""
+    return [m.arguments for m in proxy.methods if isinstance(m, pika.spec.Basic.Consume)]
 
 
 def test_a_consumers_own_time_is_longer_than_the_brokers(

@@ -26,7 +26,7 @@ class Launch:
     """A program that is not started yet."""
 
     command: tuple[str, ...]
-    environ: Mapping[str, str]  #: what it is told, and nothing of our own environment
+    environ: Mapping[str, str]  #: the whole environment of the program
     port: int  #: where it will answer HTTP
 
 

@@ -99,7 +99,7 @@ class BackgroundProcess:
     def _family(self) -> set[psutil.Process]:
         """Return the process, its descendants and its session's orphans."""
         if self._found() is None and psutil.pid_exists(self.pid):
-            return set()  # the pid has been given away, so nobody of its session is left
+            return set()  # another process has the pid, so the session has ended
         family = session_of(self.pid)
         for process in tuple(family):
             with contextlib.suppress(psutil.NoSuchProcess):

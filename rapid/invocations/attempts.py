@@ -90,7 +90,9 @@ class Attempts(Generic[A]):
         An error of the service made no attempt, so it does not count as one.
         """
         answer = outcome if isinstance(outcome, Outcome) else None
-        made = attempt.async_invocation.attempt - (answer is None)
+        made = attempt.async_invocation.attempt
+        if answer is None:
+            made -= 1
         match self.policy.next_step(attempt.async_invocation, outcome, now_ms()):
             case Done():
                 self._record(attempt, self.on_success, Condition.SUCCESS, answer, made)

@@ -13,6 +13,36 @@ from typing import Any, Self
 from devtools.ports import LOOPBACK
 from tests.support import LIMIT_S, wait_for
 
+#: What one cold call is told as, in this order; lines of the function are among them.
+COLD_CALL = [
+    "platform.initStart",
+    "platform.telemetrySubscription",
+    "platform.initRuntimeDone",
+    "platform.extension",
+    "platform.initReport",
+    "platform.start",
+    "platform.runtimeDone",
+    "platform.report",
+]
+
+
+def types_of(records: list[Any]) -> list[str]:
+    """Return the type of each record, in order."""
+    return [record["type"] for record in records]
+
+
+def platform_types(records: list[Any]) -> list[str]:
+    """Return the platform's types in order, the subscription before the end of the init.
+
+    The runtime starts once the extensions are registered. An extension that subscribes later than
+    the runtime is ready is told in the other order, as AWS does it.
+    """
+    types = [kind for kind in types_of(records) if kind != "function"]
+    pair = ["platform.initRuntimeDone", "platform.telemetrySubscription"]
+    if types[1:3] == pair:
+        types[1:3] = reversed(pair)
+    return types
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:

@@ -8,20 +8,10 @@ from typing import Any
 
 from devtools.ports import free_ports
 from tests.acceptance.conformance.conftest import StartFunction
+from tests.acceptance.conformance.listener import COLD_CALL, platform_types
 from tests.acceptance.runtimes.builds import built
 from tests.acceptance.runtimes.recipes import GO_EXTENSION, RUST_EXTENSION
 from tests.support import MISBEHAVE, Rapid, wait_for
-
-PLATFORM = [
-    "platform.initStart",
-    "platform.telemetrySubscription",
-    "platform.initRuntimeDone",
-    "platform.extension",
-    "platform.initReport",
-    "platform.start",
-    "platform.runtimeDone",
-    "platform.report",
-]
 
 
 def rust_extension() -> Path:
@@ -74,7 +64,7 @@ def test_an_extension_on_awss_rust_crate_reads_every_record(
     rapid.stop()
 
     records = records_of(lines)
-    assert [each["type"] for each in records if each["type"] != "function"] == PLATFORM
+    assert platform_types(records) == COLD_CALL
     assert [each["record"] for each in records if each["type"] == "function"] == ["hello\n"]
     request_id = answer.headers["x-amzn-RequestId"]
     assert f"INVOKE {request_id}" in lines
@@ -111,5 +101,5 @@ def test_an_extension_in_go_reads_every_record(
     answer = rapid.do(do="print", text="hello\n")
     records = records_of(lines_of(file, "platform.report"))
 
-    assert [each["type"] for each in records if each["type"] != "function"] == PLATFORM
+    assert platform_types(records) == COLD_CALL
     assert records[-1]["record"]["requestId"] == answer.headers["x-amzn-RequestId"]

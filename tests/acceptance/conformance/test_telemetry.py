@@ -15,7 +15,13 @@ import pytest
 
 from tests.acceptance.conformance.conftest import StartFunction, StartPuppet
 from tests.acceptance.conformance.doors import Calls
-from tests.acceptance.conformance.listener import Listener, TcpListener
+from tests.acceptance.conformance.listener import (
+    COLD_CALL,
+    Listener,
+    TcpListener,
+    platform_types,
+    types_of,
+)
 from tests.acceptance.conformance.puppet import (
     LOGS,
     NEXT,
@@ -41,17 +47,6 @@ conformance = pytest.mark.conformance
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 UNKNOWN_ID = "11111111-2222-4333-8444-555555555555"
 TRACE = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
-#: What one cold call is told as, in this order; lines of the function are among them.
-PLATFORM = [
-    "platform.initStart",
-    "platform.telemetrySubscription",
-    "platform.initRuntimeDone",
-    "platform.extension",
-    "platform.initReport",
-    "platform.start",
-    "platform.runtimeDone",
-    "platform.report",
-]
 
 
 @pytest.fixture
@@ -98,10 +93,6 @@ def a_subscription(port: int, **changes: Any) -> dict[str, Any]:
         **changes,
     }
     return {name: value for name, value in body.items() if value is not None}
-
-
-def types_of(records: list[Any]) -> list[str]:
-    return [record["type"] for record in records]
 
 
 @contextlib.contextmanager
@@ -325,9 +316,9 @@ def test_records_come_in_order_with_the_functions_lines_inside(
     answer = rapid.do(do="print", text="one\ntwo\nhalf")
     records = listener.wait_for("platform.report")
 
-    assert [kind for kind in types_of(records) if kind.startswith("platform.")] == PLATFORM
+    assert platform_types(records) == COLD_CALL
     at = types_of(records).index("platform.start")
-    assert types_of(records)[at + 1 :] == [*["function"] * 3, "platform.runtimeDone", PLATFORM[-1]]
+    assert types_of(records)[at + 1 :] == [*["function"] * 3, "platform.runtimeDone", COLD_CALL[-1]]
     lines = [record["record"] for record in records if record["type"] == "function"]
     assert lines == ["one\n", "two\n", "half"]
     assert all(ISO.fullmatch(record["time"]) for record in records)
@@ -335,7 +326,7 @@ def test_records_come_in_order_with_the_functions_lines_inside(
         assert delivery.method == "POST"
         assert delivery.headers["content-type"] == "application/json"
     request_id = answer.headers["x-amzn-RequestId"]
-    ids = {r["record"]["requestId"] for r in records if r["type"] in PLATFORM[-3:]}
+    ids = {r["record"]["requestId"] for r in records if r["type"] in COLD_CALL[-3:]}
     assert ids == {request_id}
 
 
@@ -348,8 +339,8 @@ def test_records_of_awslambdaric_come_in_order_and_whole(
     rapid.invoke(b'{"message": "first\\nsecond"}')
     records = listener.wait_for("platform.report")
 
-    assert [kind for kind in types_of(records) if kind.startswith("platform.")] == PLATFORM
-    begin, end = (types_of(records).index(kind) for kind in PLATFORM[-3:-1])
+    assert platform_types(records) == COLD_CALL
+    begin, end = (types_of(records).index(kind) for kind in COLD_CALL[-3:-1])
     lines = [record["record"] for record in records[begin + 1 : end]]
     assert len(lines) == 2
     assert "printed\n" in lines
@@ -396,7 +387,7 @@ def test_the_figures_of_a_call_are_measured(
     whole_ms = (time.monotonic() - begun) * 1000
 
     by_type = {record["type"]: record["record"] for record in records}
-    start, done, report = (by_type[kind] for kind in PLATFORM[-3:])
+    start, done, report = (by_type[kind] for kind in COLD_CALL[-3:])
     tracing = {"spanId": "53995c3f42cd8ad8", "type": "X-Amzn-Trace-Id", "value": TRACE}
     assert [record["tracing"] for record in (start, done, report)] == [tracing] * 3
     assert start["version"] == "$LATEST"
@@ -741,7 +732,7 @@ def test_tcp_gets_a_record_a_line_and_a_new_connection_when_one_ends(
             with puppet.park():
                 records = listener.wait_for("platform.report")
 
-    assert [kind for kind in types_of(records) if kind.startswith("platform.")] == PLATFORM
+    assert platform_types(records) == COLD_CALL
     assert listener.connections == 2
 
 
@@ -802,7 +793,7 @@ def test_what_a_subscriber_was_too_slow_for_is_told_once_it_is_back(
     assert dropped
     lines = listener.of_type("function")
     missing = sum(each["droppedRecords"] for each in dropped)
-    platform = 3 * 6 + 5 - len([r for r in listener.records if r["type"] in PLATFORM])
+    platform = 3 * 6 + 5 - len([r for r in listener.records if r["type"] in COLD_CALL])
     assert len(lines) - 1 + missing - platform == 4000
     assert all(each["droppedBytes"] > 400 * each["droppedRecords"] for each in dropped)
     assert all(each["reason"] for each in dropped)

@@ -30,6 +30,18 @@ EVENT_AGE_BUCKETS_S: Final = (
 OUTCOMES: Final = (
     "success", "error", "failure", "timeout", "throttled", "refused", "abandoned",
 )  # fmt: skip
+#: Counters of one number, in the order in which they are rendered.
+COUNTERS: Final = {
+    "lambda_cold_starts": "First invocations of an environment.",
+    "lambda_timeouts": "Invocations that timed out.",
+    "lambda_throttles": "Invocations refused as too many.",
+    "lambda_async_events_received": "Events that came for their first attempt.",
+    "lambda_async_event_retries": "Attempts of events that were put off to later.",
+    "lambda_dead_letters": "Events that went to the dead letters.",
+    "lambda_destination_delivery_failures": (
+        "Records that could not be delivered to their destination."
+    ),
+}
 
 
 class Histogram:
@@ -63,22 +75,18 @@ class Metrics:
         self._lock = threading.Lock()
         # guarded by _lock:
         self._outcomes = dict.fromkeys(OUTCOMES, 0)
-        self._cold_starts = 0
+        self._counts = dict.fromkeys(COUNTERS, 0)
         self._duration = Histogram()
         self._init = Histogram()
         self._wait = Histogram()
         self._event_age = Histogram(EVENT_AGE_BUCKETS_S)
-        self._events_received = 0
-        self._event_retries = 0
         self._events_dropped: Counter[str] = Counter()
-        self._dead_letters = 0
-        self._destination_failures = 0
 
     def on_started(self, waited_s: float, *, is_cold: bool) -> None:
         """A call was handed to a runtime."""
         with self._lock:
             self._wait.observe(waited_s)
-            self._cold_starts += is_cold
+            self._counts["lambda_cold_starts"] += is_cold
 
     def on_finished(self, outcome: str, duration_s: float) -> None:
         """A call that was handed to a runtime has its outcome."""
@@ -100,7 +108,7 @@ class Metrics:
     def on_async_received(self) -> None:
         """An event has come for its first attempt."""
         with self._lock:
-            self._events_received += 1
+            self._counts["lambda_async_events_received"] += 1
 
     def on_async_age(self, age_s: float) -> None:
         """An event is handed to the scheduler, so long after it was accepted."""
@@ -110,7 +118,7 @@ class Metrics:
     def on_async_retried(self) -> None:
         """An event will be tried again."""
         with self._lock:
-            self._event_retries += 1
+            self._counts["lambda_async_event_retries"] += 1
 
     def on_async_discarded(self, condition: str) -> None:
         """An event is given up, for the reason that a destination is told."""
@@ -120,12 +128,12 @@ class Metrics:
     def on_dead_letter(self) -> None:
         """An event goes to the dead letters."""
         with self._lock:
-            self._dead_letters += 1
+            self._counts["lambda_dead_letters"] += 1
 
     def on_destination_failed(self) -> None:
         """A record could not be delivered to its destination."""
         with self._lock:
-            self._destination_failures += 1
+            self._counts["lambda_destination_delivery_failures"] += 1
 
     def on_init(self, init_s: float) -> None:
         """An init phase has succeeded."""
@@ -146,89 +154,73 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric, as a Prometheus collector does."""
-        from prometheus_client.core import (
-            CounterMetricFamily,
-            GaugeMetricFamily,
-            HistogramMetricFamily,
-        )
-
-        label = [self._function_name]
         with self._lock:
-            invocations = CounterMetricFamily(
-                "lambda_invocations",
-                "Invocations by what became of them.",
-                labels=["function_name", "outcome"],
-            )
-            for outcome, count in self._outcomes.items():
-                invocations.add_metric([*label, outcome], count)
-            counters = [
-                ("lambda_cold_starts", "First invocations of an environment.", self._cold_starts),
-                ("lambda_timeouts", "Invocations that timed out.", self._outcomes["timeout"]),
-                (
-                    "lambda_throttles",
-                    "Invocations refused as too many.",
-                    self._outcomes["throttled"],
-                ),
-                (
-                    "lambda_async_events_received",
-                    "Events that came for their first attempt.",
-                    self._events_received,
-                ),
-                (
-                    "lambda_async_event_retries",
-                    "Attempts of events that were put off to later.",
-                    self._event_retries,
-                ),
-                (
-                    "lambda_dead_letters",
-                    "Events that went to the dead letters.",
-                    self._dead_letters,
-                ),
-                (
-                    "lambda_destination_delivery_failures",
-                    "Records that could not be delivered to their destination.",
-                    self._destination_failures,
-                ),
-            ]
-            dropped = CounterMetricFamily(
-                "lambda_async_events_dropped",
-                "Events that were given up, by reason.",
-                labels=["function_name", "reason"],
-            )
-            for reason, count in self._events_dropped.items():
-                dropped.add_metric([*label, reason], count)
-            histograms = [
-                (
-                    "lambda_duration_seconds",
-                    "From the event's delivery to its outcome.",
-                    self._duration,
-                ),
-                ("lambda_init_duration_seconds", "Init phases that succeeded.", self._init),
-                ("lambda_queue_wait_seconds", "From arrival to the event's delivery.", self._wait),
-                (
-                    "lambda_async_event_age_seconds",
-                    "From an event's acceptance to its attempt.",
-                    self._event_age,
-                ),
-            ]
-            families: list[Metric] = [invocations, dropped]
-            for name, text, value in counters:
-                counter = CounterMetricFamily(name, text, labels=["function_name"])
-                counter.add_metric(label, value)
-                families.append(counter)
-            for name, text, histogram in histograms:
-                family = HistogramMetricFamily(name, text, labels=["function_name"])
-                family.add_metric(label, histogram.buckets(), histogram.sum)
-                families.append(family)
-        gauge = GaugeMetricFamily(
-            "lambda_concurrent_executions", "Invocations that run now.", labels=["function_name"]
-        )
-        gauge.add_metric(label, self.running())
-        blocked = GaugeMetricFamily(
-            "lambda_broker_blocked",
-            "1 while RabbitMQ has an alarm and takes no messages.",
-            labels=["function_name"],
-        )
-        blocked.add_metric(label, float(self._is_broker_blocked))
-        families += [gauge, blocked]
+            families = [*self._counters_locked(), *self._histograms_locked()]
         yield from families
+        yield from self._gauges()
+
+    def _counters_locked(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily
+
+        by_outcome = CounterMetricFamily(
+            "lambda_invocations",
+            "Invocations by what became of them.",
+            labels=["function_name", "outcome"],
+        )
+        for outcome, count in self._outcomes.items():
+            by_outcome.add_metric([self._function_name, outcome], count)
+        by_reason = CounterMetricFamily(
+            "lambda_async_events_dropped",
+            "Events that were given up, by reason.",
+            labels=["function_name", "reason"],
+        )
+        for reason, count in self._events_dropped.items():
+            by_reason.add_metric([self._function_name, reason], count)
+        yield by_outcome
+        yield by_reason
+        counts = {
+            **self._counts,
+            # Counted by their outcome.
+            "lambda_timeouts": self._outcomes["timeout"],
+            "lambda_throttles": self._outcomes["throttled"],
+        }
+        for name, text in COUNTERS.items():
+            counter = CounterMetricFamily(name, text, labels=["function_name"])
+            counter.add_metric([self._function_name], counts[name])
+            yield counter
+
+    def _histograms_locked(self) -> Iterator[Metric]:
+        from prometheus_client.core import HistogramMetricFamily
+
+        for name, text, histogram in (
+            (
+                "lambda_duration_seconds",
+                "From the event's delivery to its outcome.",
+                self._duration,
+            ),
+            ("lambda_init_duration_seconds", "Init phases that succeeded.", self._init),
+            ("lambda_queue_wait_seconds", "From arrival to the event's delivery.", self._wait),
+            (
+                "lambda_async_event_age_seconds",
+                "From an event's acceptance to its attempt.",
+                self._event_age,
+            ),
+        ):
+            family = HistogramMetricFamily(name, text, labels=["function_name"])
+            family.add_metric([self._function_name], histogram.buckets(), histogram.sum)
+            yield family
+
+    def _gauges(self) -> Iterator[Metric]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        for name, text, value in (
+            ("lambda_concurrent_executions", "Invocations that run now.", self.running()),
+            (
+                "lambda_broker_blocked",
+                "1 while RabbitMQ has an alarm and takes no messages.",
+                float(self._is_broker_blocked),
+            ),
+        ):
+            family = GaugeMetricFamily(name, text, labels=["function_name"])
+            family.add_metric([self._function_name], value)
+            yield family

@@ -32,7 +32,7 @@ from lambda_protocol.amqp_frames import (
     FrameReader,
     Piece,
     Properties,
-    encode_publish,
+    publish_pieces,
 )
 from lambda_protocol.environ import BrokerAddress, ConfigError
 from lambda_protocol.errors import ServiceUnavailable
@@ -299,7 +299,7 @@ class AmqpConnection(pika.connection.Connection):
         Source: RabbitMQ documentation, "Blocked Connection Notifications".
         """
         number, frame_max = channel.channel_number, self.frame_max
-        self.send(encode_publish(number, _NO_QUEUE, Properties(), b"", frame_max=frame_max))
+        self.send(publish_pieces(number, _NO_QUEUE, Properties(), b"", frame_max=frame_max))
 
     def check_publishing(self, channel: pika.channel.Channel) -> None:
         """Return when RabbitMQ has taken a message for no queue, or has an alarm.

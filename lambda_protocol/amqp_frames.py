@@ -78,30 +78,6 @@ class Delivery:
     body_size: int  #: bytes that were published
 
 
-def encode_publish(
-    channel: int,
-    routing_key: str,
-    properties: Properties,
-    body: bytes,
-    *,
-    frame_max: int,
-    mandatory: bool = False,
-    exchange: str = "",
-) -> bytes:
-    """Return the frames that publish ``body``, to the default exchange unless another is named."""
-    return b"".join(
-        publish_pieces(
-            channel,
-            routing_key,
-            properties,
-            body,
-            frame_max=frame_max,
-            mandatory=mandatory,
-            exchange=exchange,
-        )
-    )
-
-
 def publish_pieces(
     channel: int,
     routing_key: str,
@@ -112,9 +88,10 @@ def publish_pieces(
     mandatory: bool = False,
     exchange: str = "",
 ) -> list[Piece]:
-    """Return the same frames in pieces, to be sent in one go.
+    """Return the frames that publish ``body``, in pieces that are sent in one go.
 
-    A body of one frame is copied into the only piece. A larger one is not copied.
+    They go to the default exchange unless another is named. A body of one frame is copied into the
+    only piece. A larger one is not copied.
     """
     header = _encode_content_header(properties, len(body))
     head = [

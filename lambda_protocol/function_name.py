@@ -106,6 +106,13 @@ def parse_function_name(
     return ref
 
 
+def with_qualifier(function: FunctionRef, qualifier: str) -> FunctionRef:
+    """Return ``function`` with a qualifier; raises ``ValidationException`` for a malformed one."""
+    return parse_function_name(
+        function.name, qualifier, region=function.region, account_id=function.account_id
+    )
+
+
 def function_not_found(function: FunctionRef) -> ResourceNotFoundException:
     """Return the error for a function nobody has heard of."""
     return ResourceNotFoundException(f"Function not found: {function.qualified_arn}")

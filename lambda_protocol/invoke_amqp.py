@@ -18,7 +18,7 @@ from typing import NamedTuple
 from lambda_protocol import headers as names
 from lambda_protocol.amqp_frames import Delivery, HeaderValue, Properties
 from lambda_protocol.errors import LambdaApiError, UnreadableReply, error_from_wire
-from lambda_protocol.function_name import FunctionRef, parse_function_name
+from lambda_protocol.function_name import FunctionRef, with_qualifier
 from lambda_protocol.invocation import (
     Invocation,
     Outcome,
@@ -131,12 +131,7 @@ def decode_call(
         decode_client_context(client_context)
     qualifier = _text(headers.get(names.QUALIFIER))
     if qualifier is not None:
-        function = parse_function_name(
-            function.name,
-            qualifier,
-            region=function.region,
-            account_id=function.account_id,
-        )
+        function = with_qualifier(function, qualifier)
     tenant_id = _text(headers.get(names.TENANT_ID))
     if tenant_id is not None:
         require_tenant_id(tenant_id)

@@ -17,7 +17,7 @@ import time
 from typing import Final
 
 from devtools.ports import LOOPBACK, free_ports
-from lambda_protocol.amqp_frames import FrameReader, Properties, encode_ack, encode_publish
+from lambda_protocol.amqp_frames import FrameReader, Properties, encode_ack, publish_pieces
 
 _CALLS: Final = 2_000
 _CALLERS: Final = 4
@@ -102,7 +102,7 @@ def _code_frames() -> None:
     reader = FrameReader()
     for number in range(_CALLS):
         properties = Properties(correlation_id=str(number), headers={"X-Lambda-Status": 200})
-        reply = encode_publish(1, "trained", properties, _EVENT, frame_max=131_072)
+        reply = b"".join(publish_pieces(1, "trained", properties, _EVENT, frame_max=131_072))
         reader.feed(reply + encode_ack(1, number))
 
 

@@ -29,7 +29,7 @@ from lambda_protocol.amqp_connection import (
     Parameters,
     is_missing,
 )
-from lambda_protocol.amqp_frames import Delivery, encode_publish
+from lambda_protocol.amqp_frames import Delivery, publish_pieces
 from lambda_protocol.invoke_amqp import (
     DIRECT_REPLY_TO,
     IncomingCall,
@@ -163,7 +163,7 @@ class Confirmer:
             self._ask_address(pending)
             return
         assert self._connection is not None
-        frames = encode_publish(
+        frames = publish_pieces(
             channel.channel_number,
             address.queue,
             encode_question(call.correlation_id),

@@ -7,7 +7,7 @@ import struct
 from typing import Final
 
 from lambda_protocol.amqp_connection import AmqpConnection, connection_parameters
-from lambda_protocol.amqp_frames import Properties, encode_publish
+from lambda_protocol.amqp_frames import Properties, publish_pieces
 from lambda_protocol.environ import BrokerAddress
 
 
@@ -28,8 +28,8 @@ class RawPublisher:
         self, queue: str, body: bytes, properties: Properties, table: bytes | None = None
     ) -> None:
         """Publish; ``table`` replaces the headers, written field by field."""
-        frames = encode_publish(
-            self._channel.channel_number, queue, properties, body, frame_max=131_072
+        frames = b"".join(
+            publish_pieces(self._channel.channel_number, queue, properties, body, frame_max=131_072)
         )
         if table is not None:
             frames = _with_table(frames, table)

@@ -20,7 +20,6 @@ from lambda_protocol.amqp_frames import (
     Delivery,
     Properties,
     encode_ack,
-    encode_publish,
     publish_pieces,
 )
 from tests.support import unique_name, wait_until
@@ -106,7 +105,7 @@ def test_any_thread_may_send(connect: Connect) -> None:
         for count in range(50):
             body = f"{number}.{count}.".encode() + b"x" * 20_000
             connection.send(
-                encode_publish(
+                publish_pieces(
                     channel.channel_number,
                     queue,
                     Properties(),

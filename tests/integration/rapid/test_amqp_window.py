@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lambda_protocol.amqp_connection import AmqpConnection, Channel, connection_parameters
-from lambda_protocol.amqp_frames import Delivery, Properties, encode_publish
+from lambda_protocol.amqp_frames import Delivery, Properties, publish_pieces
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.queues import Queue, declare
 from rapid.broker.prefetch import CLOSE_S, PAUSE_S, QueueConsumer
@@ -42,7 +42,7 @@ class Consumer:
         self.received.append(delivery)
 
     def publish(self, count: int = 1) -> None:
-        frames = encode_publish(
+        frames = publish_pieces(
             self.channel.channel_number,
             self.queue,
             Properties(),

@@ -7,7 +7,7 @@ import contextlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambda_protocol.amqp_frames import Delivery, Properties, encode_publish
+from lambda_protocol.amqp_frames import Delivery, Properties, publish_pieces
 from lambda_protocol.async_amqp import decode_async, encode_async, encode_dead_letter
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import FunctionRef
@@ -73,7 +73,7 @@ FUNCTION = FunctionRef(name="echo")
 
 
 def is_sendable(properties: Properties) -> bool:
-    return bool(encode_publish(1, "q", properties, b"", frame_max=131_072))
+    return bool(publish_pieces(1, "q", properties, b"", frame_max=131_072))
 
 
 @given(MESSAGES)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lambda_protocol.amqp_frames import Delivery, FrameReader, Properties, encode_publish
+from lambda_protocol.amqp_frames import Delivery, FrameReader, Properties, publish_pieces
 from lambda_protocol.async_amqp import decode_async, encode_async, encode_dead_letter
 from lambda_protocol.errors import InvalidRequestContentException
 from lambda_protocol.function_name import FunctionRef
@@ -129,13 +129,15 @@ def test_quorum_queues_keep_what_they_hand_on_until_it_has_arrived() -> None:
 def test_an_event_can_be_published_to_an_exchange() -> None:
     event = make_event()
 
-    frames = encode_publish(
-        3,
-        "echo.events",
-        encode_async(event),
-        b"{}",
-        frame_max=131_072,
-        exchange="lambda.retry.60000",
+    frames = b"".join(
+        publish_pieces(
+            3,
+            "echo.events",
+            encode_async(event),
+            b"{}",
+            frame_max=131_072,
+            exchange="lambda.retry.60000",
+        )
     )
 
     method = FrameReader().feed(frames)[0]

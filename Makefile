@@ -56,9 +56,9 @@ coverage: .venv/.dev ## print how much of the product the quick tests run, and c
 	@$(VENV_BIN)/python -m devtools.mutants --coverage
 
 .PHONY: mutants
-mutants: .venv/.dev ## see that tests notice 150 faults, and write devtools/mutants/record.txt (CHECK=1: compare with it)
+mutants: .venv/.dev ## see that tests notice 150 faults, and write devtools/mutants/record.txt (CHECK=1: compare with it, ONLY=MODULE: of that alone)
 	@scripts/test-setup
-	@$(VENV_BIN)/python -m devtools.mutants $(if $(CHECK),--check)
+	@$(VENV_BIN)/python -m devtools.mutants $(if $(CHECK),--check $(addprefix --only ,$(ONLY)))
 
 .PHONY: soak
 soak: .venv/.dev ## attack everything at once for MINUTES=10, judge what is left, and write docs/reference/soak.md

@@ -1,10 +1,11 @@
-"""``python -m devtools.mutants [--check] [--measured FOLDER] [tests ...]``."""
+"""``python -m devtools.mutants [--check [--only MODULE]] [--measured FOLDER] [tests ...]``."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import hashlib
+import itertools
 import queue
 import sys
 import tempfile
@@ -25,7 +26,9 @@ _AT_ONCE: Final = 2
 #: Those that are quick, and near the code.
 _TESTS: Final = ("tests/unit", "tests/integration/rapid", "tests/integration/server")
 #: What the tests that a mutant is run against may take together, seconds; quick ones come first.
+#: A check runs survivors against the tests that are left, as long as these take so much at most.
 _BUDGET_S: Final = 20.0
+_REST_S: Final = 300.0
 #: Coverage changes by this much from run to run, since threads take turns differently; per cent.
 _JITTER: Final = 0.3
 
@@ -36,6 +39,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--check", action="store_true", help="compare with the record")
     parser.add_argument(
         "--coverage", action="store_true", help="run no mutant, compare only what tests run"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="check the mutants of this module or package alone; may be given again",
     )
     parser.add_argument("--measured", type=Path, help="the data of an earlier run")
     parser.add_argument("tests", nargs="*", default=_TESTS)
@@ -50,33 +60,50 @@ def main(arguments: Sequence[str]) -> int:
         if options.coverage:
             return _compare_coverage(measured)
         with _trees(Path(name)) as trees:
-            return _check(measured, trees) if options.check else _record(measured, trees)
+            if options.check:
+                return _check(measured, trees, options.only)
+            return _record(measured, trees)
 
 
 def _record(measured: Measured, trees: Sequence[Tree]) -> int:
     covered = [mutant for mutant in _all_mutants() if _tests_of(mutant, measured)]
     chosen = sorted(covered, key=_lot)[:_COUNT]
-    killed = _run({mutant.name: mutant for mutant in chosen}, measured, trees, _BUDGET_S)
-    PATH.write_text(Record(covered=measured.covered, killed=killed).text())
+    killed = _run({mutant: _split(mutant, measured)[0] for mutant in chosen}, measured, trees)
+    named = {mutant.name: is_killed for mutant, is_killed in killed.items()}
+    PATH.write_text(Record(covered=measured.covered, killed=named).text())
     print(f"{sum(killed.values())} of {len(killed)} mutants of {len(covered)} were killed.")
     return 0
 
 
-def _check(measured: Measured, trees: Sequence[Tree]) -> int:
-    """Run what was killed before; return 1 if any of it survives, or less is covered."""
+def _check(measured: Measured, trees: Sequence[Tree], only: Sequence[str]) -> int:
+    """Run what was killed before; return 1 if any of it survives, or less is covered.
+
+    With ``only`` some modules' mutants are run, and what is covered is not compared.
+    """
     record = Record.parse(PATH.read_text())
-    wanted = [name for name, is_killed in record.killed.items() if is_killed]
+    wanted = [
+        name
+        for name, is_killed in record.killed.items()
+        if is_killed and (not only or _is_of(name, only))
+    ]
     found = find(wanted, _all_mutants())
-    killed = _run(found, measured, trees, _BUDGET_S)
-    survivors = {name: found[name] for name, is_killed in killed.items() if not is_killed}
-    killed |= _run(survivors, measured, trees, float("inf"))
+    tests = {name: _split(mutant, measured) for name, mutant in found.items()}
+    killed = _run({found[name]: first for name, (first, _) in tests.items()}, measured, trees)
+    left = {found[name]: rest for name, (_, rest) in tests.items() if not killed[found[name]]}
+    killed |= _run(left, measured, trees)
     gone = [name for name in wanted if name not in found]
     for name in gone:
         print(f"gone\t{name}")
-    missed = [name for name, is_killed in killed.items() if not is_killed]
+    missed = [name for name, mutant in found.items() if not killed[mutant]]
     print(f"{len(killed) - len(missed)} killed as before, {len(gone)} gone, {len(missed)} missed.")
     print(*missed, sep="\n")
-    return _compare_coverage(measured) or bool(missed)
+    return (not only and _compare_coverage(measured)) or bool(missed)
+
+
+def _is_of(name: str, modules: Sequence[str]) -> bool:
+    """Return whether a mutant's name begins with one of the modules or their packages."""
+    module = name.partition("\t")[0]
+    return any(module == wanted or module.startswith(f"{wanted}.") for wanted in modules)
 
 
 def _compare_coverage(measured: Measured) -> int:
@@ -108,43 +135,39 @@ def _tests_of(mutant: Mutant, measured: Measured) -> list[str]:
     return measured.tests_of(path, mutant.line, mutant.statement)
 
 
+def _split(mutant: Mutant, measured: Measured) -> tuple[list[str], list[str]]:
+    """Return the quick tests of a mutant, and those that are run if these do not kill it."""
+    return measured.split(_tests_of(mutant, measured), _BUDGET_S, _REST_S)
+
+
 def _lot(mutant: Mutant) -> bytes:
     """Return where the mutant stands in the seed's order, which other code does not change."""
     return hashlib.sha256(f"{_SEED}\t{mutant.name}".encode()).digest()
 
 
 def _run(
-    mutants: Mapping[str, Mutant], measured: Measured, trees: Sequence[Tree], budget_s: float
-) -> dict[str, bool]:
-    """Return whether each mutant is killed."""
+    trials: Mapping[Mutant, Sequence[str]], measured: Measured, trees: Sequence[Tree]
+) -> dict[Mutant, bool]:
+    """Return whether each mutant is killed by its tests; print each as it is known."""
     free: queue.SimpleQueue[Tree] = queue.SimpleQueue()
     for tree in trees:
         free.put(tree)
+    number = itertools.count(1)
 
-    def is_killed(item: tuple[str, Mutant]) -> bool:
-        name, mutant = item
-        tests = _within(budget_s, _tests_of(mutant, measured), measured)
+    def is_killed(trial: tuple[Mutant, Sequence[str]]) -> bool:
+        mutant, tests = trial
         tree = free.get()
         try:
-            killed = bool(tests) and tree.kills(mutant, tests)
+            killed = bool(tests) and tree.kills(mutant, tests, measured.seconds_of(tests))
         finally:
             free.put(tree)
-        print(f"{'killed' if killed else 'survived'}\t{len(tests)} tests\t{name}", flush=True)
+        outcome = "killed" if killed else "survived"
+        place = f"{next(number)}/{len(trials)}"
+        print(f"{place}\t{outcome}\t{len(tests)} tests\t{mutant.name}", flush=True)
         return killed
 
     with ThreadPoolExecutor(len(trees)) as pool:
-        return dict(zip(mutants, pool.map(is_killed, mutants.items()), strict=True))
-
-
-def _within(budget_s: float, tests: Sequence[str], measured: Measured) -> list[str]:
-    """Return the first of ``tests``, at least one, that together stay within the budget."""
-    chosen: list[str] = []
-    for test in tests:
-        budget_s -= measured.seconds[test]
-        if chosen and budget_s < 0:
-            break
-        chosen.append(test)
-    return chosen
+        return dict(zip(trials, pool.map(is_killed, trials.items()), strict=True))
 
 
 @contextlib.contextmanager

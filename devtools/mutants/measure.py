@@ -37,6 +37,24 @@ class Measured:
             (test for test in found if test in self.seconds), key=self.seconds.__getitem__
         )
 
+    def seconds_of(self, tests: Sequence[str]) -> float:
+        """Return what ``tests`` took together."""
+        return sum(self.seconds[test] for test in tests)
+
+    def split(
+        self, tests: Sequence[str], first_s: float, rest_s: float
+    ) -> tuple[list[str], list[str]]:
+        """Return the first of ``tests``, at least one, that take ``first_s``, and then others."""
+        first: list[str] = []
+        rest: list[str] = []
+        for test in tests:
+            first_s -= self.seconds[test]
+            if not first or first_s >= 0:
+                first.append(test)
+            elif (rest_s := rest_s - self.seconds[test]) >= 0:
+                rest.append(test)
+        return first, rest
+
 
 def run_tests(folder: Path, arguments: Sequence[str]) -> int:
     """Run tests with coverage, whose data goes into ``folder``; return pytest's status."""

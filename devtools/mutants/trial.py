@@ -18,9 +18,11 @@ from typing import Final
 from devtools.mutants.measure import ROOT
 from devtools.mutants.source import Mutant
 
-#: A test that takes longer hangs, seconds; and so does a run that takes longer than its tests.
+#: A test that takes longer hangs, seconds; and so does a run that takes so much longer than its
+#: tests took, each of which may take three times as long on a busy machine.
 _TEST_LIMIT_S: Final = 20
 _RUN_LIMIT_S: Final = 60.0
+_SLOWER: Final = 3
 _ATTEMPTS: Final = 3
 #: Exit statuses of pytest: all passed, and no test left to run.
 _PASSED: Final = (0, 5)
@@ -44,28 +46,32 @@ class Tree:
                 shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
         (folder / ".venv").symlink_to(ROOT / ".venv")
 
-    def kills(self, mutant: Mutant, tests: Sequence[str]) -> bool:
-        """Return whether a test fails with the mutant, twice: once may be an accident."""
+    def kills(self, mutant: Mutant, tests: Sequence[str], seconds: float) -> bool:
+        """Return whether a test fails with the mutant, twice: once may be an accident.
+
+        Without the mutant the tests take ``seconds``.
+        """
         path = self._folder / Path(*mutant.module.split(".")).with_suffix(".py")
         source = path.read_bytes()
         self._write(path, mutant.apply(source))
         try:
-            return self._fail_again_and_again(tests)
+            return self._fail_again_and_again(tests, _RUN_LIMIT_S + _SLOWER * seconds)
         finally:
             self._write(path, source)
 
-    def _fail_again_and_again(self, tests: Sequence[str]) -> bool:
+    def _fail_again_and_again(self, tests: Sequence[str], limit_s: float) -> bool:
         names = self._folder / "tests-of-mutant"
         names.write_text("".join(f"{test}\n" for test in tests))
         for _ in range(_ATTEMPTS):
             shutil.rmtree(self._folder / ".pytest_cache", ignore_errors=True)
-            if self._pytest("--exitfirst", f"@{names}"):
+            if self._pytest(limit_s, "--exitfirst", f"@{names}"):
                 return False
-            if not self._pytest("--last-failed", "--last-failed-no-failures=all", f"@{names}"):
+            again = ("--last-failed", "--last-failed-no-failures=all")
+            if not self._pytest(limit_s, *again, f"@{names}"):
                 return True
         return False
 
-    def _pytest(self, *arguments: str) -> bool:
+    def _pytest(self, limit_s: float, *arguments: str) -> bool:
         """Return whether all tests passed, within the limit; leave no process."""
         mark = uuid.uuid4().hex
         command = [sys.executable, "-m", "pytest", "--quiet", "--tb=no", "--no-header"]
@@ -80,7 +86,7 @@ class Tree:
             start_new_session=True,
         )
         try:
-            return process.wait(_RUN_LIMIT_S) in _PASSED
+            return process.wait(limit_s) in _PASSED
         except subprocess.TimeoutExpired:
             return False
         finally:

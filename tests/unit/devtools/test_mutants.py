@@ -6,6 +6,7 @@ import ast
 
 import pytest
 
+from devtools.mutants.measure import Measured
 from devtools.mutants.record import Record, find
 from devtools.mutants.source import mutants_of
 
@@ -77,3 +78,12 @@ def test_a_record_reads_what_it_wrote() -> None:
     )
 
     assert Record.parse(record.text()) == record
+
+
+def test_quick_tests_of_a_mutant_come_first_and_slow_ones_only_within_their_time() -> None:
+    seconds = {"a": 3.0, "b": 4.0, "c": 5.0, "d": 90.0}
+    measured = Measured(tests={}, seconds=seconds, covered={})
+
+    assert measured.split([*seconds], 8.0, 10.0) == (["a", "b"], ["c"])
+    assert measured.split(["d"], 8.0, 10.0) == (["d"], [])
+    assert measured.split([], 8.0, 10.0) == ([], [])

@@ -69,8 +69,12 @@ class Puppet:
 
     def take(self, payload: bytes | str = b"{}", **headers: str) -> Turn:
         """Have the function called, and take the call as its runtime."""
-        caller = self._calls.start(self.rapid, payload, **headers)
+        caller = self.call(payload, **headers)
         return Turn(self.runtime.get(NEXT), caller)
+
+    def call(self, payload: bytes | str = b"{}", **headers: str) -> Future[Answer]:
+        """Have the function called, and take nothing."""
+        return self._calls.start(self.rapid, payload, **headers)
 
     def park(self) -> RawConnection:
         """Send ``next`` on a connection of its own and do not wait for an answer."""

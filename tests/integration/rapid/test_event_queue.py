@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import signal
 import socket
@@ -21,27 +20,12 @@ from rapid.invocations.retry_policy import RetryPolicy
 from rapid.metrics import Metrics
 from tests.conftest import StartRapid
 from tests.events import CHRONICLE, Chronicle
-from tests.support import LIMIT_S, Rapid, make_invocation, run_rapid, wait_until
+from tests.support import LIMIT_S, Rapid, make_invocation, wait_until
 
 
 def send(rapid: Rapid, event: Any) -> None:
     """Invoke asynchronously, and check that the event is accepted."""
     assert rapid.invoke(json.dumps(event), X_Amz_Invocation_Type="Event").status == 202
-
-
-def test_a_failing_event_is_tried_three_times_with_growing_delays(
-    start_rapid: StartRapid, chronicle: Chronicle
-) -> None:
-    rapid = start_rapid(CHRONICLE, **chronicle.environ)
-
-    send(rapid, {"fail": True})
-
-    attempts = chronicle.wait_for(3)
-    first, second = (b.at - a.at for a, b in itertools.pairwise(attempts))
-    assert first >= 0.2
-    assert second >= 0.4
-    assert len({attempt.request_id for attempt in attempts}) == 1
-    rapid.wait_for_log("asynchronous invocation discarded")
 
 
 def test_what_waits_is_done_before_a_stop(start_rapid: StartRapid, chronicle: Chronicle) -> None:
@@ -123,35 +107,6 @@ def test_a_stop_has_one_time_for_calls_and_events(
 
 def losses(rapid: Rapid) -> list[str]:
     return [line.split()[-1] for line in rapid.log if "asynchronous invocations lost" in line]
-
-
-@pytest.mark.parametrize("destination", ["queue:x", "function:x", "exchange:x"])
-def test_a_destination_that_needs_a_broker_is_one_line(destination: str) -> None:
-    done = run_rapid(CHRONICLE, RAPID_ON_FAILURE=destination)
-
-    assert done.returncode == 2
-    assert done.stderr.startswith("rapid: RAPID_ON_FAILURE needs a broker (RAPID_AMQP_URI)")
-    assert done.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("RAPID_MAX_RETRY_ATTEMPTS", "3"),
-        ("RAPID_MAXIMUM_EVENT_AGE", "59"),
-        ("RAPID_EVENT_RETRY_DELAYS", "60,x"),
-        ("RAPID_EVENT_RETRY_DELAYS", "60,,120"),
-        ("RAPID_EVENT_BACKOFF", "1"),
-        ("RAPID_EVENT_BACKOFF", "300,1"),
-        ("RAPID_AMQP_EVENT_QUEUE_TYPE", "stream"),
-    ],
-)
-def test_a_wrong_setting_is_one_line(name: str, value: str) -> None:
-    done = run_rapid(CHRONICLE, **{name: value})
-
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"rapid: {name} ")
-    assert done.stderr.count("\n") == 1
 
 
 class Bench:

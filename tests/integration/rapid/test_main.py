@@ -31,21 +31,15 @@ def test_the_version_is_printed() -> None:
 @pytest.mark.parametrize(
     ("argv", "environ", "start"),
     [
-        (["--log-level", "loud"], {}, "rapid: --log-level is 'loud'; expected one of "),
         (["--prot", "9000", ECHO], {}, "rapid: '--prot' is no flag of rapid, "),
-        (["--env-file", "/none", ECHO], {}, "rapid: --env-file /none cannot be read: "),
         ([], {"RAPID_PORT": "http"}, "rapid: RAPID_PORT is 'http'; expected "),
-        ([], {"RAPID_AMQP_URI": "http://u:secret@h"}, "rapid: RAPID_AMQP_URI has scheme 'http'"),
         (
             [],
-            {"RAPID_AMQP_URI": "amqp://h?heartbeat=x"},
+            {"RAPID_AMQP_URI": "amqp://u:secret@h?heartbeat=x"},
             "rapid: RAPID_AMQP_URI has a wrong option",
         ),
-        ([], {"RAPID_AMQP_URI": "amqp://u:secret@["}, "rapid: RAPID_AMQP_URI is not a URI; "),
-        ([], {"RAPID_ON_FAILURE": "http://["}, "rapid: RAPID_ON_FAILURE is no URL with a host"),
-        ([], {"RAPID_ON_SUCCESS": "http://u:secret@h:1/\t"}, "rapid: RAPID_ON_SUCCESS is no URL "),
     ],
-    ids=["flag", "no-flag", "no-file", "variable", "uri", "uri-option", "bracket", "url", "tab"],
+    ids=["flag", "variable", "uri-option"],
 )
 def test_a_wrong_setting_is_one_line_and_code_2(
     argv: list[str], environ: dict[str, str], start: str

@@ -51,7 +51,7 @@ fuzz: .venv/.dev ## give the codecs random input for hours (ARGS='-k http1' for 
 	@FUZZ=long $(VENV_BIN)/pytest --quiet --timeout 0 --numprocesses 2 tests/unit/fuzz $(ARGS)
 
 .PHONY: coverage
-coverage: .venv/.dev ## print how much of the product the quick tests run, and compare with the record of make mutants
+coverage: .venv/.dev ## print how much of the product unit, integration and conformance tests run, and compare with the record of make mutants
 	@scripts/test-setup
 	@$(VENV_BIN)/python -m devtools.mutants --coverage
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -97,6 +98,13 @@ def test_a_reply_that_nobody_can_get_harms_nobody(
     assert sum("consuming" in line for line in rapid.log) == 1
 
 
+def test_a_reply_queue_of_the_clients_own_is_used(start: Start, broker: str) -> None:
+    rapid = start()
+
+    with AmqpClient(broker) as caller:
+        assert caller.call(rapid.function_name, b"7").body == b"7"
+
+
 def test_a_header_that_cannot_be_passed_on_is_refused(start: Start, caller: AmqpClient) -> None:
     rapid = start()
 
@@ -173,13 +181,29 @@ def test_a_call_whose_instance_died_is_run_again_only_where_that_is_wanted(
     send(caller, first.function_name, do(do="sleep", s=1))
     wait_until(lambda: running_now(first) == 1, "the call to run")
 
-    first.close()
+    first.signal(signal.SIGKILL)
     start(MISBEHAVE, **settings)
 
     assert caller.next_reply().headers["X-Lambda-Status"] == status
 
 
 # --- the queue
+
+
+def test_a_queue_of_other_properties_is_named_in_the_log(start: Start, caller: AmqpClient) -> None:
+    name = unique_name()
+    caller.channel.queue_declare(name, durable=False, auto_delete=True)
+
+    rapid = start(ready=False, AWS_LAMBDA_FUNCTION_NAME=name)
+
+    line = rapid.wait_for_log("RabbitMQ refuses what rapid wants")
+    assert f"queue.declare queue='{name}' durable=True" in line
+    assert "inequivalent arg 'durable'" in line
+    assert "delete the queue" in line
+    refused = "RabbitMQ refuses: PRECONDITION_FAILED"
+    wait_until(
+        lambda: rapid.get("/readyz").json()["status"].startswith(refused), "the reason at /readyz"
+    )
 
 
 def test_a_deleted_queue_is_declared_again(start: Start, caller: AmqpClient) -> None:

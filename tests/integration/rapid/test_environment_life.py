@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.conformance.conftest import StartPuppet
+from tests.acceptance.conformance.puppet import make_extension
 from tests.conftest import StartRapid
 from tests.support import (
     BASH_ECHO,
@@ -184,3 +187,21 @@ def test_a_file_among_the_extensions_that_is_not_executable_is_a_launch_error(
 
     assert error_type == "Extension.LaunchError"
     assert message.startswith(f"fork/exec {file}: permission denied: it is not executable, chmod")
+
+
+def test_an_extension_at_work_gets_its_shutdown_when_it_asks(
+    start_puppet: StartPuppet, tmp_path: Path
+) -> None:
+    make_extension(tmp_path / "extensions", "one")
+    puppet = start_puppet(RAPID_EXTENSIONS_DIR=str(tmp_path / "extensions"))
+    extension = puppet.extension("one", ["INVOKE", "SHUTDOWN"])
+    with extension.park(puppet.raw()) as at_work:
+        turn = puppet.take()
+        assert at_work.read_answer().json()["eventType"] == "INVOKE"
+        puppet.runtime.post(turn.response_path, b"{}")
+        turn.outcome()
+
+        puppet.rapid.signal(signal.SIGTERM)
+        puppet.rapid.wait_for_log("stopping")
+
+        assert extension.next().json()["shutdownReason"] == "SPINDOWN"

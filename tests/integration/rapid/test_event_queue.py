@@ -164,6 +164,18 @@ def test_an_event_that_cannot_be_taken_leaves_no_trace() -> None:
     assert bench.queue.drain(0)
 
 
+def test_an_event_that_failed_for_good_is_logged_and_leaves_the_queue(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+    bench.queue.accept(event())
+
+    bench.calls[0].on_outcome(Outcome(function_error="Unhandled"))
+
+    assert bench.queue.drain(LIMIT_S)
+    assert "asynchronous invocation lost: there is no dead-letter queue" in caplog.text
+
+
 def test_a_fault_puts_an_event_off_and_uses_up_no_attempt() -> None:
     bench = Bench()
     bench.queue.accept(event())

@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from rapid.processes import environ_of
 from tests.acceptance.conformance.conftest import StartPuppet
-from tests.acceptance.conformance.doors import Calls, assert_error, assert_function_error
+from tests.acceptance.conformance.doors import assert_error, assert_function_error
 from tests.acceptance.conformance.puppet import NEXT, RUNTIME, Puppet, Turn
 from tests.support import Answer, wait_until
 
 MIB = 1_048_576
-
-
-@pytest.fixture
-def start_puppet() -> Iterator[StartPuppet]:
-    with contextlib.ExitStack() as stack:
-        calls = stack.enter_context(contextlib.closing(Calls()))
-
-        def start(**environ: str) -> Puppet:
-            return stack.enter_context(contextlib.closing(Puppet(calls, **environ)))
-
-        yield start
-
-
-@pytest.fixture
-def puppet(start_puppet: StartPuppet) -> Puppet:
-    return start_puppet()
 
 
 def respond(puppet: Puppet, turn: Turn, body: bytes = b"{}") -> Answer:

@@ -11,7 +11,7 @@ from lambda_protocol.async_amqp import decode_async, encode_async, encode_dead_l
 from lambda_protocol.errors import InvalidRequestContentException
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import AsyncInvocation, InvocationType
-from lambda_protocol.queues import async_queue, dead_letter_queue
+from lambda_protocol.queues import async_queue, call_queue, dead_letter_queue
 from tests.support import make_invocation
 
 FUNCTION = FunctionRef(name="echo")
@@ -112,6 +112,13 @@ def test_a_dead_letter_has_aws_s_attributes_and_can_be_an_event_again() -> None:
     assert properties.headers["ErrorMessage"] == "é" * 512  # one KB
     assert properties.expiration is None
     assert decode_async(delivered(properties, event.invocation.payload), FUNCTION) == event
+
+
+def test_a_queue_of_calls_ends_some_time_after_its_last_consumer_or_with_it() -> None:
+    after, at_once = (call_queue(FUNCTION, "classic", expires_s) for expires_s in (60.0, None))
+
+    assert (after.arguments["x-expires"], after.auto_delete) == (60_000, False)
+    assert (at_once.arguments, at_once.auto_delete) == ({"x-queue-type": "classic"}, True)
 
 
 def test_quorum_queues_keep_what_they_hand_on_until_it_has_arrived() -> None:

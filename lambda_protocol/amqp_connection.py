@@ -1,42 +1,29 @@
 """A pika connection on a socket of our own: pika speaks AMQP, we move the bytes.
 
 ``pika.connection.Connection`` leaves the transport to an adapter; this one is a plain blocking
-socket. So pika does the handshake, channels, heartbeats, returns, cancels and close, while the
-messages of the call path are written and read by ``amqp_frames`` on the same socket, from any
-thread. The only module that imports pika, which is a third of a small program: import it late.
+socket. So pika does the handshake, channels, heartbeats, returns, cancels and close.
+``amqp_stream`` writes and reads the messages of the call path on the same socket.
+The only module that imports pika, which is a third of a small program: import it late.
 """
 
 from __future__ import annotations
 
 import contextlib
-import heapq
-import itertools
 import logging
-import os
-import select
 import socket
 import ssl
-import struct
 import sys
-import threading
 import time
 import types
 import urllib.parse
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
-from lambda_protocol.amqp_frames import (
-    MAX_FRAME_BYTES,
-    Delivery,
-    FrameReader,
-    Piece,
-    Properties,
-    publish_pieces,
-)
+from lambda_protocol.amqp_frames import Delivery, Properties, publish_pieces
+from lambda_protocol.amqp_stream import AmqpStream
 from lambda_protocol.environ import BrokerAddress, ConfigError
 from lambda_protocol.errors import ServiceUnavailable
-from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES
 
 # pika's adapters package imports asyncio for an adapter nobody here uses: a fifth of the start
 # time and 2 MB. A stub in its place is enough.
@@ -67,15 +54,8 @@ PIKA_PRIVATE: Final = (
     "_on_data_available",
 )
 
-#: A write the broker does not take within this time is a lost connection, seconds.
-SEND_TIMEOUT_S: Final = 10.0
-#: How long a read waits before its deadline is looked at again, seconds.
-RECEIVE_TIMEOUT_S: Final = 1.0
 #: A network that lets nothing through for so long has lost the connection, seconds.
 NETWORK_SILENCE_S: Final = 20
-_READ_SIZE: Final = 64 * 1024
-#: Pieces in one write; the kernel takes 1,024. Source: writev(2), IOV_MAX.
-_PIECES_AT_ONCE: Final = 768
 #: No queue can have this name: RabbitMQ keeps those that begin with amq. for itself.
 _NO_QUEUE: Final = "amq.lambda.no-queue"
 
@@ -115,10 +95,6 @@ def broker_blocked(reason: str) -> ServiceUnavailable:
     return ServiceUnavailable(f"RabbitMQ takes no messages now: {reason}.")
 
 
-class NotSentError(ConnectionError):
-    """The connection was gone before the first byte was written."""
-
-
 def connection_parameters(address: BrokerAddress, *, name: str) -> pika.connection.URLParameters:
     """Return pika's parameters for ``address``; ``name`` shows in the broker's listings.
 
@@ -145,7 +121,7 @@ def connection_parameters(address: BrokerAddress, *, name: str) -> pika.connecti
 class AmqpConnection(pika.connection.Connection):
     """One connection to the broker.
 
-    One thread owns it: it opens, polls and closes. Any thread may :meth:`send` whole frames.
+    One thread owns it: it opens, polls and closes. Any thread may :attr:`send` whole frames.
     """
 
     def __init__(
@@ -159,23 +135,22 @@ class AmqpConnection(pika.connection.Connection):
         """Connect and return when the connection is open; ``on_delivery`` gets every message.
 
         ``on_alarm`` hears why RabbitMQ reads nothing any more, and None when it reads. Both run in
-        the owner's thread, inside :meth:`poll`; a byte in ``wake_fd`` ends a poll early. Raises
+        the owner's thread, inside :attr:`poll`; a byte in ``wake_fd`` ends a poll early. Raises
         one of ``BrokerLost`` within ``socket_timeout`` for each step.
         """
-        self._on_delivery = on_delivery
-        self._wake_fd = wake_fd
-        self._poller = select.poll()
-        self._scratch = memoryview(bytearray(_READ_SIZE))
-        self._reads_blocking = False
-        self._socket: socket.socket | None = None
-        self._send_lock = threading.Lock()
-        # No message of the protocol is larger; of a larger one only the size is of interest.
-        self._reader = FrameReader(max_body_bytes=RESPONSE_PAYLOAD_BYTES)
-        self._timers: list[tuple[float, int, Callable[[], Any]]] = []
-        self._timer_ids = itertools.count()
-        self._failure: Exception | None = None
-        self._blocked_reason: str | None = None
         self._on_alarm = on_alarm
+        self._stream = stream = AmqpStream(
+            on_delivery=on_delivery,
+            on_frame=self._on_data_available,  # type: ignore[attr-defined]
+            on_lost=self._on_lost,
+            on_alarm=on_alarm,
+            wake_fd=wake_fd,
+        )
+        # The stream's own methods, because a call uses each of them several times.
+        self.poll = stream.poll  #: raises one of ``BrokerLost`` when the connection is gone
+        self.has_news = stream.has_news
+        self.send = stream.send  #: any thread
+        self.abort = stream.abort
         self._closed_by: weakref.WeakKeyDictionary[Channel, Exception] = weakref.WeakKeyDictionary()
         super().__init__(
             parameters,
@@ -206,43 +181,7 @@ class AmqpConnection(pika.connection.Connection):
 
         RabbitMQ has an alarm: it is short of memory or disk. Messages still come. Any thread.
         """
-        return self._blocked_reason
-
-    def poll(self, timeout_s: float) -> None:
-        """Wait up to ``timeout_s`` for bytes, take what came, run what is due; may end early.
-
-        Raises one of ``BrokerLost`` when the connection is gone.
-        """
-        if self._failure is not None:
-            raise self._failure
-        if self._timers:
-            timeout_s = min(timeout_s, max(0.0, self._timers[0][0] - time.monotonic()))
-        if (self._reads_blocking and timeout_s >= RECEIVE_TIMEOUT_S) or self._is_readable(
-            timeout_s
-        ):
-            self._read()
-        if self._timers and self._timers[0][0] <= time.monotonic():
-            self._run_timers()
-        if self._failure is not None:
-            raise self._failure
-
-    def has_news(self) -> bool:
-        """Whether :meth:`poll` would find something now: bytes, the end, or a timer that is due.
-
-        At half the price of a poll. Over TLS that cannot be told, and the answer is yes.
-        """
-        sock = self._socket
-        if sock is None or isinstance(sock, ssl.SSLSocket):
-            return True
-        if self._timers and self._timers[0][0] <= time.monotonic():
-            return True
-        try:
-            sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
-        return True
+        return self._stream.blocked_reason
 
     def open_channel(self) -> pika.channel.Channel:
         """Open a channel and wait until it is open."""
@@ -310,7 +249,7 @@ class AmqpConnection(pika.connection.Connection):
         self.probe(channel)
         channel.basic_qos(callback=answers.append)
         self._wait(
-            lambda: bool(answers or self._blocked_reason) or channel in self._closed_by,
+            lambda: bool(answers or self._stream.blocked_reason) or channel in self._closed_by,
             self._step_timeout_s,
         )
         self._raise_if_closed(channel, "basic.publish exchange='' (amq.default)")
@@ -320,58 +259,23 @@ class AmqpConnection(pika.connection.Connection):
     def shut_down(self) -> None:
         """Close the connection politely, within a second, whatever its state."""
         with contextlib.suppress(*BrokerLost):
-            if self.is_open and self._blocked_reason is None:
+            if self.is_open and self._stream.blocked_reason is None:
                 self.close()
                 self._wait(lambda: self.is_closed, 1.0)
         self.abort()
 
-    def abort(self) -> None:
-        """Drop the socket."""
-        with self._send_lock:
-            sock, self._socket = self._socket, None
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.close()
-
-    # --- for any thread
-
-    def send(self, frames: bytes | Sequence[Piece]) -> None:
-        """Write whole frames; raises ``OSError`` when the connection is gone. Thread-safe.
-
-        It is a ``NotSentError`` when none of them can have reached the broker.
-        """
-        pieces = [frames] if isinstance(frames, bytes) else frames
-        if len(pieces) > 1 and sum(map(len, pieces)) <= MAX_FRAME_BYTES:
-            pieces = [b"".join(pieces)]
-        with self._send_lock:
-            if self._socket is None:
-                raise NotSentError("the broker connection is closed")
-            try:
-                sent = self._socket.send(pieces[0])
-            except OSError as error:
-                raise NotSentError(str(error)) from error
-            if sent < len(pieces[0]):
-                self._socket.sendall(memoryview(pieces[0])[sent:])
-            if len(pieces) > 1:
-                _send_rest(self._socket, pieces)
-
     # --- what pika asks of an adapter, and gives it; the stubs leave the second half out
 
     def _adapter_connect_stream(self) -> None:
-        sock = _connect(self._negotiated())
-        _limit_waits(sock)
-        self._socket = sock
-        # With nothing else to wait for, the read itself waits: a poll a call less.
-        self._reads_blocking = self._wake_fd is None and not isinstance(sock, ssl.SSLSocket)
-        self._poller.register(sock, select.POLLIN)
-        if self._wake_fd is not None:
-            self._poller.register(self._wake_fd, select.POLLIN)
+        self._stream.open(_connect(self._negotiated()))
         self._on_stream_connected()  # type: ignore[attr-defined]
 
     def _adapter_disconnect_stream(self) -> None:
         error = self._error  # type: ignore[attr-defined]
         if isinstance(error, pika.exceptions.ConnectionClosedByBroker):
-            self._failure = error  # pika tells only its text, where the connection never opened
+            self._stream.failure = (
+                error  # pika tells only its text, where the connection never opened
+            )
         self.abort()
         self._on_stream_terminated(None)  # type: ignore[attr-defined]
 
@@ -382,16 +286,23 @@ class AmqpConnection(pika.connection.Connection):
             self._on_lost(error)
 
     def _adapter_call_later(self, delay: float, callback: Callable[[], Any]) -> int:
-        timer_id = next(self._timer_ids)
-        heapq.heappush(self._timers, (time.monotonic() + delay, timer_id, callback))
-        return timer_id
+        return self._stream.call_later(delay, callback)
 
     def _adapter_remove_timeout(self, timeout_id: object) -> None:
-        self._timers = [timer for timer in self._timers if timer[1] != timeout_id]
-        heapq.heapify(self._timers)
+        self._stream.remove_timer(timeout_id)
 
     def _adapter_add_callback_threadsafe(self, callback: Callable[..., Any]) -> None:
         raise NotImplementedError("only the owner's thread talks to pika")
+
+    @property
+    def bytes_received(self) -> int:
+        """How many bytes have come: pika's heartbeat checker looks at it."""
+        return self._stream.bytes_received
+
+    @bytes_received.setter
+    def bytes_received(self, count: int) -> None:
+        """Begin at ``count``, as pika does when it connects."""
+        self._stream.bytes_received = count
 
     # --- inside
 
@@ -407,8 +318,8 @@ class AmqpConnection(pika.connection.Connection):
         deadline = time.monotonic() + limit_s
         while not is_done():
             left = deadline - time.monotonic()
-            if self._blocked_reason is not None:
-                raise TimeoutError(f"the broker reads nothing now: {self._blocked_reason}")
+            if self._stream.blocked_reason is not None:
+                raise TimeoutError(f"the broker reads nothing now: {self._stream.blocked_reason}")
             if left <= 0:
                 raise TimeoutError(f"the broker did not answer within {limit_s:g} s")
             self.poll(left)
@@ -419,57 +330,6 @@ class AmqpConnection(pika.connection.Connection):
             error.add_note(wanted)
             raise error
 
-    def _is_readable(self, timeout_s: float) -> bool:
-        sock = self._socket
-        if sock is None:
-            raise pika.exceptions.ConnectionClosed(320, "the broker connection is closed")
-        if isinstance(sock, ssl.SSLSocket) and sock.pending():
-            return True
-        ready = [descriptor for descriptor, _ in self._poller.poll(timeout_s * 1000)]
-        if self._wake_fd in ready:
-            os.read(self._wake_fd, 4096)
-        return sock.fileno() in ready
-
-    def _read(self) -> None:
-        try:
-            data = self._receive()
-            if not data:
-                raise ConnectionResetError("the broker closed the connection")
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return  # nothing within RECEIVE_TIMEOUT_S, or a TLS record without data
-        except OSError as error:
-            self._on_lost(error)
-            return
-        self.bytes_received += len(data)  # what pika's heartbeat checker looks at
-        reason = self._blocked_reason
-        for item in self._reader.feed(data):
-            if isinstance(item, Delivery):
-                self._on_delivery(item)
-            else:
-                self._on_data_available(item)  # type: ignore[attr-defined]
-        if self._blocked_reason != reason:  # an alarm that is over already is no news
-            self._on_alarm(self._blocked_reason)
-
-    def _receive(self) -> bytes:
-        sock = self._socket
-        assert sock is not None
-        if not isinstance(sock, ssl.SSLSocket):
-            # Into a buffer that stays: a fresh one of this size is mapped and unmapped each time.
-            return self._scratch[: sock.recv_into(self._scratch)].tobytes()
-        # OpenSSL does not let one thread read while another writes, and what made the socket
-        # readable may hold no data: read under the writers' lock, and never wait there.
-        with self._send_lock:
-            sock.settimeout(0.0)
-            try:
-                return sock.recv(_READ_SIZE)
-            finally:
-                sock.settimeout(None)
-
-    def _run_timers(self) -> None:
-        now = time.monotonic()
-        while self._timers and self._timers[0][0] <= now:
-            heapq.heappop(self._timers)[2]()
-
     def _on_lost(self, error: OSError) -> None:
         self.abort()
         if not self.is_closed:
@@ -477,14 +337,14 @@ class AmqpConnection(pika.connection.Connection):
             self._on_stream_terminated(lost)  # type: ignore[attr-defined]
 
     def _on_blocked(self, _connection: object, frame: Any) -> None:
-        self._blocked_reason = str(frame.method.reason) or "alarm"
+        self._stream.blocked_reason = str(frame.method.reason) or "alarm"
 
     def _on_unblocked(self, _connection: object, _frame: object) -> None:
-        self._blocked_reason = None
+        self._stream.blocked_reason = None
 
     def _on_failure(self, _connection: object, reason: Exception | str) -> None:
-        if self._failure is None:
-            self._failure = (
+        if self._stream.failure is None:
+            self._stream.failure = (
                 reason
                 if isinstance(reason, Exception)
                 else pika.exceptions.AMQPConnectionError(reason)
@@ -551,27 +411,3 @@ def _notice_a_dead_network(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, NETWORK_SILENCE_S // 4)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, NETWORK_SILENCE_S * 1000)
-
-
-def _send_rest(sock: socket.socket, pieces: Sequence[Piece]) -> None:
-    """Write all pieces but the first, as many at a time as the kernel takes."""
-    for start in range(1, len(pieces), _PIECES_AT_ONCE):
-        some = pieces[start : start + _PIECES_AT_ONCE]
-        if isinstance(sock, ssl.SSLSocket):  # it has no sendmsg
-            for piece in some:
-                sock.sendall(piece)
-            continue
-        sent = sock.sendmsg(some)
-        for piece in some:
-            if sent < len(piece):
-                sock.sendall(memoryview(piece)[sent:])
-            sent = max(0, sent - len(piece))
-
-
-def _limit_waits(sock: socket.socket) -> None:
-    """Let the kernel end reads and writes that block: no poll before each, as timeouts have."""
-    for option, limit_s in (
-        (socket.SO_SNDTIMEO, SEND_TIMEOUT_S),
-        (socket.SO_RCVTIMEO, RECEIVE_TIMEOUT_S),
-    ):
-        sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", int(limit_s), 0))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from lambda_protocol.amqp_connection import AmqpConnection, Channel, NotSentError
+from lambda_protocol.amqp_connection import AmqpConnection, Channel
 from lambda_protocol.amqp_frames import Properties, publish_pieces
+from lambda_protocol.amqp_stream import NotSentError
 
 #: How long the broker may take to confirm a message, seconds.
 CONFIRM_LIMIT_S: Final = 30.0

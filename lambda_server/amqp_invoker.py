@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lambda_protocol.amqp_connection import NotSentError
+from lambda_protocol.amqp_stream import NotSentError
 from lambda_protocol.errors import ServiceException
 from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, InvocationType, Outcome

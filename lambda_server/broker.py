@@ -12,11 +12,11 @@ from typing import Final
 from lambda_protocol.amqp_connection import (
     BrokerLost,
     ClosedByBroker,
-    NotSentError,
     broker_blocked,
     connection_parameters,
 )
 from lambda_protocol.amqp_refusals import Permissions, Refusals, exactly
+from lambda_protocol.amqp_stream import NotSentError
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import LambdaApiError, ServiceException, ServiceUnavailable
 from lambda_server.metrics import set_broker_blocked

@@ -15,12 +15,12 @@ from lambda_protocol.amqp_connection import (
     Channel,
     ChannelClosed,
     ChannelClosedByBroker,
-    NotSentError,
     Parameters,
     broker_blocked,
     is_missing,
 )
 from lambda_protocol.amqp_frames import Delivery, publish_pieces
+from lambda_protocol.amqp_stream import NotSentError
 from lambda_protocol.async_amqp import encode_async
 from lambda_protocol.confirmed_publisher import Confirm, ConfirmedPublisher
 from lambda_protocol.errors import (

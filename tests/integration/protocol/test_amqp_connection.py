@@ -173,7 +173,7 @@ def test_a_poll_of_a_dropped_connection_is_a_lost_broker(connect: Connect) -> No
 
 def test_the_kernel_ends_a_connection_whose_peer_acknowledges_nothing(connect: Connect) -> None:
     """Sooner than a heartbeat, which a broker that stands still for 40 s has to outlive."""
-    sock = connect(ignore)._socket
+    sock = connect(ignore)._stream._socket
     assert sock is not None
     tcp = socket.IPPROTO_TCP
 

@@ -8,6 +8,8 @@ import random
 import socket
 from pathlib import Path
 
+from lambda_protocol.port_holder import port_holder
+
 LOOPBACK = "127.0.0.1"
 
 _FIRST_PORT = 20_000
@@ -52,18 +54,8 @@ def is_taken(port: int) -> bool:
 
 
 def listener(port: int) -> str:
-    """Name the program that listens on ``port``: ``nginx, pid 812``, or ``another program``.
-
-    The name is known only for processes that this user may look into.
-    """
-    import psutil  # late: the Python that trains the static file has no packages
-
-    for connection in psutil.net_connections("tcp"):
-        at = connection.laddr
-        if connection.status == psutil.CONN_LISTEN and at and at.port == port:
-            with contextlib.suppress(psutil.Error):  # ended meanwhile, or another user's
-                return f"{psutil.Process(connection.pid).name()}, pid {connection.pid}"
-    return "another program"
+    """Name the program that listens on ``port``: ``nginx, pid 812``, or ``another program``."""
+    return port_holder(port) or "another program"
 
 
 def speaks_amqp(host: str, port: int, timeout_s: float = 2.0) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import urllib.parse
 from typing import Final, NamedTuple
+
+from lambda_protocol.port_holder import port_holder
 
 #: Every address of the machine, of IPv6 and IPv4.
 EVERY_HOST: Final = "::"
@@ -99,7 +102,8 @@ class Address(NamedTuple):
     def listen(self, backlog: int = 256) -> socket.socket:
         """Return a socket that listens here; ``::`` takes IPv4 as well. Port 0 is any free one.
 
-        The message of the ``OSError`` it raises begins with the address.
+        The message of the ``OSError`` it raises begins with the address, and names the program
+        that has the port.
         """
         try:
             host, port = self.available
@@ -117,7 +121,9 @@ class Address(NamedTuple):
                 sock.close()
                 raise
         except OSError as error:
-            raise OSError(error.errno, f"{self}: {error.strerror}") from error
+            holder = port_holder(self.port) if error.errno == errno.EADDRINUSE else None
+            by = f" by {holder}" if holder else ""
+            raise OSError(error.errno, f"{self}: {error.strerror}{by}") from error
         return sock
 
 

@@ -38,10 +38,19 @@ def main() -> None:
 
 @main.command()
 def serve() -> None:
-    """Serve the Invoke API under gunicorn; settings are environment variables.
+    """Serve the Invoke API for any number of functions.
 
-    AMQP_URI names the broker; without one LAMBDA_ENDPOINTS=name=http://host:port,... does.
-    The same as `gunicorn -c python:lambda_server.gunicorn_conf lambda_server.wsgi`.
+    \b
+    Settings are environment variables, here with their defaults:
+      AMQP_URI          the broker: amqp://HOST:PORT/VHOST
+      LAMBDA_ENDPOINTS  without a broker, each rapid: NAME=http://HOST:PORT,...
+      PORT              port of the Invoke API [8080]
+      INVOKE_API_HOST   address of the Invoke API [::, which is every address]
+      WEB_CONCURRENCY   processes [1]
+      LOG_LEVEL         TRACE DEBUG INFO WARN ERROR FATAL [INFO]
+
+    docs/reference/settings.md in the repository has all settings. The same server runs by
+    `gunicorn -c python:lambda_server.gunicorn_conf lambda_server.wsgi`.
     """
     from lambda_server.config import Config
 
@@ -65,7 +74,10 @@ def serve() -> None:
     help="Port to serve on.",
 )
 def dev(file: Path, host: str, port: int) -> None:
-    """Run the functions that FILE (TOML) declares, without a broker, until Ctrl-C."""
+    """Run the functions of a file, without a broker.
+
+    FILE (TOML) has one table [functions.NAME] for each function. Ctrl-C ends everything.
+    """
     from lambda_server.dev import DevError, run
     from lambda_server.functions_file import read_functions
 
@@ -127,15 +139,25 @@ def invoke(
 
 @main.group()
 def dead() -> None:
-    """List the dead letters of a function, invoke with them again, or delete them.
+    """Show, redrive or delete dead letters.
 
-    AMQP_URI names the broker, as for `serve`.
+    A dead letter is an asynchronous invocation that was given up. AMQP_URI names the broker, as
+    for `serve`.
     """
+
+
+_limit = click.option(
+    "--limit",
+    type=click.IntRange(1, 65_535),
+    default=20,
+    show_default=True,
+    help="How many to show, the oldest first.",
+)
 
 
 @dead.command(name="list")
 @click.argument("name")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 65_535))
+@_limit
 def list_dead(name: str, limit: int) -> None:
     """List the oldest dead letters of the function NAME."""
     with _dead_letters(name) as letters:
@@ -154,11 +176,11 @@ def list_dead(name: str, limit: int) -> None:
 @dead.command()
 @click.argument("name")
 @click.argument("request_id", required=False)
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 65_535))
+@_limit
 def show(name: str, request_id: str | None, limit: int) -> None:
-    """Print dead letters of the function NAME whole, one JSON object a line.
+    """Print dead letters whole, as JSON lines.
 
-    With REQUEST_ID only that one, looked for among the oldest 65,535.
+    With REQUEST_ID only that one of the function NAME, looked for among the oldest 65,535.
     """
     with _dead_letters(name) as letters:
         found = letters.read(limit if request_id is None else 65_535)
@@ -173,9 +195,10 @@ def show(name: str, request_id: str | None, limit: int) -> None:
 @dead.command()
 @click.argument("name")
 def redrive(name: str) -> None:
-    """Invoke the function NAME asynchronously with each of its dead letters.
+    """Invoke the function NAME again with each letter.
 
-    An interrupted redrive leaves the letters that are not moved yet.
+    The invocations are asynchronous. An interrupted redrive leaves the letters that are not moved
+    yet.
     """
     with _dead_letters(name) as letters:
         total = letters.count()

@@ -47,6 +47,9 @@ def _binds(address: Address) -> list[str]:
     return binds
 
 
+#: Variables that say that the sockets are open already: an older arbiter's, or systemd's.
+_INHERITED = {"GUNICORN_FD", "LISTEN_FDS"}
+
 workers = _config.workers
 bind = _binds(_config.address)
 if _config.health_port is not None:
@@ -77,6 +80,27 @@ if workers > 1 and not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
 
 
 def on_starting(server: Any) -> None:
+    """End with one line if a port is taken, and decide what SIGHUP means."""
+    if not _INHERITED & os.environ.keys() and not server.cfg.reuse_port:
+        _require_free(server.cfg.address)
+    _stop_with_the_terminal(server)
+
+
+def _require_free(addresses: list[object]) -> None:
+    """Listen for a moment: gunicorn itself tries five times, with two lines each time."""
+    for address in addresses:
+        if isinstance(address, tuple):  # the others are Unix sockets and open descriptors
+            try:
+                Address(*address[:2]).listen().close()
+            except OSError as error:
+                sys.stderr.write(
+                    f"lambda-server: cannot listen on {error.strerror}; PORT, HEALTH_PORT and "
+                    "INVOKE_API_HOST choose another address\n"
+                )
+                sys.exit(1)
+
+
+def _stop_with_the_terminal(server: Any) -> None:
     """Let a closed terminal stop the server; any other SIGHUP reloads it.
 
     Under ``nohup`` a closed terminal reloads it too, and it goes on.

@@ -24,7 +24,10 @@ from lambda_server.endpoints import Endpoints, shortened
 
 logger = logging.getLogger(__name__)
 
-_NOTHING_SET: Final = "neither AMQP_URI nor LAMBDA_ENDPOINTS is set"
+_NOTHING_SET: Final = "AMQP_URI and LAMBDA_ENDPOINTS are unset or empty"
+_WHAT_TO_SET: Final = (
+    "set AMQP_URI=amqp://HOST:PORT to use a broker, or LAMBDA_ENDPOINTS=NAME=http://HOST:PORT"
+)
 
 
 class HttpInvoker:
@@ -77,7 +80,7 @@ class HttpInvoker:
     def announce(self) -> None:
         """Log that no function is configured, if so."""
         if not self._endpoints:
-            logger.warning("no function can be called: %s", _NOTHING_SET)
+            logger.warning("no function can be called: %s; %s", _NOTHING_SET, _WHAT_TO_SET)
 
     def missing(self) -> str | None:
         """Return what keeps the server from being ready, or None: one live endpoint is enough."""

@@ -36,7 +36,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except ConfigError as error:
         return _complain(str(error), 2)
     except OSError as error:
-        return _complain(f"cannot listen on {error.strerror}; --help tells how to choose", 1)
+        return _complain(f"cannot listen on {error.strerror}", 1)
     except RuntimeError as error:
         return _complain(f"cannot start: {error}; is the limit of processes too low?", 1)
 

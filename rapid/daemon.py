@@ -11,7 +11,7 @@ import queue
 import select
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from lambda_protocol.address import Address
@@ -59,7 +59,8 @@ _STOP_OVERRUN_S: Final = 2.0
 #: How often the main thread looks whether a stop is over, and reaps again after an error, seconds.
 _LOOK_S: Final = 0.05
 
-
+#: Errors of an address that has another port as its remedy.
+_PORT_ERRORS: Final = (errno.EADDRINUSE, errno.EACCES)
 #: The exchanges and queues of delays, which all functions share.
 _RETRY_NAMES: Final = "lambda.retry.*"
 
@@ -96,27 +97,14 @@ class Daemon:
         )
         metrics.running = lambda: self._scheduler.running
         self._listeners: dict[int, RuntimeApiListener] = {}
-        self._open_first_listener()
+        with _chosen_by("RAPID_RUNTIME_API_PORT", host="RAPID_RUNTIME_API_HOST"):
+            self._open_first_listener()
         self._sender = _make_sender(config)
         self._consumer = self._make_consumer()
         self._memory_queue = self._make_memory_queue()
-        self._invoke_api = InvokeApi(
-            config.invoke_api,
-            function=config.environment.function,
-            version=config.environment.version,
-            submit=self._scheduler.submit,
-            abandon=self._scheduler.abandon,
-            accept_async=self._accept_async,
-            is_ready=self._missing,
-            render_metrics=metrics.render,
-            accepts_any_name=config.accepts_any_name,
-            checks_payload=config.checks_payload,
-            has_openfaas=config.has_openfaas,
-            allowed_origins=config.allowed_origins,
-            max_connections=self._connection_limits.invoke_api,
-            health_port=config.health_port,
-            budget=ByteBudget(self._bytes_in_hand),
-        )
+        health = " or RAPID_HEALTH_PORT" if config.health_port else ""
+        with _chosen_by(f"--port or RAPID_PORT{health}", host="RAPID_INVOKE_API_HOST"):
+            self._invoke_api = self._make_invoke_api()
         self._is_stopping = False
         self._stops: queue.SimpleQueue[StopDeadlines] = queue.SimpleQueue()
         # Started before any function, which might use up the process limit: a stop needs it.
@@ -239,6 +227,26 @@ class Daemon:
             return "the function's init is not done"
         return None if self._consumer is None else self._consumer.missing
 
+    def _make_invoke_api(self) -> InvokeApi:
+        config = self._config
+        return InvokeApi(
+            config.invoke_api,
+            function=config.environment.function,
+            version=config.environment.version,
+            submit=self._scheduler.submit,
+            abandon=self._scheduler.abandon,
+            accept_async=self._accept_async,
+            is_ready=self._missing,
+            render_metrics=self._metrics.render,
+            accepts_any_name=config.accepts_any_name,
+            checks_payload=config.checks_payload,
+            has_openfaas=config.has_openfaas,
+            allowed_origins=config.allowed_origins,
+            max_connections=self._connection_limits.invoke_api,
+            health_port=config.health_port,
+            budget=ByteBudget(self._bytes_in_hand),
+        )
+
     def _make_environment(
         self, scheduler: Scheduler, index: int, *, init_limit_s: float | None
     ) -> ExecutionEnvironment:
@@ -262,8 +270,7 @@ class Daemon:
         try:
             self._open_listener(0, address)
         except OSError as error:
-            is_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
-            if not is_port or not self._config.takes_any_runtime_port:
+            if error.errno not in _PORT_ERRORS or not self._config.takes_any_runtime_port:
                 raise
             listener = self._open_listener(0, address._replace(port=0))
             logger.info("%s is taken: the Runtime API listens on %s", address, listener.address)
@@ -400,6 +407,16 @@ def _try(
         deadline.wait(step, at_most_s=at_most_s)
     except Exception:
         logger.exception("stop failed")
+
+
+@contextlib.contextmanager
+def _chosen_by(port: str, *, host: str) -> Iterator[None]:
+    """Add to the ``OSError`` of a listener what chooses its port, or its host."""
+    try:
+        yield
+    except OSError as error:
+        remedy = f"port by {port}" if error.errno in _PORT_ERRORS else f"address by {host}"
+        raise OSError(error.errno, f"{error.strerror}; choose another {remedy}") from error
 
 
 def _catch_signals() -> int:

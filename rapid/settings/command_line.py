@@ -13,29 +13,37 @@ from rapid.settings.names import nearest
 USAGE: Final = """\
 Usage: rapid [FLAGS] [COMMAND [ARGS...]]
 
-Run one AWS Lambda function: start COMMAND as its runtime and serve the Invoke API to callers
-and the Runtime API to it. With no COMMAND: the first of /var/task/bootstrap, /opt/bootstrap,
-/var/runtime/bootstrap. With two or more words the last one is the handler. A handler alone, as
-app.handler, runs under AWS's client of the python3 or node on PATH, if app.py or app.mjs is here.
+Run one AWS Lambda function until Ctrl-C. COMMAND starts the runtime. rapid serves the Invoke API
+to callers, and the Runtime API to the runtime.
 
-Flags, before the command, each with the variable that it goes before and the default:
+COMMAND is one of:
+  PROGRAM [ARGS...] HANDLER  the runtime, as ./bootstrap app.handler; the last word is the handler
+  PROGRAM                    the runtime, without a handler
+  HANDLER                    as app.handler: AWS's runtime client for Python or Node.js. If the
+                             folder has app.py, python3 on PATH runs it; if app.mjs, node
+Without COMMAND, rapid starts the first of these files: /var/task/bootstrap, /opt/bootstrap,
+/var/runtime/bootstrap.
+
+Flags stand before COMMAND. Brackets contain the variable that a flag overrides, and the default:
   --port PORT           of the Invoke API [RAPID_PORT, 8080]
   --name NAME           of the function [AWS_LAMBDA_FUNCTION_NAME, the handler's module]
   --timeout SECONDS     the longest invocation [AWS_LAMBDA_FUNCTION_TIMEOUT, 300]
-  --memory MB           what the function has [AWS_LAMBDA_FUNCTION_MEMORY_SIZE, 3008]
-  --env-file FILE       lines NAME=VALUE, variables of the function; RAPID_* in it are rapid's
+  --memory MB           of the function [AWS_LAMBDA_FUNCTION_MEMORY_SIZE, 3008]
+  --env-file FILE       lines NAME=VALUE: variables of the function, and settings RAPID_*
   --log-level LEVEL     trace debug info warn error fatal [RAPID_LOG_LEVEL, info]
   --runtime-interface-emulator-address HOST:PORT
                         of the Invoke API [RAPID_INVOKE_API_HOST, RAPID_PORT, [::]:8080]
   --runtime-api-address HOST:PORT
                         of the Runtime API [RAPID_RUNTIME_API_HOST, RAPID_RUNTIME_API_PORT,
                         127.0.0.1:9001]
-  --enable-init-caching accepted, as aws-lambda-rie does; changes nothing
+  --enable-init-caching no effect; aws-lambda-rie has this flag
   -h, --help            this text
   --version             the version
 
 Examples: rapid echo.handler
           rapid --port 9000 ./bootstrap echo.handler
+
+docs/reference/settings.md in the repository has all settings.
 """
 
 #: The setting that each flag with a value goes before.

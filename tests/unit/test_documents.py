@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from lambda_protocol import limits
 from lambda_protocol.address import EVERY_HOST
@@ -192,6 +193,39 @@ def test_the_options_of_lambda_server_are_named(command: str) -> None:
     ]
 
     assert named == {option for option in options if option.startswith("--")}
+
+
+def command_paths(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from command_paths(command, *path, name)
+        else:
+            yield (*path, name)
+
+
+def help_of(*path: str) -> list[str]:
+    return CliRunner().invoke(lambda_server, [*path, "--help"]).output.splitlines()
+
+
+@pytest.mark.parametrize("path", list(command_paths(lambda_server)), ids=" ".join)
+def test_the_help_of_lambda_server_fits_80_columns_uncut(
+    path: tuple[str, ...],
+) -> None:
+    lines = help_of(*path)
+
+    assert not [line for line in lines[1:] if line.endswith("...") and "=" not in line]
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_help_of_serve_has_settings_with_the_defaults_of_the_reference() -> None:
+    text = "\n".join(help_of("serve"))
+
+    shown = re.findall(r"^    ([A-Z_]+)  .*?(?:\[([^],]+).*)?$", text, re.MULTILINE)
+
+    assert dict(shown).keys() >= {"AMQP_URI", "LAMBDA_ENDPOINTS", "PORT"}
+    for name, default in shown:
+        assert IN_TABLE[name][1] == (f"`{default}`" if default else "none")
 
 
 def test_the_broker_takes_the_options_that_are_named() -> None:

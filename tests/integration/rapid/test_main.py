@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -98,8 +99,15 @@ def test_flags_set_rapid_and_the_function(start_rapid: StartRapid, tmp_path: Pat
     assert "Memory Size: 256 MB" in rapid.wait_for_log("REPORT RequestId")
 
 
-@pytest.mark.parametrize("name", ["RAPID_PORT", "RAPID_RUNTIME_API_PORT"])
-def test_a_taken_port_is_one_line_and_code_1(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("RAPID_PORT", "port by --port or RAPID_PORT"),
+        ("RAPID_HEALTH_PORT", "port by --port or RAPID_PORT or RAPID_HEALTH_PORT"),
+        ("RAPID_RUNTIME_API_PORT", "port by RAPID_RUNTIME_API_PORT"),
+    ],
+)
+def test_a_taken_port_is_one_line_and_code_1(name: str, remedy: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ports = {
             "RAPID_PORT": "0",
@@ -112,7 +120,17 @@ def test_a_taken_port_is_one_line_and_code_1(name: str) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("rapid: cannot listen on ")
     assert re.search("[Aa]ddress (already )?in use", done.stderr)  # the C library's words
+    assert done.stderr.endswith(f", pid {os.getpid()}; choose another {remedy}\n")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["RAPID_INVOKE_API_HOST", "RAPID_RUNTIME_API_HOST"])
+def test_a_host_of_another_machine_is_one_line_that_names_its_setting(name: str) -> None:
+    done = run_rapid(RAPID_PORT="0", RAPID_RUNTIME_API_PORT="0", **{name: "192.0.2.1"})
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("rapid: cannot listen on 192.0.2.1:0: ")
+    assert done.stderr.endswith(f"; choose another address by {name}\n")
 
 
 def test_log_lines_are_json_when_asked_for(start_rapid: StartRapid) -> None:

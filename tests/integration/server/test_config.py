@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
+from devtools.ports import LOOPBACK
 from lambda_protocol.address import Address
 from lambda_protocol.environ import ConfigError
 from lambda_server.config import Config
 from tests.support import LIMIT_S, ROOT, base_environ
+
+STARTS = pytest.mark.parametrize(
+    "argv",
+    [
+        pytest.param(("-m", "gunicorn", "lambda_server.wsgi"), id="gunicorn"),
+        pytest.param(("-m", "lambda_server", "serve"), id="serve"),
+    ],
+)
 
 
 def run(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -141,13 +152,7 @@ def test_broker_and_endpoints_exclude_each_other() -> None:
         pytest.param({"AMQP_URI": "amqps://u:secret@h/?cacertfile=/none"}, id="certificate"),
     ],
 )
-@pytest.mark.parametrize(
-    "argv",
-    [
-        pytest.param(("-m", "gunicorn", "lambda_server.wsgi"), id="gunicorn"),
-        pytest.param(("-m", "lambda_server", "serve"), id="serve"),
-    ],
-)
+@STARTS
 def test_a_wrong_setting_is_one_line_and_code_2(
     argv: tuple[str, ...], environ: dict[str, str]
 ) -> None:
@@ -158,3 +163,19 @@ def test_a_wrong_setting_is_one_line_and_code_2(
     assert set(environ) & set(line.replace(",", " ").split())
     assert "secret" not in line
     assert (done.returncode, done.stdout) == (2, "")
+
+
+@STARTS
+@pytest.mark.parametrize("name", ["PORT", "HEALTH_PORT"])
+def test_a_taken_port_is_one_line_that_names_its_holder_and_code_1(
+    argv: tuple[str, ...], name: str
+) -> None:
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run(*argv, **{"PORT": "0", "INVOKE_API_HOST": LOOPBACK, name: str(port)})
+
+    started, line = done.stderr.splitlines()
+    assert "Starting gunicorn" in started
+    assert line.startswith(f"lambda-server: cannot listen on {LOOPBACK}:{port}: ")
+    assert f", pid {os.getpid()}; PORT, HEALTH_PORT and INVOKE_API_HOST choose another" in line
+    assert (done.returncode, done.stdout) == (1, "")

@@ -261,7 +261,7 @@ def test_a_taken_port_is_one_line_and_code_1(file: Path) -> None:
 
     (line,) = program.log
     assert line.startswith(
-        f"Error: the server cannot listen on {LOOPBACK}:{port}: Address already in use; choose "
+        f"Error: the server cannot listen on {LOOPBACK}:{port}: Address already in use by "
     )
 
 

@@ -214,12 +214,15 @@ def test_a_broker_that_is_away_is_a_warning_and_then_its_return(
     assert "secret" not in "".join(server.log)
 
 
-def test_a_server_that_knows_no_function_says_so(start_server: StartServer) -> None:
-    server = start_server(ready=False)
+@pytest.mark.parametrize("environ", [{}, {"AMQP_URI": ""}], ids=["unset", "empty"])
+def test_a_server_that_knows_no_function_says_what_to_set(
+    start_server: StartServer, environ: dict[str, str]
+) -> None:
+    server = start_server(ready=False, **environ)
 
     line = server.wait_for_log("no function can be called")
 
-    assert line.endswith(": neither AMQP_URI nor LAMBDA_ENDPOINTS is set")
+    assert "AMQP_URI and LAMBDA_ENDPOINTS are unset or empty; set AMQP_URI=amqp://HOST:PORT" in line
 
 
 @pytest.mark.parametrize(

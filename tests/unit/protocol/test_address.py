@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+from pathlib import Path
 
 import pytest
 
 from lambda_protocol.address import Address, parse_host, peer_host
+from lambda_protocol.port_holder import port_holder
 
 
 @pytest.mark.parametrize(
@@ -160,12 +163,23 @@ def test_a_listener_is_reached_over(host: str, families: set[str]) -> None:
     assert reached == families
 
 
-def test_an_address_that_is_taken_says_which() -> None:
-    with Address("::", 0).listen() as other:
+@pytest.mark.parametrize("host", ["127.0.0.1", "::"])
+def test_an_address_that_is_taken_says_which_and_by_whom(host: str) -> None:
+    program = Path("/proc/self/comm").read_text().strip()
+    with Address(host, 0).listen() as other:
         port = other.getsockname()[1]
 
-        with pytest.raises(OSError, match=rf"127\.0\.0\.1:{port}: Address.* in use"):
+        with pytest.raises(OSError, match=rf"127\.0\.0\.1:{port}: Address.* in use") as raised:
             Address("127.0.0.1", port).listen()
+
+    assert str(raised.value).endswith(f" by {program}, pid {os.getpid()}")
+
+
+def test_nobody_holds_a_port_that_is_only_bound() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+
+        assert port_holder(bound.getsockname()[1]) is None
 
 
 def test_a_host_that_does_not_exist_says_so() -> None:

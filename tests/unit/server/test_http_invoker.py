@@ -266,7 +266,7 @@ def test_a_late_answer_is_not_taken_for_the_next_ones(
 def test_without_endpoints_it_says_what_to_set() -> None:
     invoker = HttpInvoker({}, connect_timeout_s=1, answer_timeout_s=1)
 
-    assert invoker.missing() == "neither AMQP_URI nor LAMBDA_ENDPOINTS is set"
+    assert invoker.missing() == "AMQP_URI and LAMBDA_ENDPOINTS are unset or empty"
 
 
 def test_with_endpoints_nothing_is_missing(invoker: HttpInvoker) -> None:

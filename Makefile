@@ -10,11 +10,14 @@ PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 pyth
 VENV_BIN := .venv/bin
 
 .PHONY: help
-help: ## list these commands
+help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
+.DEFAULT:
+	@echo "There is no target '$@'. make help lists the targets." >&2; exit 2
+
 .PHONY: up
-up: .venv/.runtime ## start broker, Lambda Server and the echo-lambda example (PORT=8080 BROKER=auto|none|rabbitmq)
+up: .venv/.runtime ## start broker, Lambda Server and two example functions (PORT=8080 BROKER=auto|none|rabbitmq)
 	@scripts/local up
 
 .PHONY: status

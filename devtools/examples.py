@@ -55,7 +55,7 @@ def install_wasmtime() -> None:
     if importlib.util.find_spec("wasmtime") is not None:
         return
     try:
-        with Step("image-greyscale-lambda, what runs WebAssembly") as step:
+        with Step("wasmtime, for image-greyscale-lambda") as step:
             pip = [sys.executable, "-m", "pip", "install", "--quiet"]
             run([*pip, "--editable", f"{_CHECKOUT}[examples]"], _PIP_LIMIT_S, step.tick)
             step.result("installed")

@@ -283,7 +283,7 @@ The Lambda Server is on {server}. Call it:
 
   echo {event} | aws lambda invoke --endpoint-url {server} \\
       --region us-east-1 --no-sign-request --function-name {ECHO.name} \\
-      --payload fileb:///dev/stdin /dev/stdout
+      --payload fileb:///dev/stdin answer.json && cat answer.json
 """)
         if GREYSCALE.name in stack.function_names:
             cat = os.path.relpath(GREYSCALE.folder / "cat.jpg")
@@ -308,9 +308,10 @@ The Lambda Server is on {server}. Call it:
     def _broker_state(self, stack: Stack) -> str:
         if stack.broker.kind is BrokerKind.NONE:
             return str(stack.broker)
-        pid = f"pid {self._node.pid}, " if self._node.is_running() else ""
-        answers = "ready" if stack.broker.answers() else "does not answer"
-        return f"{answers}   {pid}{stack.broker}"
+        if not stack.broker.answers():
+            return f"not running   {stack.broker}"
+        pid = f"pid {self._node.pid:<8} " if self._node.is_running() else ""
+        return f"running   {pid}{stack.broker}"
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:

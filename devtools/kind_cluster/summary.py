@@ -52,7 +52,7 @@ Scaling: {choice.scaling}. Call a function:
 
   echo {event} | aws lambda invoke --endpoint-url {server} \\
       --region us-east-1 --no-sign-request --function-name {ECHO} \\
-      --payload fileb:///dev/stdin /dev/stdout
+      --payload fileb:///dev/stdin answer.json && cat answer.json
 
 {token}RabbitMQ's user and password are in the Secret `rabbitmq` of the namespace `messaging`.
 How it is: scripts/cluster status   Delete it: scripts/cluster down"""

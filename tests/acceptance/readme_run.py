@@ -51,12 +51,13 @@ FOLDERS: Final = {
     "examples/echo-lambda-bash/README.md": ROOT / "examples" / "echo-lambda-bash",
     "examples/extensions/README.md": ROOT,
 }
-#: Stands before a block for a second terminal, while the command before it runs on.
+#: Stand before a block for a further terminal, while the commands before it run on.
 IN_ANOTHER_TERMINAL: Final = "in another terminal:\n\n"
+IN_A_THIRD_TERMINAL: Final = "in a third terminal:\n\n"
 #: In an answer: the function failed, or the call did.
 _FAILURE: Final = re.compile(r'"errorType"|"[Mm]essage"|Traceback')
-#: Commands whose program is up but not ready: endpoints that are examples, a bootstrap that lacks.
-_NEVER_READY: Final = ("LAMBDA_ENDPOINTS", "cd examples/hello ")
+#: Commands whose program is up but not ready: its bootstrap lacks.
+_NEVER_READY: Final = ("cd examples/hello ",)
 _SERVERS: Final = (["rapid"], ["gunicorn"], ["lambda-server", "serve"], ["lambda-server", "dev"])
 _COMMAND_LIMIT_S: Final = 300.0
 _READY_LIMIT_S: Final = 60.0
@@ -112,59 +113,63 @@ def blocks_of(document: Path) -> Iterator[tuple[int, str, str, str]]:
 
 
 class Session:
-    """A terminal, in which a server may be running, and a second one beside it."""
+    """Three terminals side by side. In each a server may be running."""
 
     def __init__(self, folder: Path, environ: dict[str, str]) -> None:
-        self._first = Terminal(folder, environ)
-        self._second = Terminal(folder, environ)
-        self._running: str | None = None  # the command in the first terminal
+        self._terminals = [Terminal(folder, environ) for _ in range(3)]
+        self._running: dict[int, str] = {}  # terminal → the command of its server
 
     def run_block(self, language: str, text: str, before: str) -> Iterator[dict[str, str | None]]:
         """Run a block's commands, and yield what came of each."""
         if language == "python":
             (ROOT / "block.py").write_text(text)
             text = f"python {ROOT}/block.py"
+        number = 1 * before.endswith(IN_ANOTHER_TERMINAL) + 2 * before.endswith(IN_A_THIRD_TERMINAL)
         for command in logical_lines(text):
             reason = next((why for what, why in EXEMPT.items() if re.match(what, command)), None)
             if reason is not None:
                 yield {"command": command, "exempt": reason}
             else:
-                is_beside = before.endswith(IN_ANOTHER_TERMINAL)
-                yield {"command": command, "problem": self._run(command, is_beside=is_beside)}
+                yield {"command": command, "problem": self._run(command, number)}
 
     def close(self) -> None:
-        """Stop what runs, and close both terminals."""
-        self._stop()
-        self._first.close()
-        self._second.close()
+        """Stop what runs, and close the terminals."""
+        self._stop_from(0)
+        for terminal in self._terminals:
+            terminal.close()
 
-    def _run(self, command: str, *, is_beside: bool) -> str | None:
-        """Run a command, and return what is wrong with what it did."""
-        if not is_beside and (problem := self._stop()) is not None:
+    def _run(self, command: str, number: int) -> str | None:
+        """Run a command in a terminal, and return what is wrong with what it did."""
+        if (problem := self._stop_from(number)) is not None:
             return problem
+        terminal = self._terminals[number]
         if any(words[: len(server)] == server for words in commands_of(command)
                for server in _SERVERS):  # fmt: skip
-            self._first.type(command)
-            self._running = command
+            terminal.type(command)
+            self._running[number] = command
             return wait_until_up(command)
-        terminal = self._second if is_beside else self._first
         try:
             code, output = terminal.run(command, _COMMAND_LIMIT_S)
         except TimeoutError as error:
             return str(error)
         return f"exit code {code}: {output}" if code or _FAILURE.search(output) else None
 
-    def _stop(self) -> str | None:
-        """Press Ctrl-C if a server runs; return what is wrong with how it ended."""
-        if self._running is None:
-            return None
-        command, self._running = self._running, None
-        try:
-            code, output = self._first.interrupt(_READY_LIMIT_S)
-        except TimeoutError as error:
-            return f"{command}: {error}"
-        is_good = code in (0, 130) and "Traceback" not in output
-        return None if is_good else f"{command}: after Ctrl-C exit code {code}: {output}"
+    def _stop_from(self, number: int) -> str | None:
+        """Press Ctrl-C in this terminal and the ones after it, the last one first.
+
+        Return what is wrong with how a server ended.
+        """
+        problems = []
+        for each in sorted((each for each in self._running if each >= number), reverse=True):
+            command = self._running.pop(each)
+            try:
+                code, output = self._terminals[each].interrupt(_READY_LIMIT_S)
+            except TimeoutError as error:
+                problems.append(f"{command}: {error}")
+                continue
+            if code not in (0, 130) or "Traceback" in output:
+                problems.append(f"{command}: after Ctrl-C exit code {code}: {output}")
+        return "\n".join(problems) or None
 
 
 def logical_lines(text: str) -> Iterator[str]:

@@ -17,6 +17,7 @@ from devtools.rabbitmq_node import find_server
 from tests.acceptance.readme_run import (
     EXEMPT,
     FOLDERS,
+    IN_A_THIRD_TERMINAL,
     IN_ANOTHER_TERMINAL,
     blocks_of,
     logical_lines,
@@ -83,7 +84,8 @@ def test_every_exemption_is_of_a_command_that_is_there() -> None:
 def test_a_block_for_another_terminal_is_told_by_the_line_before_it() -> None:
     before = [before for name in FOLDERS for _, _, _, before in blocks_of(ROOT / name)]
 
-    assert sum(text.endswith(IN_ANOTHER_TERMINAL) for text in before) == 6
+    assert sum(text.endswith(IN_ANOTHER_TERMINAL) for text in before) == 9
+    assert sum(text.endswith(IN_A_THIRD_TERMINAL) for text in before) == 2
 
 
 def test_commands_are_typed_with_their_continuation_lines() -> None:

@@ -122,6 +122,15 @@ def test_make_status_prints_what_is_found_and_no_error(tmp_path: Path, code: int
     assert (done.returncode, done.stdout, done.stderr) == (0, "found\n", "")
 
 
+def test_an_unknown_target_points_to_make_help() -> None:
+    done = subprocess.run(
+        ["make", "hlep"], cwd=_CHECKOUT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("There is no target 'hlep'. make help lists the targets.\n")
+
+
 def test_rabbitmqctl_says_that_there_is_no_private_node(tmp_path: Path) -> None:
     done = _rabbitmqctl(tmp_path / "rabbitmq", "status")
 

@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import subprocess
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,27 +16,23 @@ import yaml
 
 from lambda_protocol import __version__
 from rapid.self_copy import TARGET
-from tests.acceptance.k8s.checks import images, workloads
-from tests.acceptance.k8s.checks.every import Check, name_of
 from tests.acceptance.k8s.checks.functions import EMULATOR
-from tests.acceptance.k8s.manifests import Cluster, Resource
 from tests.support import ROOT, setting
 
 EXAMPLES: Final = ROOT / "examples"
 FOLDERS: Final = sorted(EXAMPLES.glob("echo-lambda*"))
 DOCKERFILES: Final = sorted(EXAMPLES.glob("echo-lambda*/Dockerfile*"))
 RAPID_DOCKERFILE: Final = EXAMPLES / "Dockerfile.rapid"
-MANIFESTS: Final = sorted(EXAMPLES.glob("echo-lambda*/deployment.yaml"))
 BASH_SCRIPTS: Final = [
     *sorted(EXAMPLES.glob("echo-lambda*/*.sh")),
     *sorted(EXAMPLES.glob("clients/*.sh")),
     EXAMPLES / "echo-lambda-bash" / "bootstrap",
 ]
+#: AWS's images name no user and an entry point: Lambda runs them as one without rights.
+AWS_IMAGES: Final = ("public.ecr.aws/lambda/", "${FUNCTION_IMAGE}")
 
-#: AWS's images name no user: Lambda runs them as one without rights, whatever they say.
-AWS_IMAGES: Final = "public.ecr.aws/lambda/"
-
-INSTRUCTIONS: Final = {"ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "FROM", "RUN", "USER", "WORKDIR"}
+#: A FROM, and pairs of an instruction and its text that follow it.
+Stage = tuple[str, list[tuple[str, str]]]
 
 
 def path_of(path: Path) -> str:
@@ -45,152 +40,83 @@ def path_of(path: Path) -> str:
     return str(path.relative_to(EXAMPLES))
 
 
-each_dockerfile = pytest.mark.parametrize(
-    "dockerfile", [*DOCKERFILES, RAPID_DOCKERFILE], ids=path_of
-)
-each_manifest = pytest.mark.parametrize("manifest", MANIFESTS, ids=path_of)
 each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=path_of)
+each_script = pytest.mark.parametrize("script", BASH_SCRIPTS, ids=path_of)
 
 
-def test_there_are_four_functions_with_the_same_files() -> None:
-    assert len(FOLDERS) == 4
+def test_there_are_four_functions_with_the_same_files_and_manifests() -> None:
+    manifests = set()
     for folder in FOLDERS:
         names = {path.name for path in folder.iterdir()}
         assert {"Dockerfile", "Dockerfile.aws", "README.md", "deployment.yaml"} <= names
+        text = (folder / "deployment.yaml").read_text().replace(folder.name, "echo-lambda")
+        if "entry_script.sh" not in names:  # and then nothing in the image would start rapid
+            assert f"command: [{EMULATOR}]" in text
+            text = re.sub(r"^ +command: .*\n", "", text, flags=re.MULTILINE)
+        manifests.add(text)
+
+    assert (len(FOLDERS), len(manifests)) == (4, 1)
 
 
 # --- Dockerfiles
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One FROM and what follows it: pairs of an instruction and the text after it."""
-
-    base: str
-    name: str | None
-    instructions: list[tuple[str, str]] = field(default_factory=list)
-
-    def texts(self, instruction: str) -> list[str]:
-        """Return what each use of an instruction says."""
-        return [text for name, text in self.instructions if name == instruction]
-
-
-def stages_of(dockerfile: Path) -> list[Stage]:
-    """Parse a Dockerfile; comments and ARGs before the first FROM are left out."""
-    lines = [
-        line for line in dockerfile.read_text().splitlines() if not re.match(r"\s*(#|$)", line)
-    ]
-    stages: list[Stage] = []
-    for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
-        name, _, text = line.partition(" ")
-        assert name in INSTRUCTIONS, line
-        if name == "FROM":
-            base, _, alias = text.partition(" AS ")
-            stages.append(Stage(base, alias or None))
+def stages_of(dockerfile: Path) -> dict[str, Stage]:
+    """Return the stages of a Dockerfile by their names."""
+    text = re.sub(r"^\s*(#.*)?\n", "", dockerfile.read_text(), flags=re.MULTILINE)
+    stages: dict[str, Stage] = {}
+    for line in re.sub(r"\\\n\s*", "", text).splitlines():
+        instruction, _, rest = line.partition(" ")
+        if instruction == "FROM":
+            base, _, alias = rest.partition(" AS ")
+            stages[alias] = (base, [])
         elif stages:
-            stages[-1].instructions.append((name, text))
-        else:
-            assert name == "ARG", line
+            stages[list(stages)[-1]][1].append((instruction, rest))
     return stages
 
 
-def context_of(dockerfile: Path) -> Path:
-    return ROOT if dockerfile == RAPID_DOCKERFILE else dockerfile.parent
-
-
-def split_copy(text: str) -> tuple[str | None, list[str], str]:
-    """Return the stage, the sources and the destination of a COPY."""
-    words = shlex.split(text)
-    stage = words.pop(0).removeprefix("--from=") if words[0].startswith("--from=") else None
-    return stage, words[:-1], words[-1]
-
-
-@each_dockerfile
-def test_a_base_image_has_a_tag_that_is_not_latest(dockerfile: Path) -> None:
-    for stage in stages_of(dockerfile):
-        if stage.base not in ("scratch", "${FUNCTION_IMAGE}"):
-            _, _, tag = stage.base.rpartition("/")[2].partition(":")
-            assert tag not in ("", "latest"), stage.base
-
-
-@each_dockerfile
-def test_what_is_copied_is_there(dockerfile: Path) -> None:
-    earlier: set[str | None] = set()
-    for stage in stages_of(dockerfile):
-        for text in stage.texts("COPY"):
-            origin, sources, destination = split_copy(text)
-            if origin is not None:
-                assert origin in earlier, text
-                continue
-            assert all((context_of(dockerfile) / source).exists() for source in sources), text
-            assert len(sources) == 1 or destination.endswith("/"), text
-        earlier.add(stage.name)
-
-
-@each_dockerfile
-def test_an_image_of_ours_does_not_run_as_root(dockerfile: Path) -> None:
-    final = stages_of(dockerfile)[-1]
-    if final.base == "${FUNCTION_IMAGE}" or final.base.startswith(AWS_IMAGES):
-        assert not final.texts("USER")  # it stays the image's own
-        return
-
-    user, _, group = final.texts("USER")[-1].partition(":")
-    # Kubernetes can tell only of a number that it is not root.
-    assert int(user) > 0
-    assert int(group) > 0
-
-
-@each_dockerfile
-def test_commands_are_in_exec_form(dockerfile: Path) -> None:
-    """A shell between would keep signals from rapid, and an empty image has none."""
-    for stage in stages_of(dockerfile):
-        for text in stage.texts("ENTRYPOINT") + stage.texts("CMD"):
-            words = json.loads(text)
-            assert words
-            assert all(isinstance(word, str) for word in words)
-
-
-@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=path_of)
-def test_an_entrypoint_is_copied_into_the_image_and_can_be_run(dockerfile: Path) -> None:
-    final = stages_of(dockerfile)[-1]
-    if final.base.startswith(AWS_IMAGES):
-        assert not final.texts("ENTRYPOINT")  # it stays the image's own
-        return
-
-    program = Path(json.loads(final.texts("ENTRYPOINT")[0])[0])
-    copies = [split_copy(text) for text in final.texts("COPY")]
-    (origin,) = {copy[0] for copy in copies if program.name in {Path(s).name for s in copy[1]}}
-    assert origin is not None or os.access(dockerfile.parent / program.name, os.X_OK)
-
-
-@each_dockerfile
-def test_apt_leaves_neither_lists_nor_recommendations(dockerfile: Path) -> None:
-    for stage in stages_of(dockerfile):
-        for text in stage.texts("RUN"):
-            if "apt-get" in text:
+@pytest.mark.parametrize("dockerfile", [*DOCKERFILES, RAPID_DOCKERFILE], ids=path_of)
+def test_a_dockerfile_builds_on_versions_and_copies_what_is_there(dockerfile: Path) -> None:
+    context = ROOT if dockerfile == RAPID_DOCKERFILE else dockerfile.parent
+    for base, instructions in stages_of(dockerfile).values():
+        if base not in ("scratch", "${FUNCTION_IMAGE}"):
+            assert base.rpartition("/")[2].partition(":")[2] not in ("", "latest"), base
+        for instruction, text in instructions:
+            if instruction == "COPY":
+                first, *words = shlex.split(text)
+                if first.startswith("--from="):
+                    assert first.removeprefix("--from=") in stages_of(dockerfile)
+                else:
+                    assert all((context / each).exists() for each in (first, *words[:-1])), text
+            if instruction == "RUN" and "apt-get" in text:
                 assert text.startswith("apt-get update && apt-get install --yes")
                 assert "--no-install-recommends" in text
                 assert text.endswith("&& rm -rf /var/lib/apt/lists/*")
 
 
+@pytest.mark.parametrize("dockerfile", [*DOCKERFILES, RAPID_DOCKERFILE], ids=path_of)
+def test_an_image_of_ours_runs_as_a_number_that_is_not_root(dockerfile: Path) -> None:
+    base, instructions = list(stages_of(dockerfile).values())[-1]
+    said = dict(instructions)
+
+    if base.startswith(AWS_IMAGES):
+        assert not {"USER", "ENTRYPOINT"} & said.keys()
+        return
+    # Kubernetes can tell only of a number that it is not root.
+    assert all(int(number) > 0 for number in said["USER"].split(":"))
+    # In exec form: a shell between would keep signals from rapid, and an empty image has none.
+    program = Path(json.loads(said["ENTRYPOINT"])[0])
+    assert all(isinstance(word, str) for word in json.loads(said.get("CMD", "[]")))
+    copies = [text for name, text in instructions if name == "COPY" and program.name in text]
+    assert "--from=" in copies[0] or os.access(dockerfile.parent / program.name, os.X_OK)
+
+
 def test_dockerfile_rapid_puts_rapid_where_the_emulator_is_looked_for() -> None:
-    rapid, final = stages_of(RAPID_DOCKERFILE)
+    (rapid, _), (function, copied) = stages_of(RAPID_DOCKERFILE).values()
 
-    assert rapid.base == f"lambda-runtime-api-daemon:{__version__}"
-    assert final.base == "${FUNCTION_IMAGE}"
-    assert final.instructions == [("COPY", f"--from=rapid /usr/local/bin/rapid {EMULATOR}")]
-
-
-@pytest.mark.parametrize(
-    "script", sorted(EXAMPLES.glob("echo-lambda*/entry_script.sh")), ids=path_of
-)
-def test_an_entry_script_starts_the_same_command_with_the_emulator_and_without(
-    script: Path,
-) -> None:
-    with_emulator, without = re.findall(r"^ +exec (.*)$", script.read_text(), re.MULTILINE)
-
-    assert with_emulator == f"{EMULATOR} {without}"
-    assert without.endswith(' "$@"')
+    assert rapid == f"lambda-runtime-api-daemon:{__version__}"
+    assert function == "${FUNCTION_IMAGE}"
+    assert copied == [("COPY", f"--from=rapid /usr/local/bin/rapid {EMULATOR}")]
 
 
 # --- what is pinned
@@ -207,11 +133,11 @@ def test_the_node_client_is_pinned_and_its_lock_names_no_registry() -> None:
     wanted = json.loads((folder / "package.json").read_text())["dependencies"]
     packages = json.loads((folder / "package-lock.json").read_text())["packages"]
 
-    assert packages[""]["dependencies"] == wanted
+    assert packages.pop("")["dependencies"] == wanted
     assert packages["node_modules/aws-lambda-ric"]["version"] == wanted["aws-lambda-ric"]
-    for name, package in packages.items():
+    for package in packages.values():
         assert "resolved" not in package
-        assert name == "" or "integrity" in package
+        assert "integrity" in package
 
 
 def test_the_go_module_can_be_built_by_debians_go() -> None:
@@ -222,15 +148,7 @@ def test_the_go_module_can_be_built_by_debians_go() -> None:
     assert "toolchain" not in text
 
 
-# --- manifests
-
-
-def pod_of(manifest: Path) -> Any:
-    return yaml.safe_load(manifest.read_text())["spec"]["template"]
-
-
-def containers_of(pod: Any) -> list[Any]:
-    return [*pod["spec"]["initContainers"], *pod["spec"]["containers"]]
+# --- the manifest, of which all four are made
 
 
 def variables_of(container: Any) -> dict[str, Any]:
@@ -238,106 +156,42 @@ def variables_of(container: Any) -> dict[str, Any]:
     return {each["name"]: each.get("value", each.get("valueFrom")) for each in container["env"]}
 
 
-@each_manifest
-def test_the_function_has_one_name_everywhere(manifest: Path) -> None:
-    deployment, pod = yaml.safe_load(manifest.read_text()), pod_of(manifest)
-    (function,) = pod["spec"]["containers"]
-    name = variables_of(function)["AWS_LAMBDA_FUNCTION_NAME"]
-
-    assert name == manifest.parent.name == deployment["metadata"]["name"]
-    assert deployment["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]
-    assert pod["metadata"]["labels"] == {"app.kubernetes.io/name": name}
-    assert function["image"] == f"{name}:1"
-
-
-@pytest.mark.parametrize(
-    "check",
-    [
-        images.images_are_pinned,
-        workloads.containers_say_what_they_need_and_may_take,
-        workloads.probes_ask_ports_that_are_there,
-        workloads.selectors_select_their_own_pods_only,
-        workloads.volumes_and_mounts_agree,
-        workloads.writable_folders_have_a_limit,
-    ],
-    ids=name_of,
-)
-@each_manifest
-def test_a_manifest_fits_together(manifest: Path, check: Check) -> None:
-    """By the checks that the manifests of ``k8s/`` go through."""
-    data = yaml.safe_load(manifest.read_text())
-
-    assert list(check(Cluster(path_of(manifest), [Resource(path_of(manifest), data)]))) == []
-
-
-@each_manifest
-def test_a_pod_has_no_token_and_a_read_only_root(manifest: Path) -> None:
-    pod = pod_of(manifest)
-
-    assert pod["spec"]["automountServiceAccountToken"] is False
-    for container in containers_of(pod):
-        assert container["securityContext"]["readOnlyRootFilesystem"] is True
-
-
-@each_manifest
-def test_rapid_is_copied_to_where_it_is_mounted_from(manifest: Path) -> None:
-    pod = pod_of(manifest)
-    (init,), (function,) = pod["spec"]["initContainers"], pod["spec"]["containers"]
+def test_a_manifest_fits_together() -> None:
+    """What it leaves to say, a real API server says: tests/acceptance/node/test_admission.py."""
+    text = (EXAMPLES / "echo-lambda" / "deployment.yaml").read_text()
+    deployment = yaml.safe_load(text)
+    template = deployment["spec"]["template"]
+    pod, labels = template["spec"], template["metadata"]["labels"]
+    (init,), (function,) = pod["initContainers"], pod["containers"]
     (source,) = init["volumeMounts"]
-    (mount,) = [each for each in function["volumeMounts"] if each["mountPath"] == EMULATOR]
+    mounts = {each["mountPath"]: each for each in function["volumeMounts"]}
+    variables = variables_of(function)
 
+    assert {variables["AWS_LAMBDA_FUNCTION_NAME"], *labels.values()} == {"echo-lambda"}
+    assert deployment["spec"]["selector"]["matchLabels"] == labels
+    assert (init["image"], function["image"]) == (
+        f"lambda-runtime-api-daemon:{__version__}",
+        "echo-lambda:1",
+    )
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["terminationGracePeriodSeconds"] > int(variables["AWS_LAMBDA_FUNCTION_TIMEOUT"])
     assert variables_of(init) == {"KUBERNETES_INIT_CONTAINER": None}
-    assert init["image"] == f"lambda-runtime-api-daemon:{__version__}"
-    assert source["name"] == mount["name"]
-    assert Path(source["mountPath"]) / mount["subPath"] == TARGET
-    assert mount["readOnly"] is True
+    assert mounts.keys() == {EMULATOR, "/tmp"}
+    assert (mounts[EMULATOR]["name"], mounts[EMULATOR]["readOnly"]) == (source["name"], True)
+    assert Path(source["mountPath"]) / mounts[EMULATOR]["subPath"] == TARGET
+    assert all("sizeLimit" in volume["emptyDir"] for volume in pod["volumes"])
+    assert function["readinessProbe"]["httpGet"]["port"] == function["ports"][0]["name"]
+    for container in (init, function):
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["resources"].keys() == {"requests", "limits"}
+    assert "amqp://" not in text
+    assert variables["RAPID_AMQP_URI"] == {"secretKeyRef": {"name": "broker", "key": "AMQP_URI"}}
 
 
-@each_manifest
-def test_the_function_can_write_to_tmp_as_on_aws(manifest: Path) -> None:
-    (function,) = pod_of(manifest)["spec"]["containers"]
-
-    assert [mount for mount in function["volumeMounts"] if mount["mountPath"] == "/tmp"]
+# --- scripts and READMEs
 
 
-@each_manifest
-def test_the_brokers_address_comes_from_a_secret_that_the_readme_makes(manifest: Path) -> None:
-    (function,) = pod_of(manifest)["spec"]["containers"]
-    secret = variables_of(function)["RAPID_AMQP_URI"]["secretKeyRef"]
-    readme = (manifest.parent / "README.md").read_text()
-
-    assert "amqp://" not in manifest.read_text()
-    assert f"secret generic {secret['name']} --from-literal={secret['key']}=" in readme
-
-
-@each_manifest
-def test_a_pod_has_longer_to_stop_than_a_call_may_take(manifest: Path) -> None:
-    pod = pod_of(manifest)
-    (function,) = pod["spec"]["containers"]
-
-    timeout_s = int(variables_of(function)["AWS_LAMBDA_FUNCTION_TIMEOUT"])
-    assert pod["spec"]["terminationGracePeriodSeconds"] > timeout_s
-
-
-@each_manifest
-def test_an_image_without_an_entry_script_is_started_by_rapid(manifest: Path) -> None:
-    (function,) = pod_of(manifest)["spec"]["containers"]
-    has_script = (manifest.parent / "entry_script.sh").exists()
-
-    assert function.get("command") == (None if has_script else [EMULATOR])
-
-
-# --- scripts
-
-
-@pytest.mark.parametrize("script", BASH_SCRIPTS, ids=path_of)
-def test_scripts_are_bash(script: Path) -> None:
-    done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
-
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.parametrize("script", BASH_SCRIPTS, ids=path_of)
+@each_script
 def test_shellcheck_finds_nothing(script: Path) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("no shellcheck on this machine")
@@ -352,11 +206,9 @@ def test_shellcheck_finds_nothing(script: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-# --- READMEs
-
-
 @each_folder
-def test_a_readme_lists_every_file(folder: Path) -> None:
+def test_a_readme_lists_every_file_and_makes_the_brokers_secret(folder: Path) -> None:
+    readme = (folder / "README.md").read_text()
     tracked = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "."],
         cwd=folder,
@@ -364,7 +216,8 @@ def test_a_readme_lists_every_file(folder: Path) -> None:
         text=True,
         check=True,
     )
-    rows = re.findall(r"^\| (`.*?) \|", (folder / "README.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| (`.*?) \|", readme, re.MULTILINE)
     listed = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
 
     assert listed == set(tracked.stdout.split()) - {"README.md"}
+    assert "secret generic broker --from-literal=AMQP_URI=" in readme

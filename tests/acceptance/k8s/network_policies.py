@@ -9,7 +9,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.acceptance.k8s.checks.services import container_port
+from tests.acceptance.k8s.checks.names import container_port
 from tests.acceptance.k8s.manifests import Cluster, Pod, Resource, at, matches
 
 

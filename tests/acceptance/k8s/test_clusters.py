@@ -8,6 +8,7 @@ import pytest
 
 from tests.acceptance.k8s.checks.every import CHECKS, Check, name_of
 from tests.acceptance.k8s.clusters import CLUSTERS, cluster, places
+from tests.acceptance.k8s.faults import FAULTS, Fault
 from tests.acceptance.k8s.manifests import K8S
 
 
@@ -15,6 +16,19 @@ from tests.acceptance.k8s.manifests import K8S
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)
 def test_in_a_cluster(check: Check, name: str) -> None:
     assert list(check(cluster(name))) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_a_fault_is_reported(fault: Fault) -> None:
+    broken = cluster(fault.cluster).copy()
+
+    fault.put_into(broken)
+
+    assert list(fault.check(broken))
+
+
+def test_every_check_has_a_fault_that_it_notices() -> None:
+    assert {fault.check for fault in FAULTS} == set(CHECKS)
 
 
 def test_kind_makes_one_control_plane_and_four_workers() -> None:

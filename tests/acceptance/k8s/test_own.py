@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from devtools.kustomize import render
-from tests.acceptance.k8s.checks import every, functions, images, labels, scaling
+from tests.acceptance.k8s.checks import every, functions, pods, scaling
 from tests.acceptance.k8s.clusters import cluster
 from tests.acceptance.k8s.manifests import Cluster, Resource, load, need_kustomize
 from tests.support import ROOT
@@ -21,17 +21,21 @@ OWN_CLUSTER: Final = ("rabbitmq", "prometheus", "server", "functions")
 
 #: What is asked of k8s/ alone.
 _OURS: Final = {
-    *labels.CHECKS,
-    images.images_are_those_of_the_table,
-    images.versions_are_those_of_the_images,
+    pods.everything_has_the_recommended_labels,
+    pods.images_are_those_of_the_table,
     functions.both_examples_are_there,
 }
 #: What the manifest in one file leaves out: an autoscaler, and which nodes its pods are on.
 _NOT_IN_ONE_FILE: Final = {
-    functions.pods_are_spread_over_nodes,
-    scaling.every_function_is_scaled_the_same_way,
+    pods.pods_are_spread_over_nodes,
+    scaling.every_function_is_scaled_by_one_and_the_same_kind,
 }
-CHECKS: Final = [check for check in every.CHECKS if check not in _OURS]
+CASES: Final = [
+    pytest.param(function, check, id=f"{every.name_of(check)}-{function}")
+    for function, left_out in (("my-lambda", _OURS), ("deployment.yaml", _OURS | _NOT_IN_ONE_FILE))
+    for check in every.CHECKS
+    if check not in left_out
+]
 
 
 @functools.cache
@@ -52,12 +56,8 @@ def cluster_with(function: str) -> Cluster:
     return Cluster(function, [*there, *new])
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=every.name_of)
-@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize(("function", "check"), CASES)
 def test_a_function_of_ones_own_fits(function: str, check: every.Check) -> None:
-    if function == "deployment.yaml" and check in _NOT_IN_ONE_FILE:
-        return
-
     assert list(check(cluster_with(function))) == []
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-import pytest
-
 from lambda_protocol import __version__
-from tests.acceptance.k8s.checks.images import images_of, split, table
+from tests.acceptance.k8s.checks.pods import images_of, split, table
 from tests.acceptance.k8s.clusters import CLUSTERS, cluster
 from tests.acceptance.k8s.manifests import K8S, load
 from tests.acceptance.k8s.schemas import VERSIONS
@@ -24,18 +22,11 @@ def test_images_of_ours_have_the_version_of_this_checkout() -> None:
     assert ours == {f"{OURS}{name}:{__version__}" for name in names}
 
 
-@pytest.mark.parametrize("image", sorted(table()))
-def test_a_version_says_which(image: str) -> None:
-    _, tag, _ = split(image)
-
-    assert tag is not None
-    assert re.search(r"\d+\.\d+\.\d+", tag)
-
-
-def test_every_image_of_the_table_is_used() -> None:
+def test_every_image_of_the_table_says_its_version_and_is_used() -> None:
     used = {image for name in CLUSTERS for pod in cluster(name).pods for image in images_of(pod)}
 
     assert {split(image)[0] for image in table() - used} == {"kindest/node"}
+    assert all(re.search(r"\d+\.\d+\.\d+", split(image)[1] or "") for image in table())
 
 
 def test_the_node_image_is_pinned_by_digest_and_of_a_version_that_is_validated() -> None:

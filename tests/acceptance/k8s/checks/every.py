@@ -1,42 +1,10 @@
-"""All checks of a cluster. Each takes the cluster and yields what is wrong, as sentences."""
+"""All checks: importing a module of checks puts them into the table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from tests.acceptance.k8s.checks import broker, functions, names, network, pods, scaling
+from tests.acceptance.k8s.checks.table import CHECKS, Check, name_of
 
-from tests.acceptance.k8s.checks import (
-    accounts,
-    broker,
-    functions,
-    images,
-    labels,
-    network,
-    references,
-    scaling,
-    security,
-    services,
-    workloads,
-)
-from tests.acceptance.k8s.manifests import Cluster
+__all__ = ["CHECKS", "Check", "name_of"]
 
-Check = Callable[[Cluster], Iterator[str]]
-
-CHECKS: Final[tuple[Check, ...]] = (
-    *workloads.CHECKS,
-    *services.CHECKS,
-    *references.CHECKS,
-    *accounts.CHECKS,
-    *security.CHECKS,
-    *network.CHECKS,
-    *images.CHECKS,
-    *labels.CHECKS,
-    *functions.CHECKS,
-    *scaling.CHECKS,
-    *broker.CHECKS,
-)
-
-
-def name_of(check: Check) -> str:
-    """Return a check's name, which is its claim."""
-    return check.__name__
+MODULES = (broker, functions, names, network, pods, scaling)

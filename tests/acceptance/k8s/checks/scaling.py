@@ -5,67 +5,42 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from tests.acceptance.k8s.checks.functions import variable
+from tests.acceptance.k8s.checks.table import check
 from tests.acceptance.k8s.manifests import Cluster, Resource, at, load
 
 _QUERY: Final = re.compile(r'(?:\w+\()*rabbitmq_queue_messages\{queue="([^"]+)"\}\)*')
 _SCALERS: Final = ("HorizontalPodAutoscaler", "ScaledObject")
+#: Where a protocol finds RabbitMQ.
+_HOSTS: Final = {"amqp": "AMQP_URI", "http": "MANAGEMENT_URI"}
 
 
-@dataclass(frozen=True)
-class Watch:
-    """A queue that a scaler watches, and for how many messages it wants a pod."""
-
-    queue: str | None
-    per_pod: str | None
-
-
-def scale_targets_are_there(cluster: Cluster) -> Iterator[str]:
-    for each in cluster.of(*_SCALERS):
-        kind = at(each.spec, "scaleTargetRef.kind", "Deployment")
-        if not cluster.find(kind, _target(each), each.namespace):
-            yield f"{each} scales {_target(each)}, which is not there"
-
-
-def nothing_has_two_autoscalers(cluster: Cluster) -> Iterator[str]:
-    targets = Counter((each.namespace, _target(each)) for each in cluster.of(*_SCALERS))
-    for (namespace, name), count in targets.items():
-        if count > 1:
-            yield f"{name} in {namespace} has {count} autoscalers"
-        target = cluster.find("Deployment", name, namespace)
-        if target is not None and "replicas" in target.spec:
-            yield f"{target} says how many replicas it has, which is its autoscaler's to say"
-
-
-def every_function_is_scaled_the_same_way(cluster: Cluster) -> Iterator[str]:
-    scaled = {_target(each) for each in cluster.of(*_SCALERS)}
+@check
+def every_function_is_scaled_by_one_and_the_same_kind(cluster: Cluster) -> Iterator[str]:
+    """Or by none, and then its Deployment says how many pods it has."""
+    targets = Counter(_target(each) for each in cluster.of(*_SCALERS))
+    for name, count in targets.items():
+        if count > 1 or not cluster.find("Deployment", name, "lambda"):
+            yield f"{name} has {count} autoscalers, or is not there"
     for function in cluster.functions:
-        is_fixed = function.spec.get("replicas") == 1
-        if is_fixed == (function.name in scaled):
-            yield f"{function} has no autoscaler and no number of replicas"
+        if ("replicas" in function.spec) == (function.name in targets):
+            yield f"{function} has an autoscaler and a number of replicas, or neither"
     if len({each.kind for each in cluster.of(*_SCALERS)}) > 1:
         yield "KEDA and HorizontalPodAutoscalers are mixed"
 
 
-def scalers_watch_both_queues_of_their_function(cluster: Cluster) -> Iterator[str]:
+@check
+def a_scaler_watches_both_queues_of_its_function(cluster: Cluster) -> Iterator[str]:
+    """For as many messages as a pod runs at once it wants a pod."""
     for scaler, function in _pairs(cluster):
-        name = variable(function, "AWS_LAMBDA_FUNCTION_NAME")
-        watched = {watch.queue for watch in watches(scaler)}
-        if watched != {name, f"{name}.events"}:
-            yield f"{scaler} watches {sorted(map(str, watched))} for {name}"
+        name, at_once = function.name, variable(function, "RAPID_MAX_CONCURRENCY")
+        if watches(scaler) != {(name, at_once), (f"{name}.events", at_once)}:
+            yield f"{scaler} watches {watches(scaler)}, for {name} with {at_once} at once"
 
 
-def a_pod_is_wanted_for_as_much_as_it_runs_at_once(cluster: Cluster) -> Iterator[str]:
-    for scaler, function in _pairs(cluster):
-        concurrency = variable(function, "RAPID_MAX_CONCURRENCY")
-        for watch in watches(scaler):
-            if watch.per_pod != concurrency:
-                yield f"{scaler}: a pod for {watch.per_pod}, it runs {concurrency} at once"
-
-
+@check
 def scaling_goes_from_nothing_to_fifty_pods(cluster: Cluster) -> Iterator[str]:
     """From one, where Kubernetes scales: its HPAScaleToZero is off by default."""
     for each in cluster.of(*_SCALERS):
@@ -77,6 +52,7 @@ def scaling_goes_from_nothing_to_fifty_pods(cluster: Cluster) -> Iterator[str]:
             yield f"{each} scales from {span[0]} to {span[1]} pods"
 
 
+@check
 def scaling_is_quick(cluster: Cluster) -> Iterator[str]:
     """Up at once, down within a minute: the defaults are five for Kubernetes and for KEDA."""
     for each in cluster.of(*_SCALERS):
@@ -97,48 +73,37 @@ def scaling_is_quick(cluster: Cluster) -> Iterator[str]:
             yield f"{each} scales by {sorted(kinds)}"
 
 
-def calls_and_events_wake_a_function_at_once(cluster: Cluster) -> Iterator[str]:
-    """Over AMQP a queue's length is that of the moment; over HTTP it is seconds old."""
+@check
+def keda_asks_rabbitmq_over_both_protocols(cluster: Cluster) -> Iterator[str]:
+    """Over AMQP a queue's length is that of the moment; over HTTP it is seconds old.
+
+    Over AMQP KEDA counts what waits only: a pod at work would be scaled away.
+    """
     for scaler, function in _pairs(cluster):
-        triggers = scaler.spec.get("triggers", [])
-        asked = {
-            at(one, "metadata.queueName")
-            for one in triggers
-            if at(one, "metadata.protocol") == "amqp"
-        }
-        wanted = {function.name, f"{function.name}.events"}
-        if any(one["type"] == "rabbitmq" for one in triggers) and asked != wanted:
-            yield f"{scaler} asks for {sorted(asked)} over AMQP"
+        triggers = [
+            (one["metadata"], at(one, "authenticationRef.name", ""))
+            for one in scaler.spec.get("triggers", [])
+            if one["type"] == "rabbitmq"
+        ]
+        asked = {(one["protocol"], one["queueName"]) for one, _ in triggers}
+        queues = (function.name, f"{function.name}.events")
+        if triggers and asked != {(how, queue) for how in _HOSTS for queue in queues}:
+            yield f"{scaler} asks for {sorted(asked)}"
+        for metadata, name in triggers:
+            if metadata.get("excludeUnacknowledged") == "true":
+                yield f"{scaler} does not count the messages that are being worked on"
+            login = cluster.find("TriggerAuthentication", name, scaler.namespace)
+            given = login.spec.get("configMapTargetRef", []) if login else []
+            host = {"parameter": "host", "name": "broker", "key": _HOSTS[metadata["protocol"]]}
+            config = cluster.get("ConfigMap", "broker", scaler.namespace)
+            is_told = host in given and host["key"] in config.data["data"]
+            secrets = login.spec.get("secretTargetRef", []) if login else []
+            keys = {(one["name"], one["key"]) for one in secrets if one["parameter"] == one["key"]}
+            if not is_told or keys != {("broker", "username"), ("broker", "password")}:
+                yield f"{scaler}: {name} does not tell it {host['key']}, user and password"
 
 
-def work_in_hand_counts(cluster: Cluster) -> Iterator[str]:
-    """KEDA over AMQP counts what waits only: a pod at work would be scaled away."""
-    for each in cluster.of("ScaledObject"):
-        counted = {
-            at(trigger, "metadata.queueName")
-            for trigger in each.spec["triggers"]
-            if trigger["type"] == "rabbitmq"
-            and at(trigger, "metadata.protocol") == "http"
-            and at(trigger, "metadata.excludeUnacknowledged") != "true"
-        }
-        of_rabbitmq = [one for one in each.spec["triggers"] if one["type"] == "rabbitmq"]
-        for queue in {at(one, "metadata.queueName") for one in of_rabbitmq} - counted:
-            yield f"{each} does not count the messages of {queue} that are being worked on"
-
-
-def authentications_are_there(cluster: Cluster) -> Iterator[str]:
-    for each in cluster.of("ScaledObject"):
-        for trigger in each.spec["triggers"]:
-            name = at(trigger, "authenticationRef.name")
-            if trigger["type"] == "rabbitmq":
-                found = cluster.find("TriggerAuthentication", str(name), each.namespace)
-                wanted = {"amqp": "AMQP_URI", "http": "MANAGEMENT_URI"}
-                key = wanted.get(at(trigger, "metadata.protocol"))
-                given = found.spec.get("configMapTargetRef", []) if found else []
-                if key not in [one["key"] for one in given if one["parameter"] == "host"]:
-                    yield f"{each}: {name} does not tell it {key}"
-
-
+@check
 def metrics_of_autoscalers_are_served(cluster: Cluster) -> Iterator[str]:
     """By prometheus-adapter: its rule's name is the metric's."""
     served = set()
@@ -146,14 +111,17 @@ def metrics_of_autoscalers_are_served(cluster: Cluster) -> Iterator[str]:
         for name, text in each.data.get("data", {}).items():
             if name.endswith((".yaml", ".yml")) and "externalRules" in text:
                 (config,) = load(text)
-                served |= {_metric_of(rule) for rule in config["externalRules"]}
+                for rule in config["externalRules"]:
+                    series = re.findall(r"^\w+", rule["seriesQuery"])
+                    served.add(at(rule, "name.as") or series[0])
     for each in cluster.of("HorizontalPodAutoscaler"):
         for metric in each.spec["metrics"]:
             name = at(metric, "external.metric.name")
             if name is not None and name not in served:
-                yield f"{each}: prometheus-adapter serves {sorted(map(str, served))} and not {name}"
+                yield f"{each}: prometheus-adapter serves {sorted(served)} and not {name}"
 
 
+@check
 def one_server_has_the_external_metrics(cluster: Cluster) -> Iterator[str]:
     """KEDA and prometheus-adapter both want to be it; who scales by them needs one."""
     services = [each.name for each in cluster.of("APIService")]
@@ -162,26 +130,24 @@ def one_server_has_the_external_metrics(cluster: Cluster) -> Iterator[str]:
         yield f"{count} servers for external metrics"
 
 
-def watches(scaler: Resource) -> list[Watch]:
-    """Return what a scaler watches."""
+def watches(scaler: Resource) -> set[tuple[str | None, str | None]]:
+    """Return the queues that a scaler watches, and for how many messages it wants a pod."""
     if scaler.kind == "HorizontalPodAutoscaler":
-        metrics = [
-            each["external"]
+        return {
+            (
+                at(each, "external.metric.selector.matchLabels.queue"),
+                at(each, "external.target.averageValue"),
+            )
             for each in scaler.spec["metrics"]
-            if each["type"] == "External" and at(each, "external.target.type") == "AverageValue"
-        ]
-        return [
-            Watch(at(each, "metric.selector.matchLabels.queue"), at(each, "target.averageValue"))
-            for each in metrics
-        ]
-    return [_watch(trigger["type"], trigger["metadata"]) for trigger in scaler.spec["triggers"]]
-
-
-def _watch(kind: str, metadata: dict[str, str]) -> Watch:
-    if kind == "prometheus":
-        found = _QUERY.fullmatch(metadata["query"])
-        return Watch(found[1] if found else None, metadata.get("threshold"))
-    return Watch(metadata.get("queueName"), metadata.get("value"))
+            if at(each, "external.target.type") == "AverageValue"
+        }
+    found = set()
+    for trigger in scaler.spec["triggers"]:
+        metadata = trigger["metadata"]
+        query = _QUERY.fullmatch(metadata.get("query", ""))
+        queue = query[1] if query else metadata.get("queueName")
+        found.add((queue, metadata.get("value", metadata.get("threshold"))))
+    return found
 
 
 def _target(scaler: Resource) -> str:
@@ -193,26 +159,3 @@ def _pairs(cluster: Cluster) -> Iterator[tuple[Resource, Resource]]:
     for each in cluster.of(*_SCALERS):
         if _target(each) in functions:
             yield each, functions[_target(each)]
-
-
-def _metric_of(rule: Any) -> str | None:
-    """Return the name under which a rule of prometheus-adapter serves its series."""
-    series = re.match(r"\w+", rule["seriesQuery"])
-    name = at(rule, "name.as")
-    return name if name else series and series[0]
-
-
-CHECKS: Final = (
-    scale_targets_are_there,
-    nothing_has_two_autoscalers,
-    every_function_is_scaled_the_same_way,
-    scalers_watch_both_queues_of_their_function,
-    a_pod_is_wanted_for_as_much_as_it_runs_at_once,
-    scaling_goes_from_nothing_to_fifty_pods,
-    scaling_is_quick,
-    calls_and_events_wake_a_function_at_once,
-    work_in_hand_counts,
-    authentications_are_there,
-    metrics_of_autoscalers_are_served,
-    one_server_has_the_external_metrics,
-)

@@ -45,12 +45,8 @@ def test_a_skip_covers_what_matches_as_a_whole(skip: Skip, covers: bool) -> None
     assert (unused([skip], [FINDING]) == []) == covers
 
 
-#: Resources, probes, image tags, read-only root, tokens, wildcards and escalation in roles.
-@pytest.mark.parametrize(
-    "check",
-    [*(f"CKV_K8S_{number}" for number in (8, 9, 10, 12, 13, 14, 15, 22, 38, 49, 157, 158)),
-     *(f"CKV2_K8S_{number}" for number in (2, 3))],
-)  # fmt: skip
+#: Probes, image tags, read-only root, tokens.
+@pytest.mark.parametrize("check", [f"CKV_K8S_{number}" for number in (8, 9, 14, 15, 22, 38)])
 @pytest.mark.parametrize(
     "place",
     ["overlays/keda:Deployment.lambda.echo-lambda", "lambda-server:Deployment.lambda.x"],

@@ -80,6 +80,36 @@ def bindings_name_what_is_there(cluster: Cluster) -> Iterator[str]:
 
 
 @check
+def tokens_are_for_pods_with_a_role(cluster: Cluster) -> Iterator[str]:
+    bound = {
+        (subject.get("namespace"), subject["name"])
+        for binding in cluster.of("ClusterRoleBinding", "RoleBinding")
+        for subject in binding.data.get("subjects", [])
+    }
+    for pod in cluster.pods:
+        account = cluster.find("ServiceAccount", pod.service_account, pod.namespace)
+        of_account = account.data.get("automountServiceAccountToken") if account else None
+        said = pod.spec.get("automountServiceAccountToken", of_account)
+        is_projected = any(everything_at(pod.spec.get("volumes", []), "serviceAccountToken"))
+        has_token = said is not False or is_projected
+        has_role = (pod.namespace, pod.service_account) in bound
+        # Headlamp finds the API server's certificate beside its token.
+        if has_token != (has_role or pod.owner.name == "headlamp"):
+            yield f"{pod.owner} has {'a role' if has_role else 'no role'}, and a token is otherwise"
+
+
+@check
+def our_roles_name_what_they_need(cluster: Cluster) -> Iterator[str]:
+    """No wildcards, and nothing by which one becomes somebody else."""
+    refused = {"*", "nodes/proxy", "impersonate", "escalate", "bind", "pods/exec"}
+    for each in cluster.of("ClusterRole", "Role"):
+        for rule in [] if each.is_foreign else each.data.get("rules", []):
+            words = {word for values in rule.values() for word in values}
+            if words & refused:
+                yield f"{each} may {sorted(words & refused)}"
+
+
+@check
 def selectors_select_something(cluster: Cluster) -> Iterator[str]:
     """A policy, budget or monitor that selects nothing was meant for something."""
     for each in cluster.of("NetworkPolicy", "PodDisruptionBudget", "PodMonitor"):

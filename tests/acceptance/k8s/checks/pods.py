@@ -84,6 +84,17 @@ def no_secret_is_written_down(cluster: Cluster) -> Iterator[str]:
 
 
 @check
+def containers_say_what_they_need_and_may_take(cluster: Cluster) -> Iterator[str]:
+    """Init containers too, which checkov leaves out."""
+    for pod in cluster.pods:
+        for container in pod.all_containers:
+            said = container.get("resources", {})
+            needs = {"cpu", "memory"} <= said.get("requests", {}).keys()
+            if not needs or "memory" not in said.get("limits", {}):
+                yield f"{pod.owner}: {container['name']} says only {said}"
+
+
+@check
 def writable_folders_have_a_limit(cluster: Cluster) -> Iterator[str]:
     """Without one a pod may fill its node's disk, which is everybody's."""
     for pod in cluster.pods:

@@ -28,22 +28,13 @@ def deployment(function: str) -> Any:
     return pod["containers"][0]
 
 
-def versions() -> dict[str, str]:
-    path = ROOT / "k8s" / "versions" / "kustomization.yaml"
-    return {each["name"]: each["newTag"] for each in yaml.safe_load(path.read_text())["images"]}
-
-
 def seconds(duration: str) -> int:
     return int(duration[:-1]) * {"s": 1, "m": 60}[duration[-1]]
 
 
-def test_it_runs_the_broker_the_server_and_both_functions(services: Any) -> None:
+def test_it_runs_the_broker_the_server_and_both_functions_of_this_version(services: Any) -> None:
+    """RabbitMQ's version is compared by tests/acceptance/k8s/test_versions.py."""
     assert set(services) == {"rabbitmq", "lambda-server", *FUNCTIONS}
-
-
-def test_images_have_the_versions_that_kubernetes_has(services: Any) -> None:
-    tag = versions()["rabbitmq"].removesuffix("-management")
-    assert services["rabbitmq"]["image"] == f"rabbitmq:{tag}"
     for name in ("lambda-server", *FUNCTIONS):
         assert services[name]["image"] == f"{name}:{__version__}"
 
@@ -91,16 +82,6 @@ def test_the_line_that_makes_a_password_makes_one_that_only_we_read(tmp_path: Pa
     assert line in (ROOT / "docs" / "how-to" / "one-host.md").read_text()
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_nothing_is_started_beside_a_function(services: Any, function: str) -> None:
-    service = services[function]
-
-    # Its variables hold the broker's password, and the function could read them.
-    assert service["healthcheck"] == {"disable": True}
-    assert "post_start" not in service
-    assert "pre_stop" not in service
-
-
 def test_functions_reach_the_broker_and_nothing_else_of_ours(services: Any) -> None:
     networks = {name: set(service["networks"]) for name, service in services.items()}
 
@@ -113,20 +94,19 @@ def test_functions_reach_the_broker_and_nothing_else_of_ours(services: Any) -> N
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_function_is_set_as_on_kubernetes(services: Any, function: str) -> None:
-    environment = services[function]["environment"]
+def test_a_function_is_set_as_on_kubernetes_and_has_rapid_in_the_emulators_place(
+    services: Any, function: str
+) -> None:
+    service = services[function]
+    environment = service["environment"]
     on_kubernetes = {each["name"]: each["value"] for each in deployment(function)["env"]}
+    (mount,) = service["volumes"]
 
     assert environment["AWS_LAMBDA_FUNCTION_NAME"] == function
     assert on_kubernetes.items() <= environment.items()
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_rapid_is_mounted_where_the_images_look_for_the_emulator(
-    services: Any, function: str
-) -> None:
-    (mount,) = services[function]["volumes"]
-
+    # Beside a function nothing is started: its variables hold the broker's password.
+    assert service["healthcheck"] == {"disable": True}
+    assert not {"post_start", "pre_stop"} & service.keys()
     assert mount["source"] == "./dist/lambda-runtime-api-daemon"
     assert mount["target"] == "/usr/local/bin/aws-lambda-rie"
     assert mount["read_only"] is True
@@ -134,15 +114,10 @@ def test_rapid_is_mounted_where_the_images_look_for_the_emulator(
     assert mount["bind"] == {"create_host_path": False}
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_stop_waits_longer_than_a_call_may_take(services: Any, function: str) -> None:
-    service = services[function]
-
-    timeout_s = int(service["environment"]["AWS_LAMBDA_FUNCTION_TIMEOUT"])
-    assert seconds(service["stop_grace_period"]) > timeout_s
-
-
-def test_a_stopping_server_outlives_the_longest_call(services: Any) -> None:
+def test_a_stop_waits_longer_than_a_call_may_take(services: Any) -> None:
+    for function in FUNCTIONS:
+        timeout_s = int(services[function]["environment"]["AWS_LAMBDA_FUNCTION_TIMEOUT"])
+        assert seconds(services[function]["stop_grace_period"]) > timeout_s
     assert seconds(services["lambda-server"]["stop_grace_period"]) > 930
 
 

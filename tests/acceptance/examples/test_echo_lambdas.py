@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.acceptance.runtimes.builds import built
 from tests.acceptance.runtimes.recipes import ECHO_GO
 from tests.acceptance.runtimes.recipes import NODE as NODE_RECIPE
 from tests.conftest import StartRapid
-from tests.support import ROOT, wait_until
+from tests.support import ROOT, Rapid, wait_until
 
 EXAMPLES: Final = ROOT / "examples"
 PYTHON: Final = EXAMPLES / "echo-lambda"
@@ -31,6 +32,7 @@ same_bytes = pytest.mark.parametrize(
         pytest.param(b'\n {\t"b" : 1.0,\r\n  "a": [ ] }\n\n', id="white space"),
         pytest.param('{"grüße": "日本 😀", "<&>": "\\u2028\\/"}'.encode(), id="letters"),
         pytest.param(b'{"text": "$HOME `id` %s %d \\\\ \\" * ~ @file"}', id="signs"),
+        pytest.param(bytes(range(256)), id="no text"),
         pytest.param(b'{"size": "' + b"x" * 5_000_000 + b'"}', id="5 MB"),
     ],
 )
@@ -56,6 +58,50 @@ def test_python_echoes_under_awslambdaric(start_rapid: StartRapid) -> None:
     assert rapid.invoke(b'{"hello": "world"}').json() == {"hello": "world"}
 
 
+@pytest.fixture
+def start_bootstrap(start_rapid: StartRapid, tmp_path: Path) -> Callable[..., Rapid]:
+    """Give a way to start the bootstrap that `make up` uses, with a handler of the test's own."""
+    (tmp_path / "mine.py").write_text(
+        "import os\n"
+        "def handler(event, context):\n"
+        "    if event == 'raise': raise ValueError('boom')\n"
+        "    if event == 'unserialisable': return object()\n"
+        "    left = context.get_remaining_time_in_millis() > 0\n"
+        "    return [event, len(context.aws_request_id), left, os.environ['_X_AMZN_TRACE_ID']]\n"
+    )
+
+    def start(handler: str, **options: Any) -> Rapid:
+        command = command_in(tmp_path, sys.executable, str(PYTHON / "bootstrap"), handler)
+        return start_rapid(*command, LAMBDA_TASK_ROOT=str(tmp_path), **options)
+
+    return start
+
+
+def test_the_bootstrap_passes_event_and_context_and_survives_errors(
+    start_bootstrap: Callable[..., Rapid],
+) -> None:
+    rapid = start_bootstrap("mine.handler", RAPID_CHECK_PAYLOAD="FALSE")
+
+    for payload, error_type in (
+        (b'"raise"', "ValueError"),
+        (b'"unserialisable"', "TypeError"),
+        (b"{", "JSONDecodeError"),
+    ):
+        error = assert_function_error(rapid.invoke(payload))
+        assert sorted(error) == ["errorMessage", "errorType", "stackTrace"]
+        assert error["errorType"] == error_type
+        answer = rapid.invoke(b'{"a": 1}', X_Amzn_Trace_Id="Root=1").json()
+        assert answer == [{"a": 1}, 36, True, "Root=1"]
+
+
+def test_a_handler_that_the_bootstrap_cannot_load_is_an_init_error(
+    start_bootstrap: Callable[..., Rapid],
+) -> None:
+    rapid = start_bootstrap("missing.handler", ready=False)
+
+    assert assert_function_error(rapid.invoke())["errorType"] == "ModuleNotFoundError"
+
+
 # --- Go
 
 
@@ -68,7 +114,7 @@ def go_bootstrap() -> str:
 def test_go_echoes_byte_for_byte(
     start_rapid: StartRapid, go_bootstrap: str, payload: bytes
 ) -> None:
-    rapid = start_rapid(go_bootstrap)
+    rapid = start_rapid(go_bootstrap, RAPID_CHECK_PAYLOAD="FALSE")
 
     assert rapid.invoke(payload).body == payload
 
@@ -98,16 +144,9 @@ def write_function(folder: Path, body: str) -> Path:
 
 @same_bytes
 def test_bash_echoes_byte_for_byte(start_rapid: StartRapid, payload: bytes) -> None:
-    rapid = start_rapid(BOOTSTRAP, "function.handler", LAMBDA_TASK_ROOT=str(BASH))
-
-    assert rapid.invoke(payload).body == payload
-
-
-def test_bash_echoes_what_is_no_text(start_rapid: StartRapid) -> None:
     rapid = start_rapid(
         BOOTSTRAP, "function.handler", LAMBDA_TASK_ROOT=str(BASH), RAPID_CHECK_PAYLOAD="FALSE"
     )
-    payload = bytes(range(256))
 
     assert rapid.invoke(payload).body == payload
 
@@ -144,7 +183,9 @@ def test_bash_passes_the_trace_id_on(start_rapid: StartRapid, tmp_path: Path) ->
 def test_a_bash_handler_that_fails_is_a_function_error_and_the_next_call_is_served(
     start_rapid: StartRapid, tmp_path: Path, body: str
 ) -> None:
-    function = write_function(tmp_path, f"if grep -q fail; then {body}; fi; printf true")
+    function = write_function(
+        tmp_path, f"echo seen >&2; if grep -q fail; then {body}; fi; printf true"
+    )
     rapid = start_rapid(BOOTSTRAP, "function.handler", LAMBDA_TASK_ROOT=str(function))
 
     assert assert_function_error(rapid.invoke(b'"fail"')) == {
@@ -153,18 +194,9 @@ def test_a_bash_handler_that_fails_is_a_function_error_and_the_next_call_is_serv
         "stackTrace": [],
     }
     assert rapid.invoke(b'"go"').json() is True
+    rapid.wait_for_log("seen")  # on standard error, which is the log
     starts = [line for line in rapid.log if "exec '" in line]
     assert len(starts) == 1
-
-
-def test_what_a_bash_handler_says_on_standard_error_is_its_log(
-    start_rapid: StartRapid, tmp_path: Path
-) -> None:
-    function = write_function(tmp_path, "echo seen >&2; printf true")
-    rapid = start_rapid(BOOTSTRAP, "function.handler", LAMBDA_TASK_ROOT=str(function))
-
-    assert rapid.invoke().json() is True
-    rapid.wait_for_log("seen")
 
 
 @pytest.mark.parametrize(
@@ -238,20 +270,13 @@ def add_files(image: BaseImage, folder: Path, places: dict[str, str]) -> None:
         image.add(f"{place}/{name}".lstrip("/"), (folder / name).read_text())
 
 
-def test_an_entry_script_starts_the_emulator(image_and_handler: tuple[BaseImage, str]) -> None:
-    image, handler = image_and_handler
-
-    with image.program("/entry_script.sh", handler) as rapid:
-        assert rapid.invoke(b'{"hello": "world"}').json() == {"hello": "world"}
-
-
-def test_an_entry_script_under_the_emulator_starts_the_function(
-    image_and_handler: tuple[BaseImage, str],
+@pytest.mark.parametrize("emulator", [(), ("/usr/local/bin/aws-lambda-rie",)], ids=["", "under"])
+def test_an_entry_script_starts_the_emulator_or_the_function_under_it(
+    image_and_handler: tuple[BaseImage, str], emulator: tuple[str, ...]
 ) -> None:
     image, handler = image_and_handler
-    command = ("/usr/local/bin/aws-lambda-rie", "/entry_script.sh", handler)
 
-    with image.program(*command) as rapid:
+    with image.program(*emulator, "/entry_script.sh", handler) as rapid:
         assert rapid.invoke(b'{"hello": "world"}').json() == {"hello": "world"}
 
 

@@ -23,7 +23,7 @@ import wasmtime
 from PIL import Image, ImageChops
 
 from tests.conftest import StartRapid
-from tests.support import AWSLAMBDARIC, ROOT, unique_name
+from tests.support import AWSLAMBDARIC, ROOT
 
 if TYPE_CHECKING:
     from picture import PictureModule
@@ -170,47 +170,38 @@ def message_of(answer: Any, status: int = 400) -> str:
 # --- beside Pillow
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])
-@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+JPEG_PICTURES: dict[str, Callable[[], bytes]] = {
+    "colour": lambda: CAT,
+    "progressive": lambda: saved(cat(), "JPEG", progressive=True, subsampling="4:2:0"),
+    "grey": lambda: saved(cat().convert("L"), "JPEG", subsampling="4:2:2"),
+    "narrow": lambda: saved(cat().crop((200, 100, 209, 101)), "JPEG"),
+    "twelve megapixels": lambda: saved(cat().resize((4000, 3000)), "JPEG", quality=80),
+}
+
+
+@pytest.mark.parametrize("name", JPEG_PICTURES)
 def test_a_jpeg_is_within_one_level_of_pillows(
-    handler: Handler, mode: str, progressive: bool, subsampling: str
+    make_module: Callable[..., PictureModule], name: str
 ) -> None:
-    picture = saved(cat().convert(mode), "JPEG", progressive=progressive, subsampling=subsampling)
+    picture = JPEG_PICTURES[name]()
 
-    image = png_of(handler(event(picture), None))
+    image = Image.open(io.BytesIO(make_module().greyscale(picture)))
 
-    assert sum(differences(image, Image.open(io.BytesIO(picture)).convert("L"))[2:]) == 0
+    expected = Image.open(io.BytesIO(picture)).convert("L")
+    assert sum(differences(image, expected)[2:]) == 0
 
 
-@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
-def test_a_jpeg_of_pure_colours_is_nearly_everywhere_within_one_level(
-    handler: Handler, subsampling: str
-) -> None:
+def test_a_jpeg_of_pure_colours_is_nearly_everywhere_within_one_level(handler: Handler) -> None:
     """Where colours are cut off at 0 and 255, the roundings of two decoders can add up."""
     values = random.Random(1).choices([0, 255], k=3 * 64 * 48)
     colours = Image.frombytes("RGB", (64, 48), bytes(values)).resize((640, 480))
-    picture = saved(colours, "JPEG", quality=90, subsampling=subsampling)
+    picture = saved(colours, "JPEG", quality=90)
 
-    counts = differences(
-        png_of(handler(event(picture), None)), Image.open(io.BytesIO(picture)).convert("L")
-    )
+    image = png_of(handler(event(picture), None))
+    counts = differences(image, Image.open(io.BytesIO(picture)).convert("L"))
 
     assert sum(counts[2:]) < sum(counts) / 1000
     assert sum(counts[3:]) == 0
-
-
-@pytest.mark.parametrize("width", [1, 2, 7, 8, 9, 17])
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
-def test_a_narrow_picture_is_within_one_level(
-    handler: Handler, file_format: str, width: int
-) -> None:
-    picture = saved(cat().crop((200, 100, 200 + width, 101)), file_format)
-
-    image = png_of(handler(event(picture), None))
-
-    assert image.size == (width, 1)
-    assert sum(differences(image, Image.open(io.BytesIO(picture)).convert("L"))[2:]) == 0
 
 
 PNG_PICTURES: dict[str, Callable[[], Image.Image]] = {
@@ -250,24 +241,6 @@ def test_the_transparent_colour_of_a_palette_becomes_alpha(handler: Handler) -> 
     assert sum(differences(image, Image.open(io.BytesIO(picture)).convert("LA"))[1:]) == 0
 
 
-def test_an_interlaced_png_is_exactly_as_it_was(handler: Handler) -> None:
-    source = cat().convert("L").resize((37, 21))
-    rows = []
-    # Source: PNG specification, Adam7: first column and row of each pass, and its steps.
-    for left, top, right, down in (
-        (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
-        (0, 1, 1, 2),
-    ):  # fmt: skip
-        for y in range(top, source.height, down):
-            row = source.crop((0, y, source.width, y + 1)).tobytes()
-            rows.append(b"\0" + row[left::right])
-    picture = png_file(*source.size, zlib.compress(b"".join(rows)), interlaced=1)
-
-    image = png_of(handler(event(picture), None))
-
-    assert sum(differences(image, source)[1:]) == 0
-
-
 def test_of_16_bits_the_upper_8_are_kept(handler: Handler) -> None:
     rows = b"".join(b"\0" + struct.pack(">4H", 0, 0x1234, 0x80FF, 0xFFFF) for _ in range(2))
 
@@ -276,28 +249,16 @@ def test_of_16_bits_the_upper_8_are_kept(handler: Handler) -> None:
     assert image.tobytes() == bytes([0, 0x12, 0x80, 0xFF]) * 2
 
 
-def test_twelve_megapixels_are_within_one_level(make_module: Callable[..., PictureModule]) -> None:
-    picture = saved(cat().resize((4000, 3000)), "JPEG", quality=80)
-
-    image = Image.open(io.BytesIO(make_module().greyscale(picture)))
-
-    assert sum(differences(image, Image.open(io.BytesIO(picture)).convert("L"))[2:]) == 0
-
-
 def test_the_answer_is_that_of_a_proxy_integration(handler: Handler) -> None:
-    answer = handler({**event(CAT), "headers": {}, "isBase64Encoded": False}, None)
+    answer = handler({"body": CAT.hex().upper(), "isBase64Encoded": False}, None)
 
-    png = bytes.fromhex(answer.pop("body"))
+    assert png_of(answer).size == cat().size
+    del answer["body"]
     assert answer == {
         "statusCode": 200,
         "headers": {"Content-Type": "image/png"},
         "isBase64Encoded": False,
     }
-    assert png.startswith(b"\x89PNG\r\n\x1a\n")
-
-
-def test_hex_may_have_capitals(handler: Handler) -> None:
-    assert handler({"body": CAT.hex().upper()}, None) == handler(event(CAT), None)
 
 
 def test_pictures_side_by_side_do_not_mix(make_module: Callable[..., PictureModule]) -> None:
@@ -318,21 +279,15 @@ def test_pictures_side_by_side_do_not_mix(make_module: Callable[..., PictureModu
     ("wrong", "said"),
     [
         ([1], 'the event must be an object like {"body": "<hex>"}, found an array'),
-        ("ffd8", 'the event must be an object like {"body": "<hex>"}, found a string'),
         (None, 'the event must be an object like {"body": "<hex>"}, found null'),
         ({}, "the event has no body: expected a picture, JPEG or PNG, as hex"),
         ({"body": None}, "the body must be a string of hex digits, found null"),
-        ({"body": True}, "the body must be a string of hex digits, found a boolean"),
-        ({"body": 17}, "the body must be a string of hex digits, found a number"),
-        ({"body": {"a": 1}}, "the body must be a string of hex digits, found an object"),
         ({"body": ""}, "the body is empty: expected a picture, JPEG or PNG, as hex"),
         ({"body": "ffd8f"}, "two hex digits for each byte, found an odd 5 digits"),
         ({"body": "ffd8xyzw"}, "nothing else, but character 5 of 8 is something else"),
-        ({"body": "ffd8\n"}, "nothing else, but character 5 of 5 is something else"),
         ({"body": "ffd\u00e9"}, "nothing else, but character 4 of 4 is something else"),
         ({"body": "ff\ud800d"}, "nothing else, but character 3 of 4 is something else"),
         ({"body": b"GIF89a".hex()}, "cannot be read: it is neither JPEG nor PNG"),
-        ({"body": "00"}, "cannot be read: it is neither JPEG nor PNG"),
         ({"body": "ffd8ffd9"}, "cannot be read: Image not of any known type, or corrupt"),
     ],
     ids=str,
@@ -341,21 +296,12 @@ def test_a_wrong_request_is_told_what_is_wrong(handler: Handler, wrong: object, 
     assert said in message_of(handler(wrong, None))
 
 
-@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9, 0.999, 1])
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: CAT,
-        lambda: saved(cat(), "JPEG", progressive=True),
-        lambda: saved(cat(), "PNG"),
-        lambda: saved(with_alpha(cat()), "PNG"),
-    ],
-    ids=["jpeg", "progressive", "png", "png-alpha"],
-)
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.999, 1])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
 def test_a_picture_that_is_cut_off_is_refused(
-    handler: Handler, make: Callable[[], bytes], share: float
+    handler: Handler, file_format: str, share: float
 ) -> None:
-    picture = make()
+    picture = saved(cat(), file_format)
     cut_off = picture[: int(len(picture) * share) - 1]
 
     assert message_of(handler(event(cut_off), None)).startswith("the picture cannot be read: ")
@@ -374,13 +320,12 @@ def test_a_flipped_bit_of_a_png_is_refused(handler: Handler) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: png_file(50_000, 50_000, b"", colour=6),
-        lambda: png_file(5_001, 5_000, zlib.compress(b"")),
         lambda: png_file(0x7FFFFFFF, 0x7FFFFFFF, b""),
+        lambda: png_file(5_001, 5_000, zlib.compress(b"")),
         # A JPEG's header says height and width at a fixed place of its SOF segment.
         lambda: re.sub(rb"(?s)(?<=\xff\xc0..\x08)....", bytes.fromhex("ffffffff"), CAT),
     ],
-    ids=["png", "png-just", "png-largest", "jpeg"],
+    ids=["png", "png-just", "jpeg"],
 )
 def test_too_many_pixels_are_refused_before_anything_is_decoded(
     make_module: Callable[..., PictureModule], handler: Handler, make: Callable[[], bytes]
@@ -395,14 +340,22 @@ def test_too_many_pixels_are_refused_before_anything_is_decoded(
         make_module(memory_bytes=2 << 20).greyscale(picture)
 
 
-def test_data_that_unpacks_to_more_than_its_picture_is_stopped_by_the_memory_limit(
-    make_module: Callable[..., PictureModule],
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: png_file(1, 1, zlib.compress(bytes(64 << 20))), "Out of memory"),
+        (lambda: saved(Image.new("RGB", (5000, 4000)), "JPEG"), "Out of memory"),
+        (lambda: bytes(40 << 20), r"its 41,943,040 bytes do not fit into memory"),
+    ],
+    ids=["unpacks to more", "many pixels", "many bytes"],
+)
+def test_a_picture_that_does_not_fit_into_memory_harms_no_other(
+    make_module: Callable[..., PictureModule], make: Callable[[], bytes], said: str
 ) -> None:
     module = make_module(memory_bytes=32 << 20)
-    bomb = png_file(1, 1, zlib.compress(bytes(64 << 20)))
 
-    with pytest.raises(ValueError, match="Out of memory"):
-        module.greyscale(bomb)
+    with pytest.raises(ValueError, match=said):
+        module.greyscale(make())
     assert module.greyscale(CAT)
 
 
@@ -414,18 +367,6 @@ def test_a_jpeg_of_many_scans_is_refused(handler: Handler) -> None:
     answer = handler(event(picture[:-2] + empty_scans + picture[-2:]), None)
 
     assert message_of(answer).endswith("the JPEG has more than 100 scans")
-
-
-def test_a_picture_that_does_not_fit_into_memory_harms_no_other(
-    make_module: Callable[..., PictureModule],
-) -> None:
-    module = make_module(memory_bytes=16 << 20)
-
-    with pytest.raises(ValueError, match="Out of memory"):
-        module.greyscale(saved(Image.new("RGB", (4000, 3000)), "JPEG"))
-    with pytest.raises(ValueError, match=r"its 20,971,520 bytes do not fit into memory"):
-        module.greyscale(bytes(20 << 20))
-    assert module.greyscale(CAT)
 
 
 def test_an_answer_over_lambdas_limit_is_413(handler: Handler) -> None:
@@ -592,26 +533,19 @@ def test_the_same_bytes_are_built_in_any_folder(built: Path, tmp_path: Path) -> 
         assert trace not in built.read_bytes()
 
 
-def test_without_a_compiler_make_says_what_to_install(tmp_path: Path) -> None:
-    done = build(EXAMPLE, tmp_path / "greyscale.wasm", "CLANG=no-such-clang")
-
-    assert done.returncode != 0
-    assert done.stderr.splitlines()[0].endswith(
-        "apt-get install clang lld wasi-libc libclang-rt-dev-wasm32 libstb-dev"
-    )
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("missing", ["stb/stb_image.h", "stdlib.h"])
-def test_without_a_header_make_says_what_to_install(tmp_path: Path, missing: str) -> None:
+@pytest.mark.parametrize("missing", ["clang", "stb/stb_image.h", "stdlib.h"])
+def test_without_compiler_or_header_make_says_what_to_install(tmp_path: Path, missing: str) -> None:
     clang = tmp_path / "clang"
-    clang.write_text(f"#!/bin/sh\necho \"fatal error: '{missing}' file not found\" >&2\nexit 1\n")
-    clang.chmod(0o755)
+    if missing != "clang":
+        said = f"fatal error: '{missing}' file not found"
+        clang.write_text(f'#!/bin/sh\necho "{said}" >&2\nexit 1\n')
+        clang.chmod(0o755)
 
     done = build(EXAMPLE, tmp_path / "greyscale.wasm", f"CLANG={clang}")
 
     assert done.returncode != 0
-    assert "apt-get install clang" in done.stderr.splitlines()[0]
+    assert "apt-get install clang lld wasi-libc" in done.stderr.splitlines()[0]
+    assert not (tmp_path / "greyscale.wasm").exists()
 
 
 # --- as a function
@@ -666,23 +600,6 @@ def test_the_command_lines_of_the_readme_make_the_picture(
 
     image = Image.open(tmp_path / "output.png")
     assert sum(differences(image, cat().convert("L"))[2:]) == 0
-
-
-def test_a_picture_over_the_answers_limit_is_an_answer_not_a_failure(
-    start_rapid: StartRapid, wasm: Path
-) -> None:
-    rapid = start_rapid(
-        *AWSLAMBDARIC, "greyscale.handler",
-        PYTHONPATH=f"{EXAMPLE}:{ROOT}", GREYSCALE_WASM=str(wasm),
-        AWS_LAMBDA_FUNCTION_NAME=unique_name("grey"),
-    )  # fmt: skip
-    # As a JPEG it is small enough to be sent.
-    picture = saved(noise(2300, 1800), "JPEG", quality=50)
-
-    answer = rapid.invoke(json.dumps(event(picture)))
-
-    assert "X-Amz-Function-Error" not in answer.headers
-    assert message_of(answer.json(), 413).endswith("send a smaller picture")
 
 
 def test_readme_states_the_limits(make_module: Callable[..., PictureModule]) -> None:

@@ -27,6 +27,10 @@ def greet_and_hang_up(connection: socket.socket) -> None:
     connection.recv(4096)
 
 
+def greet_as_ssh(connection: socket.socket) -> None:
+    connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+
 @pytest.fixture
 def node(tmp_path: Path) -> RabbitmqNode:
     """A node that is not started."""
@@ -39,77 +43,53 @@ def nobody() -> int:
     return free_ports(1)[0]
 
 
-@pytest.fixture
-def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without a rabbitmq-server."""
-    monkeypatch.setattr(brokers, "find_server", lambda: None)
-
-
 def test_none_on_purpose_looks_for_nothing(node: RabbitmqNode) -> None:
     broker = find_broker(BrokerChoice.NONE, {"AMQP_URI": "amqp://never.looked.at"}, node)
 
-    assert broker.kind is BrokerKind.NONE
-    assert broker.address is None
+    assert (broker.kind, broker.address) == (BrokerKind.NONE, None)
     assert broker.answers()
 
 
-def test_a_given_broker_that_does_not_answer_is_one_clear_line_without_the_password(
-    node: RabbitmqNode, nobody: int
+def test_a_given_broker_that_cannot_be_used_is_one_clear_line_without_the_password(
+    node: RabbitmqNode, nobody: int, listen: Listen
 ) -> None:
-    environ = {"AMQP_URI": f"amqp://me:hunter2@{LOOPBACK}:{nobody}"}
+    deaf, refuses = (f"{LOOPBACK}:{port}" for port in (nobody, listen(greet_and_hang_up)))
+    for uri, said in (
+        (f"amqp://me:hunter2@{deaf}", f"AMQP_URI names amqp://{deaf}, but it does not answer"),
+        (f"amqp://me:hunter2@{refuses}", "but it refuses the login"),
+        ("localhost:5672", "expected amqp://host:port/vhost"),
+    ):
+        with pytest.raises(BrokerUnusable, match=said) as raised:
+            find_broker(BrokerChoice.AUTO, {"AMQP_URI": uri}, node)
 
-    with pytest.raises(BrokerUnusable) as raised:
-        find_broker(BrokerChoice.AUTO, environ, node)
-
-    message = str(raised.value)
-    assert "\n" not in message
-    assert f"AMQP_URI names amqp://{LOOPBACK}:{nobody}, but it does not answer" in message
-    assert "make up BROKER=none" in message
-    assert "hunter2" not in message
-
-
-def test_a_given_broker_that_refuses_the_login_is_told_from_one_that_is_away(
-    node: RabbitmqNode, listen: Listen
-) -> None:
-    environ = {"AMQP_URI": f"amqp://{LOOPBACK}:{listen(greet_and_hang_up)}"}
-
-    with pytest.raises(BrokerUnusable, match="but it refuses the login"):
-        find_broker(BrokerChoice.AUTO, environ, node)
+        message = str(raised.value)
+        assert "\n" not in message
+        assert "hunter2" not in message
+        assert "make up BROKER=none" in message or uri == "localhost:5672"
 
 
-def test_a_uri_that_is_none_is_one_clear_line(node: RabbitmqNode) -> None:
-    with pytest.raises(BrokerUnusable, match="expected amqp://host:port/vhost"):
-        find_broker(BrokerChoice.AUTO, {"AMQP_URI": "localhost:5672"}, node)
-
-
-@pytest.mark.usefixtures("no_server")
+@pytest.mark.parametrize("usual", ["nobody", "refuses", "another program"])
 def test_without_any_broker_it_goes_on_and_says_how_to_get_one(
-    node: RabbitmqNode, nobody: int, capsys: pytest.CaptureFixture[str]
+    node: RabbitmqNode,
+    nobody: int,
+    listen: Listen,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    usual: str,
 ) -> None:
-    broker = find_broker(BrokerChoice.AUTO, {}, node, usual_port=nobody)
-
-    assert broker.kind is BrokerKind.NONE
-    assert "`make up BROKER=rabbitmq` installs one with apt" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("no_server")
-def test_a_running_broker_that_refuses_guest_is_passed_over_with_one_line(
-    node: RabbitmqNode, listen: Listen, capsys: pytest.CaptureFixture[str]
-) -> None:
-    port = listen(greet_and_hang_up)
+    monkeypatch.setattr(brokers, "find_server", lambda: None)
+    port = nobody
+    if usual != "nobody":
+        talk = greet_and_hang_up if usual == "refuses" else greet_as_ssh
+        port = listen(talk)
 
     broker = find_broker(BrokerChoice.AUTO, {}, node, usual_port=port)
 
+    said = capsys.readouterr().out
     assert broker.kind is BrokerKind.NONE
-    first_line = capsys.readouterr().out.splitlines()[0]
-    assert f"amqp://{LOOPBACK}:{port} is passed over, it refuses the login of guest" in first_line
-
-
-@pytest.mark.usefixtures("no_server")
-def test_something_else_on_the_usual_port_is_no_broker(node: RabbitmqNode, listen: Listen) -> None:
-    port = listen(lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n"))
-
-    assert find_broker(BrokerChoice.AUTO, {}, node, usual_port=port).kind is BrokerKind.NONE
+    assert "`make up BROKER=rabbitmq` installs one with apt" in said
+    passed_over = f"amqp://{LOOPBACK}:{port} is passed over, it refuses the login of guest"
+    assert (passed_over in said) == (usual == "refuses")
 
 
 @pytest.mark.broker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from pathlib import Path
 
@@ -11,108 +12,81 @@ from devtools.kind_cluster.names import IMAGES
 from lambda_protocol import __version__
 from tests.support import ROOT
 
+FOLDERS = {
+    "echo-lambda": "examples/echo-lambda",
+    "image-greyscale-lambda": "examples/image-greyscale",
+    "lambda-runtime-api-daemon": ".",
+    "lambda-server": ".",
+}
+
 
 @pytest.fixture
 def docker(tmp_path: Path) -> Path:
-    """Give a folder for PATH; what its docker is called with is in ``calls``."""
+    """Give a docker that writes down what it is called with, in ``calls`` beside it."""
     tool = tmp_path / "docker"
-    tool.write_text(
-        '#!/bin/sh\necho "$@" >> "${0%/*}/calls"\nif [ "$1" = create ]; then echo 4711; fi\n'
-    )
+    tool.write_text('#!/bin/sh\necho "$@" >> "${0%/*}/calls"\n[ "$1" != create ] || echo 4711\n')
     tool.chmod(0o755)
-    return tmp_path
+    return tool
 
 
-def build(docker: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def build(docker: Path) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run the script; return how it ended, and the calls of docker."""
+    done = subprocess.run(
         [ROOT / "scripts" / "build-images"],
-        env={"PATH": f"{docker}:/usr/bin:/bin"},
+        env={"PATH": f"{docker.parent}:/usr/bin:/bin"},
         cwd="/",
         capture_output=True,
         text=True,
         check=False,
     )
+    calls = docker.parent / "calls"
+    return done, calls.read_text().splitlines() if calls.exists() else []
 
 
-def built(docker: Path) -> dict[str, list[str]]:
-    """Return the words of each build by the image's name."""
-    lines = [line.split() for line in (docker / "calls").read_text().splitlines()]
-    return {
-        words[words.index("--tag") + 1].partition(":")[0]: words
-        for words in lines
-        if words[0] == "build"
-    }
-
-
-def test_every_image_of_the_cluster_is_built(docker: Path) -> None:
-    done = build(docker)
+def test_every_image_is_built_by_its_file_from_its_folder_and_tagged(docker: Path) -> None:
+    done, calls = build(docker)
 
     assert done.returncode == 0, done.stderr
-    assert sorted(built(docker)) == sorted(IMAGES)
-
-
-def test_images_are_tagged_with_the_version(docker: Path) -> None:
-    build(docker)
-
-    for image, words in built(docker).items():
-        tags = [words[i + 1] for i, word in enumerate(words) if word == "--tag"]
-        assert tags == [f"{image}:{__version__}", f"{image}:latest"]
-
-
-def test_each_is_built_from_what_is_there(docker: Path) -> None:
-    build(docker)
-
-    for words in built(docker).values():
-        assert (ROOT / words[words.index("--file") + 1]).is_file()
-        assert (ROOT / words[-1]).is_dir()
-
-
-def test_a_function_is_built_from_its_own_folder(docker: Path) -> None:
-    """Its Dockerfile copies files by names that are relative to it."""
-    build(docker)
-
-    folders = {image: words[-1] for image, words in built(docker).items()}
-    assert folders == {
-        "echo-lambda": "examples/echo-lambda",
-        "image-greyscale-lambda": "examples/image-greyscale",
-        "lambda-runtime-api-daemon": ".",
-        "lambda-server": ".",
-    }
-
-
-def test_build_arguments_are_those_that_the_file_takes(docker: Path) -> None:
-    build(docker)
-
-    for words in built(docker).values():
-        text = (ROOT / words[words.index("--file") + 1]).read_text()
-        given = [words[i + 1] for i, word in enumerate(words) if word == "--build-arg"]
-        for argument in given:
-            assert f"ARG {argument.partition('=')[0]}=" in text
+    built = {}
+    for words in (call.split() for call in calls if call.startswith("build ")):
+        options: dict[str, list[str]] = {}
+        for option, value in itertools.pairwise(words):
+            options.setdefault(option, []).append(value)
+        name = options["--tag"][0].partition(":")[0]
+        built[name] = words[-1]
+        assert options["--tag"] == [f"{name}:{__version__}", f"{name}:latest"]
+        text = (ROOT / options["--file"][0]).read_text()
+        for argument in options.get("--build-arg", []):
+            assert f"\nARG {argument.partition('=')[0]}=" in text
+    assert built == FOLDERS
+    assert sorted(built) == sorted(IMAGES)
 
 
 def test_the_static_file_is_left_where_docker_compose_mounts_it_from(docker: Path) -> None:
-    build(docker)
+    _, calls = build(docker)
 
-    calls = (docker / "calls").read_text().splitlines()
     compose = (ROOT / "docker-compose.yaml").read_text()
-    assert f"create lambda-runtime-api-daemon:{__version__}" in calls
-    assert "cp 4711:/usr/local/bin/rapid dist/lambda-runtime-api-daemon" in calls
-    assert "rm 4711" in calls
+    assert calls[-3:] == [
+        f"create lambda-runtime-api-daemon:{__version__}",
+        "cp 4711:/usr/local/bin/rapid dist/lambda-runtime-api-daemon",
+        "rm 4711",
+    ]
     assert "source: ./dist/lambda-runtime-api-daemon" in compose
 
 
 def test_a_failed_build_ends_it(docker: Path) -> None:
-    tool = docker / "docker"
-    tool.write_text(tool.read_text() + '[ "$1" != build ]\n')
+    docker.write_text(docker.read_text() + '[ "$1" != build ]\n')
 
-    assert build(docker).returncode != 0
-    assert len(built(docker)) == 1
+    done, calls = build(docker)
+
+    assert done.returncode != 0
+    assert sum(call.startswith("build ") for call in calls) == 1
 
 
 def test_without_a_daemon_it_says_so(docker: Path) -> None:
-    (docker / "docker").write_text("#!/bin/sh\nexit 1\n")
+    docker.write_text("#!/bin/sh\nexit 1\n")
 
-    done = build(docker)
+    done, _ = build(docker)
 
     assert done.returncode == 1
     assert "make docker needs docker and a running daemon" in done.stderr

@@ -42,7 +42,9 @@ def test_an_interrupted_up_is_one_line_and_leaves_nothing(tmp_path: Path, awaite
     assert not (folder / "state.json").exists()
 
 
-def test_an_interrupt_while_the_environment_is_made_is_one_line(tmp_path: Path) -> None:
+def test_an_interrupt_while_the_environment_is_made_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = [sys.executable, "-m", "devtools.venv", "runtime"]
     program = Program("make up", command, {})
     program.cwd = tmp_path
@@ -55,15 +57,13 @@ def test_an_interrupt_while_the_environment_is_made_is_one_line(tmp_path: Path) 
         assert_was_interrupted(program, "Interrupted; the next make goes on with it.")
     assert not (tmp_path / ".venv" / ".runtime").exists()
 
-
-def test_an_environment_that_was_interrupted_before_pip_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--clear", "--without-pip", ".venv"],
+        cwd=tmp_path,
+        check=True,
+    )
     monkeypatch.chdir(tmp_path)
-    without_pip = [sys.executable, "-m", "venv", "--without-pip", ".venv"]
-    subprocess.run(without_pip, check=True)
-
-    assert not venv._is_usable()
+    assert not venv._is_usable()  # without pip: it is made again
 
 
 @pytest.mark.parametrize("command", ["status", "down"])
@@ -84,24 +84,18 @@ def test_a_record_that_cannot_be_read_is_one_line(tmp_path: Path, command: str, 
     assert done.stderr.count("\n") == 1
 
 
-def test_an_interrupt_waits_for_the_end_of_a_step() -> None:
-    done = []
+def test_an_interrupt_waits_for_the_end_of_a_step_and_reaches_what_it_started() -> None:
+    started = []
 
     def work() -> None:
         with uninterrupted():
             os.kill(os.getpid(), signal.SIGINT)
-            done.append("the rest of the step")
+            started.append(subprocess.Popen(["sleep", "60"]))
 
     with pytest.raises(KeyboardInterrupt):
         work()
 
-    assert done == ["the rest of the step"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_a_process_started_in_such_a_step_takes_interrupts() -> None:
-    with uninterrupted():
-        child = subprocess.Popen(["sleep", "60"])
+    (child,) = started
     child.send_signal(signal.SIGINT)
-
     assert child.wait(10) == -signal.SIGINT
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -76,21 +76,20 @@ def _rabbitmqctl(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return _run(sys.executable, "-m", "devtools.rabbitmq_node", str(folder), *words, cwd=_CHECKOUT)
 
 
-def _run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=55, check=False)
+def _run(
+    *words: str, cwd: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words, cwd=cwd, env=env, capture_output=True, text=True, timeout=55, check=False
+    )
 
 
-def test_nothing_runs_at_first(local: Stack) -> None:
-    done = local("status")
+def test_nothing_runs_at_first_and_down_is_harmless(local: Stack) -> None:
+    status, down = local("status"), local("down")
 
-    assert done.returncode == 3
-    assert done.stdout == "Nothing runs. Start with: make up\n"
-
-
-def test_down_is_harmless_when_nothing_runs(local: Stack) -> None:
-    done = local("down")
-
-    assert (done.returncode, done.stderr) == (0, "")
+    assert status.returncode == 3
+    assert status.stdout == "Nothing runs. Start with: make up\n"
+    assert (down.returncode, down.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("is_half_made", [False, True])
@@ -155,9 +154,7 @@ def test_a_taken_port_is_one_clear_line(local: Stack) -> None:
     ("settings", "message"),
     [
         pytest.param({"PORT": "http"}, "PORT is 'http'", id="port"),
-        pytest.param({"PORT": "0"}, "expected a whole number from 1 to 65535", id="port range"),
         pytest.param({"BROKER": "kafka"}, "BROKER is 'kafka'; expected one of auto", id="broker"),
-        pytest.param({"BROKER": "auto", "AMQP_URI": "x"}, "expected amqp://host", id="uri"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(
@@ -180,65 +177,35 @@ def test_two_commands_at_once_are_told_apart(local: Stack) -> None:
     assert done.stderr == "Another `make up` or `make down` is at work here.\n"
 
 
-def test_up_answers_a_call_without_a_broker_and_says_how_to_call(local: Stack) -> None:
+def test_what_up_prints_works_and_a_second_up_leaves_alone_what_runs(
+    local: Stack, tmp_path: Path
+) -> None:
     done = local("up")
+    before = local.pids()
+    again = local("up")
 
+    shown = done.stdout
     assert (done.returncode, done.stderr) == (0, "")
-    assert 'it answered {"hello": "world"}' in done.stdout
-    assert f'curl -d \'{{"hello": "world"}}\' http://{LOOPBACK}:{local.port}/2015' in done.stdout
-    assert f"aws lambda invoke --endpoint-url http://{LOOPBACK}:{local.port}" in done.stdout
-    assert local.invoke('{"n": 1}') == '{"n": 1}'
+    assert 'it answered {"hello": "world"}' in shown
+    assert "Already up" in again.stdout
+    assert 'it answered {"hello": "world"}' in again.stdout
+    assert local.pids() == before
     assert local("status").returncode == 0
-
-
-def test_the_lines_to_paste_work(local: Stack) -> None:
-    shown = local("up").stdout
+    (tmp_path / "examples").symlink_to(_CHECKOUT / "examples")  # as from the checkout
     curl = next(line for line in shown.splitlines() if line.startswith("  curl "))
     aws = shown[shown.index("  echo ") :].partition("\n\n")[0]
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-
-    for line in (f"{curl} --silent --show-error", aws):
-        done = subprocess.run(
-            ["sh", "-ec", line],
-            env=dict(os.environ, PATH=path),
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-
-        assert (done.returncode, done.stderr) == (0, "")
-        assert '{"hello": "world"}' in done.stdout
-
-
-def test_the_lines_to_make_a_picture_grey_work(local: Stack, tmp_path: Path) -> None:
-    shown = local("up").stdout
-    lines = shown[shown.index('  echo \'{"body"') :].partition("\n\n")[0]
-    (tmp_path / "examples").symlink_to(_CHECKOUT / "examples")  # as from the checkout
-
-    done = subprocess.run(
-        ["bash", "-euc", lines],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stderr
+    grey = shown[shown.index('  echo \'{"body"') :].partition("\n\n")[0]
+    for lines, printed in (
+        (f"{curl} --silent --show-error", '{"hello": "world"}'),
+        (aws, '{"hello": "world"}'),
+        (grey, ""),
+    ):
+        assert f"http://{LOOPBACK}:{local.port}" in lines
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        pasted = _run("bash", "-euc", lines, cwd=tmp_path, env=dict(os.environ, PATH=path))
+        assert pasted.returncode == 0, pasted.stderr
+        assert printed in pasted.stdout
     assert (tmp_path / "output.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_second_up_leaves_alone_what_runs(local: Stack) -> None:
-    local("up")
-    before = local.pids()
-
-    done = local("up")
-
-    assert done.returncode == 0
-    assert "Already up" in done.stdout
-    assert 'it answered {"hello": "world"}' in done.stdout
-    assert local.pids() == before
 
 
 def test_up_starts_anew_when_a_part_has_died(local: Stack) -> None:
@@ -255,39 +222,24 @@ def test_up_starts_anew_when_a_part_has_died(local: Stack) -> None:
     assert local("status").returncode == 0
 
 
-def test_up_on_another_port_moves_there(local: Stack) -> None:
+def test_up_on_another_port_moves_there_unless_it_is_taken(local: Stack) -> None:
     local("up")
-    local.port = free_ports(1)[0]
+    before = local.pids()
 
+    with socket.create_server((LOOPBACK, 0)) as other:
+        refused = local("up", PORT=str(other.getsockname()[1]))
+
+    assert refused.returncode == 1
+    assert "is taken by" in refused.stderr
+    assert local.pids() == before
+    assert local.invoke('"still here"') == '"still here"'
+
+    local.port = free_ports(1)[0]
     done = local("up")
 
     assert done.returncode == 0
     assert "starting anew" in done.stdout
     assert local.invoke('"moved"') == '"moved"'
-
-
-def test_up_on_a_taken_port_leaves_alone_what_runs_on_another(local: Stack) -> None:
-    local("up")
-    before = local.pids()
-
-    with socket.create_server((LOOPBACK, 0)) as other:
-        done = local("up", PORT=str(other.getsockname()[1]))
-
-    assert done.returncode == 1
-    assert "is taken by" in done.stderr
-    assert local.pids() == before
-    assert local.invoke('"still here"') == '"still here"'
-
-
-def test_down_leaves_no_process(local: Stack) -> None:
-    local("up")
-    assert left_running(local.folder) != []
-
-    done = local("down")
-
-    assert done.returncode == 0
-    assert left_running(local.folder) == []
-    assert local("status").returncode == 3
 
 
 @pytest.mark.broker
@@ -309,6 +261,9 @@ def test_up_with_a_private_broker_shows_it_and_down_stops_it(local: Stack) -> No
         assert (done.returncode, done.stderr) == (0, "")
     assert r"amq\.default" in _rabbitmqctl(local.folder / "rabbitmq", "list_permissions").stdout
 
-    local("down")
+    assert left_running(local.folder) != []
+
+    assert local("down").returncode == 0
 
     assert left_running(local.folder) == []
+    assert local("status").returncode == 3

@@ -92,39 +92,25 @@ def modules() -> set[str]:
 
 
 @pytest.mark.slow
-def test_the_wheel_has_the_packages_their_types_and_nothing_else(built: Built) -> None:
-    files = {name for name in built.wheel if ".dist-info/" not in name}
-
-    assert files == modules()
-    assert any(name.endswith("/LICENSE") for name in built.wheel)
-
-
-@pytest.mark.slow
-def test_the_source_distribution_has_the_changelog_and_no_tests(built: Built) -> None:
+def test_wheel_and_source_distribution_have_the_packages_and_what_is_listed(built: Built) -> None:
     documents = {"CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "docs/PACKAGE.md"}
     settings = {"gunicorn.conf.py", "setup.cfg", "setup.py", "MANIFEST.in"}
     files = {name for name in built.sdist if "." in name or name == "LICENSE"}
-
     made = {name for name in files if ".egg-info" in name or name in ("PKG-INFO", "")}
+
+    assert {name for name in built.wheel if ".dist-info/" not in name} == modules()
+    assert any(name.endswith("/LICENSE") for name in built.wheel)
     assert files - made == modules() | documents | settings
-
-
-@pytest.mark.slow
-def test_a_wheel_from_the_source_distribution_is_the_same(built: Built) -> None:
     assert built.sdist_wheel == built.wheel
     assert str(built.sdist_metadata) == str(built.metadata)
 
 
 @pytest.mark.slow
 def test_the_package_page_leads_to_the_repository_it_was_built_from(built: Built) -> None:
-    assert built.metadata.get_all("Project-URL") == [SOURCE]
-    assert "secret" not in str(built.metadata)
-
-
-@pytest.mark.slow
-def test_the_package_page_has_no_relative_links(built: Built) -> None:
     text = str(built.metadata.get_payload())
 
+    assert built.metadata.get_all("Project-URL") == [SOURCE]
+    assert "secret" not in str(built.metadata)
     assert text.lstrip().startswith("# Lambda Runtime API Daemon")
     assert built.metadata["Description-Content-Type"] == "text/markdown"
     links = re.findall(r"\]\(([^)]*)\)|<(?:a|img)[^>]*[\"']([^\"']*)", text)

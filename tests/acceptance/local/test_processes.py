@@ -33,14 +33,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.kill()
 
 
-def test_a_process_is_alive_until_it_ends(start: Start) -> None:
-    process = start("print('ready', flush=True); signal.pause()")
-
-    assert process.is_alive()
-    os.kill(process.pid, signal.SIGKILL)
-    assert wait_until(lambda: not process.is_alive(), 5)
-
-
 def test_a_record_finds_the_process_again(start: Start) -> None:
     process = start("print('ready', flush=True); signal.pause()")
 
@@ -62,48 +54,31 @@ def test_a_process_that_was_given_the_pid_of_a_dead_one_is_left_alone(start: Sta
     assert process.is_alive()
 
 
-def test_stop_kills_what_does_not_end_when_asked(start: Start) -> None:
-    process = start(
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True)\n"
-        "while True: signal.pause()"
-    )
-
-    process.stop(0.2)
-
-    assert not process.is_alive()
-
-
 @pytest.mark.parametrize(
-    "start_new_session",
-    [pytest.param(False, id="same session"), pytest.param(True, id="session of its own")],
+    ("how", "is_killed"),
+    [
+        pytest.param("start_new_session=False", False, id="same session"),
+        pytest.param("start_new_session=True", False, id="session of its own"),
+        pytest.param("process_group=0", True, id="orphan"),
+    ],
 )
-def test_stop_ends_what_the_process_had_started(
-    start: Start, start_new_session: bool, tmp_path: Path
+def test_stop_ends_a_deaf_process_and_what_it_had_started(
+    start: Start, tmp_path: Path, how: str, is_killed: bool
 ) -> None:
     child = f"sleep 600 # {tmp_path}"
     process = start(
-        f"subprocess.Popen(['sh', '-c', {child!r}], {start_new_session=})\n"
-        "print('ready', flush=True); signal.pause()"
+        f"subprocess.Popen(['sh', '-c', {child!r}], {how})\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True)\n"
+        "while True: signal.pause()"
     )
+    if is_killed:
+        os.kill(process.pid, signal.SIGKILL)
+        assert wait_until(lambda: not process.is_alive(), 5)
     assert len(_running(child)) == 1
 
     process.stop(0.5)
 
-    assert _running(child) == []
-
-
-def test_stop_ends_the_orphans_of_a_process_that_was_killed(start: Start, tmp_path: Path) -> None:
-    child = f"sleep 600 # {tmp_path}"
-    process = start(
-        f"subprocess.Popen(['sh', '-c', {child!r}], process_group=0)\n"
-        "print('ready', flush=True); signal.pause()"
-    )
-    os.kill(process.pid, signal.SIGKILL)
-    assert wait_until(lambda: not process.is_alive(), 5)
-    assert len(_running(child)) == 1
-
-    process.stop(5)
-
+    assert not process.is_alive()
     assert _running(child) == []
 
 

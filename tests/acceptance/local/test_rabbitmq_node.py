@@ -46,15 +46,3 @@ def test_a_node_that_cannot_start_says_why_and_leaves_no_process(tmp_path: Path)
 
     assert node.is_stopped()
     assert left_running(tmp_path) == []
-
-
-def test_nodes_side_by_side_form_a_cluster(tmp_path: Path) -> None:
-    with (
-        RabbitmqNode(tmp_path / "a", name="a") as first,
-        RabbitmqNode(tmp_path / "b", name="b", join=first) as second,
-    ):
-        running = second.ctl("eval", "rabbit_mnesia:cluster_nodes(running).")
-
-        assert first.name in running
-        assert second.name in running
-    assert left_running(tmp_path) == []

@@ -104,7 +104,9 @@ def test_another_region_is_not_reachable() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["amq.rabbitmq.reply-to.g1", "amq.x", "lambda.retry.1000", "f.events", "f.dead"]
+    "name",
+    ["amq.rabbitmq.reply-to.g1", "amq.x", "lambda.retry.1000", "f.events", "f.dead", "f" * 256],
+    ids=lambda name: name[:20],
 )
 def test_the_name_of_a_queue_of_the_system_is_no_function(name: str) -> None:
     with pytest.raises(ResourceNotFoundException, match="Function not found"):

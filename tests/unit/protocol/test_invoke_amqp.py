@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import time
 from typing import Any
 
@@ -12,15 +11,11 @@ from lambda_protocol.errors import (
     LambdaApiError,
     RequestEntityTooLargeException,
     ServiceException,
-    ServiceUnavailable,
-    TooManyRequestsException,
     UnreadableReply,
 )
-from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Invocation, InvocationType, Outcome
 from lambda_protocol.invoke_amqp import (
     DIRECT_REPLY_TO,
-    IncomingCall,
     Started,
     decode_call,
     decode_reply,
@@ -30,9 +25,7 @@ from lambda_protocol.invoke_amqp import (
     encode_started,
 )
 from tests.support import make_invocation
-
-FUNCTION = FunctionRef(name="echo", region="eu-west-1", account_id="111122223333")
-CONTEXT = base64.b64encode(b'{"custom":{}}').decode()
+from tests.unit.protocol.vectors import CALLS, ERRORS, FUNCTION, OUTCOMES
 
 
 def delivered(properties: Properties, body: bytes = b"{}", **changes: Any) -> Delivery:
@@ -50,33 +43,16 @@ def delivered(properties: Properties, body: bytes = b"{}", **changes: Any) -> De
     )
 
 
-def relayed(invocation: Invocation) -> IncomingCall:
-    properties = encode_call(invocation, queue_timeout_s=30)
-    return decode_call(delivered(properties, invocation.payload), FUNCTION)
-
-
 # --- calls
 
 
-@pytest.mark.parametrize(
-    "invocation",
-    [
-        pytest.param(make_invocation(function=FUNCTION), id="plain"),
-        pytest.param(make_invocation(function=FUNCTION, wants_log_tail=True), id="tail"),
-        pytest.param(make_invocation(function=FUNCTION, client_context=CONTEXT), id="context"),
-        pytest.param(make_invocation(function=FUNCTION, tenant_id="a b"), id="tenant"),
-        pytest.param(
-            make_invocation(
-                function=FunctionRef(
-                    name="echo", qualifier="v1", region="eu-west-1", account_id="111122223333"
-                )
-            ),
-            id="qualifier",
-        ),
-    ],
-)
+@pytest.mark.parametrize("invocation", CALLS)
 def test_an_invocation_survives_the_broker(invocation: Invocation) -> None:
-    assert relayed(invocation).invocation == invocation
+    properties = encode_call(invocation, queue_timeout_s=30)
+
+    received = decode_call(delivered(properties, invocation.payload), FUNCTION)
+
+    assert received.invocation == invocation
 
 
 def test_a_call_asks_for_its_reply_directly() -> None:
@@ -121,21 +97,6 @@ def test_a_plain_client_needs_only_reply_to_and_correlation_id() -> None:
     assert call.invocation.type is InvocationType.REQUEST_RESPONSE
 
 
-def test_the_correlation_id_of_a_plain_client_is_not_our_request_id() -> None:
-    """It repeats when the client tries again; ours never does."""
-    correlation_id = "01234567-89ab-cdef-0123-456789abcdef"
-
-    call = decode_call(delivered(Properties(correlation_id=correlation_id)), FUNCTION)
-
-    assert call.invocation.request_id != correlation_id
-
-
-def test_the_correlation_id_of_a_lambda_server_is_the_request_id() -> None:
-    invocation = make_invocation()
-
-    assert relayed(invocation).invocation.request_id == invocation.request_id
-
-
 def test_a_client_context_that_is_no_json_object_is_refused() -> None:
     properties = Properties(headers={"X-Amz-Client-Context": "e30"})
 
@@ -163,16 +124,7 @@ def test_what_cannot_stand_in_a_header_of_next_is_refused(name: str, value: str)
 # --- replies
 
 
-@pytest.mark.parametrize(
-    "outcome",
-    [
-        pytest.param(Outcome(payload=b"1"), id="plain"),
-        pytest.param(Outcome(payload=b"", executed_version="3"), id="empty"),
-        pytest.param(Outcome(payload=b"{}", function_error="Unhandled"), id="failure"),
-        pytest.param(Outcome(payload=b"{}", log_tail=b"\x00\xff\n"), id="tail"),
-        pytest.param(Outcome(payload=b"{}", log_tail=b""), id="empty-tail"),
-    ],
-)
+@pytest.mark.parametrize("outcome", OUTCOMES)
 def test_an_outcome_survives_the_broker(outcome: Outcome) -> None:
     properties = encode_outcome("cid", outcome)
 
@@ -180,9 +132,7 @@ def test_an_outcome_survives_the_broker(outcome: Outcome) -> None:
     assert decode_reply(delivered(properties, outcome.payload)) == outcome
 
 
-@pytest.mark.parametrize(
-    "error", [TooManyRequestsException("Slow down."), ServiceUnavailable("Away.")], ids=repr
-)
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
 def test_an_error_survives_the_broker(error: LambdaApiError) -> None:
     with pytest.raises(type(error)) as caught:
         decode_reply(delivered(encode_error("cid", error), error.body()))
@@ -263,6 +213,7 @@ def test_a_foreign_client_that_understands_frames_is_checked_like_any_other() ->
 
 
 def test_only_a_lambda_server_chooses_the_request_id() -> None:
+    """The correlation id of another client repeats when it tries again; ours never does."""
     request_id = "01234567-89ab-cdef-0123-456789abcdef"
     foreign = Properties(headers={"X-Lambda-Frames": 1}, correlation_id=request_id)
     relayed = Properties(headers={"X-Lambda-Relayed": 1}, correlation_id=request_id)

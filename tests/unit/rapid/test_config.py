@@ -8,7 +8,6 @@ import pytest
 
 from lambda_protocol.environ import ConfigError
 from rapid.settings.command import BOOTSTRAPS
-from rapid.settings.command_line import USAGE
 from rapid.settings.config import BrokerSettings, Config
 
 
@@ -71,18 +70,6 @@ def test_flags_stand_in_any_order_and_number() -> None:
     assert made.environment.command.argv == ("/bin/true",)
 
 
-def test_a_flag_after_the_command_is_the_commands() -> None:
-    made = config("/bin/echo", "--log-level", "error")
-
-    assert made.environment.command.argv == ("/bin/echo", "--log-level", "error")
-    assert made.log_level == "INFO"
-
-
-def test_the_value_of_log_level_is_not_the_command() -> None:
-    """SAM passes it so; it was once taken for the program to run."""
-    assert config("--log-level", "error", "/bin/true").environment.command.argv == ("/bin/true",)
-
-
 @pytest.mark.parametrize(
     "words",
     [
@@ -109,7 +96,9 @@ def test_two_dashes_end_the_flags() -> None:
     )
 
 
-@pytest.mark.parametrize("flag", ["--port", "--name", "--timeout", "--memory", "--env-file"])
+@pytest.mark.parametrize(
+    "flag", ["--log-level", "--port", "--name", "--timeout", "--memory", "--env-file"]
+)
 @pytest.mark.parametrize("rest", [[], ["--log-level=error"]], ids=["last", "before-a-flag"])
 def test_a_flag_without_its_value_says_so(flag: str, rest: list[str]) -> None:
     with pytest.raises(ConfigError, match=f"^{flag} needs a value"):
@@ -136,23 +125,6 @@ def test_a_flag_wins_over_its_variable() -> None:
 # --- the command
 
 
-@pytest.mark.parametrize("present", range(3))
-def test_without_a_command_the_first_bootstrap_runs(tmp_path: Path, present: int) -> None:
-    for candidate in BOOTSTRAPS[present:]:
-        path = tmp_path / candidate
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o755)
-
-    made = config(root=tmp_path)
-
-    assert made.environment.command.argv == (str(tmp_path / BOOTSTRAPS[present]),)
-    assert made.environment.command.cwd == str(tmp_path / "var/task")
-
-
-def test_bootstraps_are_looked_for_where_aws_lambda_rie_does() -> None:
-    assert BOOTSTRAPS == ("var/task/bootstrap", "opt/bootstrap", "var/runtime/bootstrap")
-
-
 def test_without_a_bootstrap_the_command_is_empty_and_says_where_it_looked(tmp_path: Path) -> None:
     command = config(root=tmp_path).environment.command
 
@@ -164,21 +136,6 @@ def test_a_folder_is_no_bootstrap(tmp_path: Path) -> None:
     (tmp_path / BOOTSTRAPS[0]).mkdir(parents=True)
 
     assert config(root=tmp_path).environment.command.argv == ()
-
-
-def test_one_word_is_the_program_and_the_handler_comes_from_the_environment() -> None:
-    made = config("/bin/true", _HANDLER="app.handler")
-
-    assert made.environment.command.argv == ("/bin/true",)
-    assert made.environment.handler == "app.handler"
-    assert made.environment.command.cwd == str(Path.cwd())
-
-
-def test_of_more_words_the_last_is_the_handler_too() -> None:
-    made = config("/bin/echo", "-m", "awslambdaric", "app.handler", _HANDLER="other.handler")
-
-    assert made.environment.command.argv == ("/bin/echo", "-m", "awslambdaric", "app.handler")
-    assert made.environment.handler == "app.handler"
 
 
 def test_the_function_handler_variable_wins() -> None:
@@ -289,7 +246,6 @@ def test_a_variable_sets_its_setting(
 @pytest.mark.parametrize(
     ("argv", "variables", "start"),
     [
-        pytest.param(["--log-level"], {}, "--log-level needs a value", id="flag-without-value"),
         pytest.param(["--log-level", "loud"], {}, "--log-level is 'loud'", id="--log-level"),
         pytest.param(["--runtime-api-address", "9001"], {}, "--runtime-api-address is", id="port"),
         pytest.param(["--runtime-api-address=h:x"], {}, "--runtime-api-address is", id="no-number"),
@@ -424,38 +380,10 @@ def test_the_containers_variables_pass() -> None:
 def test_what_describes_us_is_hidden_from_the_function(name: str) -> None:
     value = "amqp://u:p@h" if name == "RAPID_AMQP_URI" else "x"
 
-    assert name not in config(**{name: value}).environment.runtime_environ(0, "h:1")
+    made = config(**{name: value}).environment
 
-
-def test_the_reserved_variables_are_set(tmp_path: Path) -> None:
-    (tmp_path / "var/task").mkdir(parents=True)
-    made = config(
-        "/bin/echo",
-        "app.handler",
-        root=tmp_path,
-        AWS_LAMBDA_FUNCTION_NAME="mine",
-        AWS_REGION="eu-west-1",
-        AWS_LAMBDA_FUNCTION_MEMORY_SIZE="128",
-    )
-
-    environ = made.environment.runtime_environ(2, "127.0.0.1:9001")
-
-    assert {
-        "_HANDLER": "app.handler",
-        "AWS_REGION": "eu-west-1",
-        "AWS_DEFAULT_REGION": "eu-west-1",
-        "AWS_LAMBDA_FUNCTION_NAME": "mine",
-        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128",
-        "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/mine",
-        "AWS_LAMBDA_LOG_STREAM_NAME": made.environment.log_stream,
-        "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9001",
-        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-        "LAMBDA_TASK_ROOT": f"{tmp_path}/var/task",
-        "LAMBDA_RUNTIME_DIR": "/var/runtime",
-        "TZ": ":UTC",
-        "_INSTANCE": "2",
-    }.items() <= environ.items()
+    assert name not in made.runtime_environ(0, "h:1")
+    assert name not in made.extension_environ(0, "h:1")
 
 
 def test_outside_an_image_for_lambda_the_task_root_is_the_working_folder(tmp_path: Path) -> None:
@@ -494,47 +422,7 @@ def test_dummy_credentials_are_given_only_when_asked_for() -> None:
     assert own["AWS_ACCESS_KEY_ID"] == "mine"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "AWS_EXECUTION_ENV",
-        "AWS_LAMBDA_LOG_GROUP_NAME",
-        "AWS_LAMBDA_LOG_STREAM_NAME",
-        "AWS_XRAY_CONTEXT_MISSING",
-        "AWS_XRAY_DAEMON_ADDRESS",
-        "LAMBDA_RUNTIME_DIR",
-        "LAMBDA_TASK_ROOT",
-        "_HANDLER",
-        "_AWS_XRAY_DAEMON_PORT",
-        "_ANYTHING",
-        "RAPID_AMQP_PASSWORD",
-    ],
-)
-def test_what_is_not_for_extensions_is_hidden_from_them(name: str) -> None:
-    assert name not in config("/bin/echo", "h", **{name: "x"}).environment.extension_environ(
-        0, "h:1"
-    )
-
-
-def test_extensions_see_the_rest() -> None:
-    environ = config(MY_SETTING="x").environment.extension_environ(0, "h:1")
-
-    assert (environ["MY_SETTING"], environ["AWS_LAMBDA_RUNTIME_API"]) == ("x", "h:1")
-
-
 # --- the help
-
-
-def test_the_help_names_every_flag() -> None:
-    for flag in (
-        "--log-level",
-        "--runtime-api-address",
-        "--runtime-interface-emulator-address",
-        "--enable-init-caching",
-        "--help",
-        "--version",
-    ):
-        assert flag in USAGE
 
 
 def test_reading_the_settings_does_not_change_the_environment() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +10,10 @@ import pytest
 from rapid.call import Failure
 from rapid.environment.extensions import (
     DISABLE_FILE,
-    MAX_EXTENSIONS,
     Extensions,
     ExtensionsApiError,
     ExtensionState,
     discover,
-    invoke_event,
-    shutdown_event,
 )
 from rapid.http_service import Exchange
 
@@ -34,37 +30,6 @@ def an_exchange() -> Exchange:
 
 
 # --- registration
-
-
-def test_a_started_extension_registers_under_its_file_name() -> None:
-    registry = Extensions()
-    registry.add_external("ext")
-
-    registered = registry.register("ext", ["INVOKE", "SHUTDOWN"])
-
-    assert list(registry) == [registered]
-    assert registered.is_external
-    assert registered.state is ExtensionState.REGISTERED
-    assert registered.events == {"INVOKE", "SHUTDOWN"}
-
-
-def test_an_unknown_name_registers_as_an_internal_extension() -> None:
-    extension = Extensions().register("internal", ["INVOKE"])
-
-    assert not extension.is_external
-
-
-def test_each_extension_has_an_id_of_its_own() -> None:
-    registry = Extensions()
-    ids = {registry.register(name, []).id for name in ("a", "b", "c")}
-
-    assert len(ids) == 3
-    assert all(str(uuid.UUID(identifier)) == identifier for identifier in ids)
-
-
-@pytest.mark.parametrize("events", [None, []], ids=["null", "empty"])
-def test_an_extension_may_register_for_nothing(events: list[str] | None) -> None:
-    assert Extensions().register("a", events).events == frozenset()
 
 
 REFUSALS = [
@@ -112,24 +77,6 @@ def test_a_refused_registration_leaves_nothing_behind() -> None:
     assert registry.register("a", ["INVOKE"]).events == {"INVOKE"}
 
 
-def test_the_tenth_extension_is_the_last() -> None:
-    registry = Extensions()
-    for number in range(MAX_EXTENSIONS):
-        registry.register(str(number), [])
-
-    error_type, message = refusal(lambda: registry.register("more", []))
-
-    assert error_type == "Extension.TooManyExtensions"
-    assert message == "Extension limit (10) reached"
-
-
-def test_nobody_registers_after_init() -> None:
-    registry = Extensions()
-    registry.is_open = False
-
-    assert refusal(lambda: registry.register("late", []))[0] == "Extension.RegistrationClosed"
-
-
 # --- identification
 
 
@@ -147,18 +94,6 @@ def test_a_next_with_a_wrong_identifier_is_refused(identifier: str | None, error
     registry.register("a", [])
 
     assert refusal(lambda: registry.park(identifier, an_exchange()))[0] == error_type
-
-
-@pytest.mark.parametrize(("identifier", "error_type"), WRONG_IDENTIFIERS)
-def test_a_report_with_a_wrong_identifier_is_refused(
-    identifier: str | None, error_type: str
-) -> None:
-    registry = Extensions()
-    registry.register("a", [])
-
-    found = refusal(lambda: registry.report_error(identifier, "X.Y", is_init=True))
-
-    assert found[0] == error_type
 
 
 def test_an_identifier_is_found_in_any_case() -> None:
@@ -193,15 +128,6 @@ def test_a_reported_error_is_a_failure_once(
     assert first == Failure(error_type, "My.Reason")
     assert second is None
     assert extension.state is state
-
-
-def test_a_report_without_its_type_is_refused() -> None:
-    registry = Extensions()
-    extension = registry.register("a", [])
-
-    found = refusal(lambda: registry.report_error(extension.id, None, is_init=True))
-
-    assert found == ("Extension.MissingHeader", "Lambda-Extension-Function-Error-Type not found")
 
 
 def test_an_init_error_after_the_init_names_both_states() -> None:
@@ -242,16 +168,6 @@ def test_registration_is_complete_when_every_started_one_has_registered() -> Non
     registry.register("b", [])
 
     assert (before, registry.all_registered) == (False, True)
-
-
-def test_an_extension_that_asked_for_no_event_counts_for_init_too() -> None:
-    registry = Extensions()
-    extension = registry.register("a", None)
-    before = registry.all_ready
-
-    registry.park(extension.id, an_exchange())
-
-    assert (before, registry.all_ready) == (False, True)
 
 
 # --- events
@@ -299,26 +215,6 @@ def test_one_that_has_exited_gets_no_event() -> None:
     registry.on_exit("a")
 
     assert registry.broadcast("INVOKE", b"event") == []
-
-
-def test_an_invoke_event_has_awss_members() -> None:
-    event = invoke_event(deadline_ms=7, request_id="rid", invoked_arn="arn", trace_id="t")
-
-    assert json.loads(event) == {
-        "eventType": "INVOKE",
-        "deadlineMs": 7,
-        "requestId": "rid",
-        "invokedFunctionArn": "arn",
-        "tracing": {"type": "X-Amzn-Trace-Id", "value": "t"},
-    }
-
-
-def test_a_shutdown_event_has_awss_members() -> None:
-    assert json.loads(shutdown_event("SPINDOWN", 7)) == {
-        "eventType": "SHUTDOWN",
-        "shutdownReason": "SPINDOWN",
-        "deadlineMs": 7,
-    }
 
 
 # --- discovery

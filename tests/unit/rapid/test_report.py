@@ -141,12 +141,6 @@ def record_of(line: bytes, kind: str) -> dict[str, Any]:
     return record
 
 
-def test_json_start_is_a_platform_start_event() -> None:
-    record = record_of(JSON.render(START), "platform.start")
-
-    assert record == {"requestId": "rid", "version": "$LATEST"}
-
-
 def test_json_report_is_a_platform_report_event() -> None:
     line = JSON.render(report("failure", "Runtime.ExitError", init_ms=110.1))
 

@@ -246,15 +246,6 @@ def test_a_connection_that_the_subscriber_closed_is_made_again(
         assert numbers(again.wait_for("function")) == [2]
 
 
-def test_tcp_records_are_lines(telemetry: Telemetry) -> None:
-    with TcpListener() as listener:
-        telemetry.subscribe("a", "a", a_subscription(listener.port, path=None))
-        telemetry.publish(line(1))
-        telemetry.publish(line(2))
-
-        assert numbers(listener.wait_for("function", 2)) == [1, 2]
-
-
 def test_a_stop_ends_every_thread(listener: Listener) -> None:
     telemetry = Telemetry(logs_json=False, on_error=lambda error: pytest.fail(str(error)))
     telemetry.subscribe("a", "mine", a_subscription(listener.port))

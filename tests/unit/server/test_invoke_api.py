@@ -99,15 +99,6 @@ def test_an_outcome_is_given_back_byte_for_byte(api: Flask, invoker: FakeInvoker
     }
 
 
-def test_a_failed_function_is_200_with_its_error(api: Flask, invoker: FakeInvoker) -> None:
-    invoker.result = Outcome(payload=b'{"errorType":"E"}', function_error="Unhandled")
-
-    answer = call(api, invoke_path())
-
-    assert (answer.status, answer.body) == (200, b'{"errorType":"E"}')
-    assert answer.headers["x-amz-function-error"] == "Unhandled"
-
-
 @pytest.mark.parametrize(("kind", "status"), [("Event", 202), ("DryRun", 204)])
 def test_a_call_nobody_waits_for_is_answered_empty(
     api: Flask, invoker: FakeInvoker, kind: str, status: int
@@ -122,97 +113,13 @@ def test_a_call_nobody_waits_for_is_answered_empty(
     assert ("content-length" in answer.headers) == (status == 202)
 
 
-def test_invoke_async_is_an_event(api: Flask, invoker: FakeInvoker) -> None:
-    answer = call(api, "/2014-11-13/functions/echo/invoke-async/", b"[1]")
-
-    assert answer.status == 202
-    assert invoker.invocations[0].type is InvocationType.EVENT
-
-
-def test_every_call_has_a_request_id_of_its_own(api: Flask, invoker: FakeInvoker) -> None:
-    for _ in range(50):
-        call(api, invoke_path(), headers={"amz-sdk-invocation-id": "the-same"})
-
-    ids = {invocation.request_id for invocation in invoker.invocations}
-    assert len(ids) == 50
-    assert all(map(UUID.fullmatch, ids))
-
-
 def test_an_empty_payload_is_an_empty_object(api: Flask, invoker: FakeInvoker) -> None:
     call(api, invoke_path(), length="")
 
     assert invoker.invocations[0].payload == b"{}"
 
 
-@pytest.mark.parametrize("name", ["ec%68o", "echo:v%31", "123456789012%3Aecho"])
-def test_a_percent_encoded_name_is_the_same_function(
-    api: Flask, invoker: FakeInvoker, name: str
-) -> None:
-    call(api, invoke_path(name))
-
-    assert invoker.invocations[0].function.name == "echo"
-
-
-@pytest.mark.parametrize(
-    ("name", "query", "qualifier"),
-    [
-        pytest.param("echo", "", None, id="none"),
-        pytest.param("echo", "Qualifier=v1", "v1", id="given"),
-        pytest.param("echo:v1", "", "v1", id="in-the-name"),
-        pytest.param("echo:v1", "Qualifier=v1", "v1", id="twice-the-same"),
-        pytest.param("echo", "Qualifier=%24LATEST", "$LATEST", id="encoded"),
-    ],
-)
-def test_a_qualifier_is_taken_from_name_or_query(
-    api: Flask, invoker: FakeInvoker, name: str, query: str, qualifier: str | None
-) -> None:
-    call(api, invoke_path(name, query))
-
-    assert invoker.invocations[0].function.qualifier == qualifier
-
-
-@pytest.mark.parametrize(
-    ("name", "query", "code"),
-    [
-        pytest.param("echo:v1", "Qualifier=v2", "InvalidParameterValueException", id="differ"),
-        pytest.param("echo", "Qualifier=a%20b", "ValidationException", id="malformed"),
-        pytest.param("echo", "Qualifier=", "ValidationException", id="empty"),
-        pytest.param("e!", "", "ValidationException", id="name"),
-        pytest.param("a/b", "", "ValidationException", id="slash"),
-        pytest.param("%C3%A9", "", "ValidationException", id="not-ascii"),
-    ],
-)
-def test_a_wrong_name_or_qualifier_is_400(
-    api: Flask, invoker: FakeInvoker, name: str, query: str, code: str
-) -> None:
-    assert_is_error(call(api, invoke_path(name, query)), 400, code)
-    assert invoker.invocations == []
-
-
-@pytest.mark.parametrize("name", ["amq.rabbitmq.reply-to", "echo.events", "f" * 256])
-def test_what_can_be_no_functions_queue_is_no_function(
-    api: Flask, invoker: FakeInvoker, name: str
-) -> None:
-    assert_is_error(call(api, invoke_path(name)), 404, "ResourceNotFoundException")
-    assert invoker.invocations == []
-
-
 # --- limits
-
-
-@pytest.mark.parametrize(
-    ("kind", "limit"),
-    [("RequestResponse", SYNC_PAYLOAD_BYTES), ("Event", ASYNC_PAYLOAD_BYTES)],
-)
-def test_the_largest_payload_is_taken(
-    api: Flask, invoker: FakeInvoker, kind: str, limit: int
-) -> None:
-    payload = b'"' + b"x" * (limit - 2) + b'"'
-
-    answer = call(api, invoke_path(), payload, headers={"X-Amz-Invocation-Type": kind})
-
-    assert answer.status in (200, 202)
-    assert invoker.invocations[0].payload == payload
 
 
 @pytest.mark.parametrize(
@@ -274,36 +181,11 @@ def test_a_payload_that_broke_off_is_400_and_reaches_nobody(
     assert invoker.invocations == []
 
 
-@pytest.mark.parametrize("body", [b"{", b"nope", b"\xff", b"NaN", b"[" * 100_000])
-def test_a_payload_that_is_no_json_is_400(api: Flask, invoker: FakeInvoker, body: bytes) -> None:
-    message = assert_is_error(call(api, invoke_path(), body), 400, "InvalidRequestContentException")
-
-    assert message.startswith("Could not parse request body into json")
-    assert invoker.invocations == []
-
-
 def test_a_payload_passes_unchecked_where_that_is_set(invoker: FakeInvoker) -> None:
     api = an_app(invoker, replace(Config(), checks_payload=False))
 
     assert call(api, invoke_path(), b"\x00 no json").status == 200
     assert invoker.invocations[0].payload == b"\x00 no json"
-
-
-@pytest.mark.parametrize(
-    ("header", "value", "code"),
-    [
-        ("X-Amz-Invocation-Type", "Sometimes", "InvalidParameterValueException"),
-        ("X-Amz-Log-Type", "All", "InvalidParameterValueException"),
-        ("X-Amz-Client-Context", "no base64", "InvalidRequestContentException"),
-        ("X-Amz-Client-Context", "\xe4", "InvalidRequestContentException"),
-        ("X-Amz-Tenant-Id", "a\xe4", "ValidationException"),
-    ],
-)
-def test_a_wrong_header_is_400_and_reaches_nobody(
-    api: Flask, invoker: FakeInvoker, header: str, value: str, code: str
-) -> None:
-    assert_is_error(call(api, invoke_path(), headers={header: value}), 400, code)
-    assert invoker.invocations == []
 
 
 # --- faults
@@ -347,21 +229,6 @@ def test_a_fault_of_the_invoker_is_500_without_its_text(
     assert json.loads(answer.body)["Type"] == "Service"
     assert "secret" not in message
     assert "request failed" in caplog.messages
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/",
-        "/2015-03-31/functions/echo",
-        "/2015-03-31/functions//invocations",
-        "/2015-03-31/functions/echo/invocations/more",
-        "/2018-03-31/functions/echo/invocations",
-    ],
-)
-def test_another_path_is_an_unknown_operation(api: Flask, invoker: FakeInvoker, path: str) -> None:
-    assert_is_error(call(api, path), 404, "UnknownOperationException")
-    assert invoker.invocations == []
 
 
 # --- the application of Flask
@@ -437,11 +304,6 @@ def test_the_application_keeps_to_the_wsgi_standard(
     checked: Any = validator(app[0])
 
     assert call(checked, path, method=method, headers=headers).status > 0
-
-
-def test_the_application_invokes(app: tuple[Flask, FakeInvoker]) -> None:
-    assert call(app[0], invoke_path(), b"[]").body == b'"done"'
-    assert app[1].invocations[0].payload == b"[]"
 
 
 def test_it_is_healthy_whatever_is_missing(app: tuple[Flask, FakeInvoker]) -> None:

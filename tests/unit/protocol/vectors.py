@@ -1,0 +1,34 @@
+"""What goes between the programs, for both codecs: each of them writes it and reads it again."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from lambda_protocol.errors import ServiceUnavailable, TooManyRequestsException
+from lambda_protocol.function_name import FunctionRef
+from lambda_protocol.invocation import Outcome
+from tests.support import make_invocation
+
+CONTEXT = base64.b64encode(b'{"custom":{"k":"v"}}').decode()
+FUNCTION = FunctionRef(name="echo", region="eu-west-1", account_id="111122223333")
+QUALIFIED = FunctionRef(
+    name="echo", qualifier="$LATEST", region="eu-west-1", account_id="111122223333"
+)
+
+CALLS = [
+    pytest.param(make_invocation(function=FUNCTION), id="plain"),
+    pytest.param(make_invocation(function=FUNCTION, wants_log_tail=True), id="tail"),
+    pytest.param(make_invocation(function=FUNCTION, client_context=CONTEXT), id="client-context"),
+    pytest.param(make_invocation(function=FUNCTION, tenant_id="a b"), id="tenant"),
+    pytest.param(make_invocation(function=QUALIFIED), id="qualifier"),
+]
+OUTCOMES = [
+    pytest.param(Outcome(payload=b"1"), id="plain"),
+    pytest.param(Outcome(payload=b"", executed_version="12"), id="empty"),
+    pytest.param(Outcome(payload=b"{}", function_error="Unhandled"), id="failure"),
+    pytest.param(Outcome(payload=b"{}", log_tail=b"\x00\xff\n"), id="tail"),
+    pytest.param(Outcome(payload=b"{}", log_tail=b""), id="empty-tail"),
+]
+ERRORS = [TooManyRequestsException("Slow down."), ServiceUnavailable("Away.")]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import random
 import struct
 import tracemalloc
@@ -24,6 +22,11 @@ from lambda_protocol.amqp_frames import (
 )
 
 FRAME_MAX = 4096  # the least that AMQP allows
+#: Properties of a message, beside its headers: those that we write and read, and others.
+PLAIN_PROPERTIES = (
+    *("content_type", "delivery_mode", "correlation_id", "reply_to", "expiration", "timestamp"),
+)
+OTHER_PROPERTIES = (*("content_encoding", "message_id", "type", "user_id", "app_id", "cluster_id"),)
 
 #: Older ones, such as Debian's in the static executable, mistake some integers' signs in a table.
 _PIKA: Final[str] = pika.__version__  # type: ignore[attr-defined] # unknown to types-pika
@@ -71,6 +74,20 @@ def delivery_by_pika(
     return b"".join(frame.marshal() for frame in frames)
 
 
+def published(properties: Properties, body: bytes = b"", **how: Any) -> bytes:
+    """Return the frames of a publish, written by us."""
+    how = {"channel": 1, "queue": "q", "mandatory": False, **how}
+    channel, queue = how.pop("channel"), how.pop("queue")
+    return b"".join(publish_pieces(channel, queue, properties, body, frame_max=FRAME_MAX, **how))
+
+
+def read_one(data: bytes) -> Delivery:
+    """Return the one delivery in ``data``."""
+    (got,) = FrameReader().feed(data)
+    assert isinstance(got, Delivery)
+    return got
+
+
 def method_by_pika(method: Any, channel: int = 1) -> bytes:
     return bytes(pika.frame.Method(channel, method).marshal())
 
@@ -110,46 +127,26 @@ def test_a_publish_reads_the_same_by_pika() -> None:
     for _ in range(300):
         properties = random_properties(rng)
         body = rng.randbytes(rng.choice([0, 1, 4088, 4089, 8176, 10_000]))
-        channel = rng.randrange(1, 2048)
+        channel, mandatory = rng.randrange(1, 2048), rng.random() < 0.5
 
-        data = b"".join(
-            publish_pieces(
-                channel, "a.queue", properties, body, frame_max=FRAME_MAX, mandatory=True
-            )
-        )
+        data = published(properties, body, channel=channel, queue="a.queue", mandatory=mandatory)
         method, header, *bodies = by_pika(data)
 
         assert {frame.channel_number for frame in (method, header, *bodies)} == {channel}
         assert isinstance(method.method, pika.spec.Basic.Publish)
         assert (method.method.exchange, method.method.routing_key) == ("", "a.queue")
-        assert (method.method.mandatory, method.method.immediate) == (True, False)
+        assert (method.method.mandatory, method.method.immediate) == (mandatory, False)
         assert header.body_size == len(body)
         assert b"".join(frame.fragment for frame in bodies) == body
         got = header.properties
         assert (got.headers or {}) == properties.headers
-        for name in (
-            "content_type",
-            "delivery_mode",
-            "correlation_id",
-            "reply_to",
-            "expiration",
-            "timestamp",
-        ):
+        for name in PLAIN_PROPERTIES:
             assert getattr(got, name) == getattr(properties, name), name
-
-
-@pytest.mark.parametrize("mandatory", [True, False])
-def test_a_publish_is_mandatory_only_when_asked(mandatory: bool) -> None:
-    data = b"".join(
-        publish_pieces(1, "q", Properties(), b"", frame_max=FRAME_MAX, mandatory=mandatory)
-    )
-
-    assert by_pika(data)[0].method.mandatory is mandatory
 
 
 @pytest.mark.parametrize("size", [0, 1, 4087, 4088, 4089, 8176, 8177, 100_000])
 def test_no_frame_is_over_the_agreed_size(size: int) -> None:
-    data = b"".join(publish_pieces(1, "q", Properties(), bytes(size), frame_max=FRAME_MAX))
+    data = published(Properties(), bytes(size))
 
     at = 0
     while at < len(data):
@@ -187,6 +184,7 @@ def test_a_delivery_by_pika_reads_the_same() -> None:
     rng = random.Random(2)
     for _ in range(300):
         sent = random_properties(rng)
+        others: Any = {name: rng.choice([None, "other"]) for name in OTHER_PROPERTIES}
         body = rng.randbytes(rng.choice([0, 1, 4088, 4089, 10_000]))
         data = delivery_by_pika(
             body,
@@ -197,20 +195,16 @@ def test_a_delivery_by_pika_reads_the_same() -> None:
             exchange="e" * rng.randrange(30),
             consumer_tag="c" * rng.randrange(256),
             properties=pika.BasicProperties(
-                content_type=sent.content_type,
                 headers=dict(sent.headers) or None,
-                delivery_mode=sent.delivery_mode,
-                correlation_id=sent.correlation_id,
-                reply_to=sent.reply_to,
-                expiration=sent.expiration,
-                timestamp=sent.timestamp,
+                priority=rng.choice([None, 9]),
+                **{name: getattr(sent, name) for name in PLAIN_PROPERTIES},
+                **others,
             ),
         )
         method = by_pika(data)[0]
 
-        (got,) = FrameReader().feed(data)
+        got = read_one(data)
 
-        assert isinstance(got, Delivery)
         assert got.properties == sent
         assert got.body == body
         assert got.channel == method.channel_number
@@ -219,113 +213,83 @@ def test_a_delivery_by_pika_reads_the_same() -> None:
         assert got.routing_key == method.method.routing_key
 
 
-def test_properties_that_nobody_needs_are_passed_over() -> None:
-    properties = pika.BasicProperties(
-        content_type="a",
-        content_encoding="gzip",
-        headers={"h": "v"},
-        delivery_mode=2,
-        priority=9,
-        correlation_id="c",
-        reply_to="r",
-        expiration="1",
-        message_id="m",
-        timestamp=7,
-        type="t",
-        user_id="u",
-        app_id="ap",
-        cluster_id="cl",
-    )
-
-    (got,) = FrameReader().feed(delivery_by_pika(properties=properties))
-
-    assert isinstance(got, Delivery)
-    assert got.properties == Properties(
-        content_type="a",
-        headers={"h": "v"},
-        delivery_mode=2,
-        correlation_id="c",
-        reply_to="r",
-        expiration="1",
-        timestamp=7,
-    )
-
-
-@reads_every_integer
-def test_every_integer_type_of_a_table_is_read_as_pika_reads_it() -> None:
-    for kind, form, value in [
-        (b"b", ">b", -5),
-        (b"B", ">B", 250),
-        (b"s", ">h", -300),
-        (b"u", ">H", 65_000),
-        (b"I", ">i", -70_000),
-        (b"i", ">I", 4_000_000_000),
-        (b"l", ">q", -(2**40)),
-        (b"t", ">B", 1),
-    ]:
-        entry = b"\x01n" + kind + struct.pack(form, value)
-        data = with_table(entry)
-
-        (got,) = FrameReader().feed(data)
-
-        assert isinstance(got, Delivery)
-        assert got.properties.headers == {"n": value} == by_pika(data)[1].properties.headers
+def nested(depth: int) -> bytes:
+    """Return a field that is a table in a table in a table."""
+    field = b"t\x01"
+    for _ in range(depth):
+        field = b"F" + struct.pack(">I", len(field) + 2) + b"\x01n" + field
+    return field
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("field", "value"),
     [
-        pytest.param(None, id="void"),
-        pytest.param(b"bytes", id="bytes"),
-        pytest.param([1, 2], id="array"),
-        pytest.param({"a": 1}, id="table"),
-        pytest.param(decimal.Decimal("1.5"), id="decimal"),
+        pytest.param(b"b\xfb", -5, id="int8"),
+        pytest.param(b"B\xfa", 250, id="uint8"),
+        pytest.param(b"s" + struct.pack(">h", -300), -300, id="int16"),
+        pytest.param(b"u" + struct.pack(">H", 65_000), 65_000, id="uint16"),
+        pytest.param(b"I" + struct.pack(">i", -70_000), -70_000, id="int32"),
+        pytest.param(b"i" + struct.pack(">I", 4_000_000_000), 4_000_000_000, id="uint32"),
+        pytest.param(b"l" + struct.pack(">q", -(2**40)), -(2**40), id="int64"),
+        pytest.param(b"t\x01", 1, id="boolean"),
+        pytest.param(b"S\x00\x00\x00\x02ok", "ok", id="text"),
     ],
 )
-def test_a_header_of_another_type_is_skipped_and_the_rest_is_read(value: object) -> None:
-    headers = {"h": value, "after": "it"}
-    properties = pika.BasicProperties(headers=headers, correlation_id="c")
-    data = delivery_by_pika(b"x" * 9000, properties=properties)
+@reads_every_integer
+def test_a_header_is_read_as_pika_reads_it(field: bytes, value: int | str) -> None:
+    data = with_table(b"\x01n" + field)
 
-    (got,) = FrameReader().feed(data)
+    headers = read_one(data).properties.headers
 
-    assert isinstance(got, Delivery)
-    assert got.properties.headers == {"after": "it"}
-    assert (got.properties.correlation_id, got.body) == ("c", b"x" * 9000)
+    assert headers == {"n": value} == by_pika(data)[1].properties.headers
 
 
-@pytest.mark.parametrize("kind", [b"f" + bytes(4), b"d" + bytes(8), b"L" + bytes(8)], ids=repr)
-def test_a_number_of_another_type_is_skipped_and_the_rest_is_read(kind: bytes) -> None:
-    (got,) = FrameReader().feed(with_table(b"\x01n" + kind + b"\x01ab\x07"))
+@pytest.mark.parametrize(
+    ("field", "read"),
+    [
+        pytest.param(b"T" + struct.pack(">Q", 1_795_305_600), {"n": 1_795_305_600}, id="time"),
+        # What is of no use here is skipped.
+        pytest.param(b"V", {}, id="void"),
+        pytest.param(b"x\x00\x00\x00\x02ab", {}, id="bytes"),
+        pytest.param(b"A\x00\x00\x00\x02t\x01", {}, id="array"),
+        pytest.param(nested(3000), {}, id="tables-3000-deep"),
+        pytest.param(b"D\x01\x00\x00\x00\x0f", {}, id="decimal"),
+        pytest.param(b"f" + bytes(4), {}, id="float"),
+        pytest.param(b"d" + bytes(8), {}, id="double"),
+        pytest.param(b"L" + bytes(8), {}, id="long-of-another-kind"),
+        pytest.param(b"S\x00\x00\x00\x01\xff", {}, id="no-utf-8"),
+    ],
+)
+def test_a_header_of_another_type_is_skipped_and_the_rest_is_read(
+    field: bytes, read: dict[str, int]
+) -> None:
+    got = read_one(with_table(b"\x01n" + field + b"\x01ab\x07"))
 
-    assert isinstance(got, Delivery)
-    assert got.properties.headers == {"a": 7}
+    assert got.properties.headers == {**read, "a": 7}
 
 
-def test_a_header_of_no_known_type_ends_the_table_and_nothing_else() -> None:
-    (got,) = FrameReader().feed(with_table(b"\x01ab\x07\x01nZ\x00\x00"))
+@pytest.mark.parametrize(
+    "field",
+    [
+        pytest.param(b"Z\x00\x00", id="of-no-known-type"),
+        pytest.param(b"T" + b"\xff" * 8, id="timestamp-of-no-int64"),
+        pytest.param(b"S\xff\xff\xff\xffcut", id="text-longer-than-the-frame"),
+        pytest.param(b"l\x00", id="number-cut-off"),
+        pytest.param(b"", id="no-value"),
+    ],
+)
+def test_a_header_that_cannot_be_read_leaves_a_message_that_can_be_sent_on(field: bytes) -> None:
+    got = read_one(with_table(b"\x01ab\x07\x01n" + field))
 
-    assert isinstance(got, Delivery)
-    assert got.properties.headers == {"a": 7}
-
-
-def test_tables_nested_thousands_deep_are_skipped() -> None:
-    nested = b""
-    for _ in range(3000):
-        nested = b"\x01nF" + struct.pack(">I", len(nested)) + nested
-
-    (got,) = FrameReader().feed(with_table(nested + b"\x01ab\x07"))
-
-    assert isinstance(got, Delivery)
-    assert got.properties.headers == {"a": 7}
+    assert got.properties.headers["a"] == 7
+    assert published(got.properties)
 
 
 def test_an_id_that_is_no_utf_8_is_given_back_byte_for_byte() -> None:
     payload = struct.pack(">HHQH", 60, 0, 0, 1 << 10) + b"\x02\xff\xfe"
     header = struct.pack(">BHI", 2, 1, len(payload)) + payload + b"\xce"
     method = method_by_pika(pika.spec.Basic.Deliver("c", 1, False, "", "echo"))
-    (got,) = FrameReader().feed(method + header)
-    assert isinstance(got, Delivery)
+    got = read_one(method + header)
 
     answered = Properties(correlation_id=got.properties.correlation_id)
     (reply,) = publish_pieces(1, "answers", answered, b"", frame_max=4096)
@@ -333,45 +297,11 @@ def test_an_id_that_is_no_utf_8_is_given_back_byte_for_byte() -> None:
     assert b"\x02\xff\xfe" in bytes(reply)
 
 
-def test_a_timestamp_header_is_its_seconds() -> None:
-    when = datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC)
-    data = delivery_by_pika(properties=pika.BasicProperties(headers={"t": when}))
-
-    (got,) = FrameReader().feed(data)
-
-    assert isinstance(got, Delivery)
-    assert got.properties.headers == {"t": int(when.timestamp())}
-
-
-def test_a_header_that_is_no_utf_8_is_skipped() -> None:
-    (got,) = FrameReader().feed(with_table(b"\x01nS\x00\x00\x00\x01\xff\x01ab\x07"))
-
-    assert isinstance(got, Delivery)
-    assert got.properties.headers == {"a": 7}
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        pytest.param(b"T" + b"\xff" * 8, id="timestamp-of-no-int64"),
-        pytest.param(b"S\xff\xff\xff\xffcut", id="text-longer-than-the-frame"),
-        pytest.param(b"l\x00", id="number-cut-off"),
-        pytest.param(b"", id="no-value"),
-    ],
-)
-def test_a_header_that_cannot_be_read_leaves_a_message_that_can_be_sent_on(entry: bytes) -> None:
-    (got,) = FrameReader().feed(with_table(b"\x01ab\x07\x01n" + entry))
-
-    assert isinstance(got, Delivery)
-    assert got.properties.headers["a"] == 7
-    assert publish_pieces(1, "q", got.properties, b"", frame_max=FRAME_MAX)
-
-
 def test_any_text_can_be_sent() -> None:
     """JSON may hold half a surrogate pair, and an error message is sent on in a header."""
     properties = Properties(correlation_id="\ud800", headers={"ErrorMessage": "a\ud800b"})
 
-    data = b"".join(publish_pieces(1, "q", properties, b"", frame_max=FRAME_MAX))
+    data = published(properties)
 
     assert by_pika(data)[1].properties.headers == {"ErrorMessage": "a?b"}
 
@@ -525,19 +455,15 @@ def test_small_pieces_change_nothing(step: int) -> None:
 def test_a_body_that_comes_in_many_small_frames_is_whole() -> None:
     body = random.Random(3).randbytes(1000)
 
-    (got,) = FrameReader().feed(delivery_by_pika(body, piece=1))
-
-    assert isinstance(got, Delivery)
-    assert got.body == body
+    assert read_one(delivery_by_pika(body, piece=1)).body == body
 
 
 def test_a_publish_of_ours_comes_back_as_the_same_delivery() -> None:
     """What the broker does: our publish's header and body frames behind a Basic.Deliver."""
     properties = Properties(headers={"X-Lambda-Frames": 1, "a": "b"}, correlation_id="c")
-    sent = b"".join(publish_pieces(1, "q", properties, b"x" * 9999, frame_max=FRAME_MAX))
+    sent = published(properties, b"x" * 9999)
     method = method_by_pika(pika.spec.Basic.Deliver("c", 1, False, "", "q"))
 
-    (got,) = FrameReader().feed(method + b"".join(cut_frames(sent)[1:]))
+    got = read_one(method + b"".join(cut_frames(sent)[1:]))
 
-    assert isinstance(got, Delivery)
     assert (got.properties, got.body) == (properties, b"x" * 9999)

@@ -8,98 +8,35 @@ from lambda_protocol import errors
 from lambda_protocol.errors import ErrorType, LambdaApiError, error_from_wire, error_payload
 
 BODIES = [
-    # error, HTTP status, code, body byte for byte. Source: API_Invoke; recorded answers.
-    pytest.param(
-        errors.ServiceException("broken"),
-        500,
-        "ServiceException",
-        b'{"Type":"Service","Message":"broken"}',
-        id="ServiceException",
-    ),
-    pytest.param(
-        errors.ServiceUnavailable("away"),
-        503,
-        "ServiceException",
-        b'{"Type":"Service","Message":"away"}',
-        id="ServiceUnavailable",
-    ),
-    pytest.param(
-        errors.ResourceNotFoundException("Function not found: arn"),
-        404,
-        "ResourceNotFoundException",
-        b'{"Type":"User","Message":"Function not found: arn"}',
-        id="ResourceNotFoundException",
-    ),
-    pytest.param(
-        errors.UnknownOperationException("m"),
-        404,
-        "UnknownOperationException",
-        b'{"Type":"User","message":"m"}',
-        id="UnknownOperationException",
-    ),
-    pytest.param(
-        errors.MethodNotAllowedException("m"),
-        405,
-        "MethodNotAllowedException",
-        b'{"Type":"User","message":"m"}',
-        id="MethodNotAllowedException",
-    ),
-    pytest.param(
-        errors.ValidationException("m"),
-        400,
-        "ValidationException",
-        b'{"Type":"User","message":"m"}',
-        id="ValidationException",
-    ),
-    pytest.param(
-        errors.InvalidParameterValueException("m"),
-        400,
-        "InvalidParameterValueException",
-        b'{"Type":"User","message":"m"}',
-        id="InvalidParameterValueException",
-    ),
-    pytest.param(
-        errors.InvalidRequestContentException("m"),
-        400,
-        "InvalidRequestContentException",
-        b'{"Type":"User","message":"m"}',
-        id="InvalidRequestContentException",
-    ),
-    pytest.param(
-        errors.RequestEntityTooLargeException("m"),
-        413,
-        "RequestEntityTooLargeException",
-        b'{"Message":"m"}',
-        id="RequestEntityTooLargeException",
-    ),
-    pytest.param(
+    # error, HTTP status, body byte for byte. Source: API_Invoke; recorded answers.
+    (errors.ServiceException("m"), 500, b'{"Type":"Service","Message":"m"}'),
+    (errors.ServiceUnavailable("m"), 503, b'{"Type":"Service","Message":"m"}'),
+    (errors.ResourceNotFoundException("m"), 404, b'{"Type":"User","Message":"m"}'),
+    (errors.UnknownOperationException("m"), 404, b'{"Type":"User","message":"m"}'),
+    (errors.MethodNotAllowedException("m"), 405, b'{"Type":"User","message":"m"}'),
+    (errors.ValidationException("m"), 400, b'{"Type":"User","message":"m"}'),
+    (errors.InvalidParameterValueException("m"), 400, b'{"Type":"User","message":"m"}'),
+    (errors.InvalidRequestContentException("m"), 400, b'{"Type":"User","message":"m"}'),
+    (errors.RequestEntityTooLargeException("m"), 413, b'{"Message":"m"}'),
+    (
         errors.TooManyRequestsException(),
         429,
-        "TooManyRequestsException",
         b'{"Type":"User","message":"Rate Exceeded.","Reason":"ConcurrentInvocationLimitExceeded"}',
-        id="TooManyRequestsException",
     ),
-    pytest.param(
-        errors.ResourceNotReadyException("m"),
-        502,
-        "ResourceNotReadyException",
-        b'{"Type":"Service","message":"m"}',
-        id="ResourceNotReadyException",
-    ),
+    (errors.AccessDeniedException("m"), 403, b'{"Type":"User","Message":"m"}'),
+    (errors.ResourceNotReadyException("m"), 502, b'{"Type":"Service","message":"m"}'),
 ]
 
 
-@pytest.mark.parametrize(("error", "status", "code", "body"), BODIES)
-def test_an_error_has_the_status_code_and_body_of_aws(
-    error: LambdaApiError, status: int, code: str, body: bytes
+@pytest.mark.parametrize(("error", "status", "body"), BODIES, ids=lambda e: type(e).__name__)
+def test_an_error_is_written_as_aws_does_and_read_again(
+    error: LambdaApiError, status: int, body: bytes
 ) -> None:
+    code = type(error).__name__
+    if code == "ServiceUnavailable":
+        code = "ServiceException"  # AWS has no class of its own
     assert (error.status, error.code, error.body()) == (status, code, body)
 
-
-@pytest.mark.parametrize(("error", "status", "code", "body"), BODIES)
-def test_an_error_survives_the_wire(
-    error: LambdaApiError, status: int, code: str, body: bytes
-) -> None:
     relayed = error_from_wire(code, status, body)
 
     assert type(relayed) is type(error)
@@ -138,9 +75,3 @@ def test_a_functions_failure_has_the_type_first() -> None:
     payload = error_payload(ErrorType.EXIT_ERROR, "RequestId: 1 Error: x")
 
     assert payload == b'{"errorType":"Runtime.ExitError","errorMessage":"RequestId: 1 Error: x"}'
-
-
-def test_no_two_errors_share_a_code() -> None:
-    codes = [cls.code for cls in LambdaApiError.__subclasses__()]
-
-    assert len(codes) == len(set(codes))

@@ -23,7 +23,7 @@ from devtools.ports import LOOPBACK, free_ports
 from tests.integration.cluster.things import items
 from tests.support import ROOT
 
-LIMIT_S = 50
+LIMIT_S = 150  # a guard: up calls its tools sixty times
 SERVER = "https://127.0.0.1:45678"
 NODES = "lambda-control-plane\nlambda-worker\nlambda-worker2\nlambda-worker3\nlambda-worker4\n"
 

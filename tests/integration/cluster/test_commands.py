@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cluster.conftest import Machine, kubeconfig
+from devtools.kind_cluster.context import mismatch
+from tests.integration.cluster.conftest import LIMIT_S, SERVER, Machine, kubeconfig
 from tests.integration.cluster.things import items, scaled_object, workload
 from tests.support import ROOT
 
+pytestmark = pytest.mark.timeout(LIMIT_S + 30)
+
 NO_CLUSTER = "There is no kind cluster lambda. Start with: scripts/cluster up\n"
 IMAGE = "localhost:5000/echo-lambda:0.1.0"
-RAPID = {"image": "localhost:5000/lambda-runtime-api-daemon:0.1.0"}
+OURS, OTHER = kubeconfig(SERVER), kubeconfig("https://127.0.0.1:1")
+ELSEWHERE = kubeconfig("https://prod.example.com:6443")
 #: All that is there with a dashboard and KEDA, ready.
 WHOLE = (
     workload("registry", "registry"),
@@ -42,13 +46,22 @@ def whole(machine: Machine) -> Machine:
     return machine
 
 
-def test_down_deletes_our_cluster_and_no_other(machine: Machine) -> None:
-    machine.has_cluster()
+@pytest.mark.parametrize(
+    ("view", "kind", "said"),
+    [
+        pytest.param(OURS, OURS, None, id="ours"),
+        pytest.param("", "", None, id="neither context nor cluster"),
+        pytest.param(OURS, "", None, id="left over from a deleted cluster"),
+        pytest.param(ELSEWHERE, OURS, "points to https://prod.example.com:6443", id="elsewhere"),
+        pytest.param(ELSEWHERE, "", "points to https://prod.example.com:6443", id="no cluster"),
+        pytest.param(OTHER, OURS, "points to https://127.0.0.1:1", id="other cluster"),
+        pytest.param("", OURS, "kind export kubeconfig --name lambda", id="no context"),
+    ],
+)
+def test_a_context_that_is_another_clusters_is_told(view: str, kind: str, said: str | None) -> None:
+    found = mismatch(view, kind)
 
-    done = machine.run("down")
-
-    assert (done.returncode, done.stdout) == (0, "  Cluster: deleted\n")
-    assert machine.changes == ["kind delete cluster --name lambda"]
+    assert found is None if said is None else said in str(found)
 
 
 def test_down_is_harmless_when_there_is_no_cluster(machine: Machine) -> None:
@@ -58,24 +71,14 @@ def test_down_is_harmless_when_there_is_no_cluster(machine: Machine) -> None:
     assert machine.changes == []
 
 
-def test_down_leaves_the_context_of_another_cluster(machine: Machine) -> None:
-    machine.has_cluster()
-    machine.answer("config view", kubeconfig("https://prod.example.com:6443"))
-
-    done = machine.run("down")
-
-    assert done.returncode == 1
-    assert machine.changes == []
-
-
-def test_down_works_when_the_context_is_gone(machine: Machine) -> None:
+def test_down_deletes_our_cluster_also_when_its_context_is_gone(machine: Machine) -> None:
     machine.has_cluster()
     machine.answer("config view", rc=1)
     machine.answer("^kind get kubeconfig", err="ERROR: no such file\n", rc=1)
 
     done = machine.run("down")
 
-    assert done.returncode == 0
+    assert (done.returncode, done.stdout) == (0, "  Cluster: deleted\n")
     assert machine.changes == ["kind delete cluster --name lambda"]
 
 
@@ -106,12 +109,6 @@ def test_status_exits_as_it_is(machine: Machine, present: tuple[object, ...], co
     assert done.returncode == code, done.stdout
 
 
-def test_status_of_nothing(machine: Machine) -> None:
-    done = machine.run("status")
-
-    assert (done.returncode, done.stdout) == (3, NO_CLUSTER)
-
-
 def test_status_when_the_cluster_does_not_answer(machine: Machine) -> None:
     machine.has_cluster()
     machine.answer(" get ", err="The connection to the server was refused\n", rc=1)
@@ -124,16 +121,6 @@ def test_status_when_the_cluster_does_not_answer(machine: Machine) -> None:
     assert "The connection to the server was refused" in done.stderr
 
 
-def test_token_prints_the_token_alone(whole: Machine) -> None:
-    whole.answer("create token", "a-token\n")
-
-    done = whole.run("token")
-
-    assert (done.returncode, done.stdout, done.stderr) == (0, "a-token\n", "")
-    token = "kubectl --context kind-lambda -n kubernetes-dashboard create token admin-user"
-    assert whole.changes == [token]
-
-
 def test_push_replaces_the_pods_that_use_the_images(whole: Machine) -> None:
     users_own = workload("shop", "cart", volumes=[{"name": "rapid", "image": {
         "reference": "localhost:5000/lambda-runtime-api-daemon:0.1.0"}}])  # fmt: skip
@@ -142,16 +129,6 @@ def test_push_replaces_the_pods_that_use_the_images(whole: Machine) -> None:
     done = whole.run("push")
 
     assert done.returncode == 0, done.stderr
-    pushed = [line.rpartition("/")[2] for line in whole.changes if line.startswith("docker push")]
-    assert sorted(pushed) == [
-        f"{name}:0.1.0"
-        for name in (
-            "echo-lambda",
-            "image-greyscale-lambda",
-            "lambda-runtime-api-daemon",
-            "lambda-server",
-        )
-    ]
     restarted = [line for line in whole.changes if "rollout restart" in line]
     assert restarted == [
         f"kubectl --context kind-lambda --namespace {namespace} rollout restart deployment/{name}"
@@ -173,28 +150,21 @@ def test_push_says_that_images_are_not_built(whole: Machine) -> None:
     assert whole.changes == []
 
 
-def test_restart_replaces_functions_and_server_alone(whole: Machine) -> None:
-    done = whole.run("restart")
-
-    assert done.returncode == 0, done.stderr
-    assert [line.rpartition(" ")[2] for line in whole.changes if "rollout restart" in line] == [
-        "deployment/lambda-server",
-        "deployment/echo-lambda",
-        "deployment/image-greyscale-lambda",
-    ]
-
-
-@pytest.mark.parametrize("command", ["restart", "push", "token"])
-def test_a_command_for_a_cluster_says_that_there_is_none(machine: Machine, command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "status"), [("restart", 1), ("push", 1), ("token", 1), ("status", 3)]
+)
+def test_a_command_for_a_cluster_says_that_there_is_none(
+    machine: Machine, command: str, status: int
+) -> None:
     done = machine.run(command)
 
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", NO_CLUSTER)
+    assert (done.returncode, done.stdout + done.stderr) == (status, NO_CLUSTER)
 
 
-@pytest.mark.parametrize("command", ["restart", "push", "token", "status"])
+@pytest.mark.parametrize("command", ["restart", "push", "token", "status", "down", "up"])
 def test_a_command_touches_no_other_cluster(machine: Machine, command: str) -> None:
     machine.has_cluster()
-    machine.answer("config view", kubeconfig("https://127.0.0.1:1"))
+    machine.answer("config view", OTHER)
 
     done = machine.run(command)
 
@@ -218,34 +188,6 @@ def test_a_dry_run_runs_nothing_and_prints_a_script(machine: Machine) -> None:
     assert '"erlang-cookie": "***"' in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ((), ["up", "down", "restart", "status", "push", "token", "named lambda"]),
-        (
-            ("up",),
-            [
-                "[keda|hpa|keda-prometheus|max-concurrency|image-volume]",
-                "[kubernetes|headlamp|none]",
-                "--rabbitmq-cluster",
-                "--dry-run",
-            ],
-        ),
-        (("down",), ["queues too"]),
-        (("restart",), ["RabbitMQ and the cluster stay", "down, then up"]),
-        (("status",), ["0 if all are ready, 1 if some are, 3 if none is"]),
-        (("push",), ["make docker"]),
-        (("token",), ["and nothing else"]),
-    ],
-)
-def test_help_tells(machine: Machine, arguments: tuple[str, ...], said: list[str]) -> None:
-    done = machine.run(*arguments, "--help")
-
-    assert done.stdout.startswith("Usage: scripts/cluster ")
-    for words in said:
-        assert words in " ".join(done.stdout.split())
-
-
 @pytest.fixture
 def launcher(tmp_path: Path) -> Path:
     """Give the launcher in a checkout of its own, whose make and Python say what they are told."""
@@ -263,34 +205,23 @@ def launcher(tmp_path: Path) -> Path:
     return folder / "scripts" / "cluster"
 
 
-def run_launcher(launcher: Path, by: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [by or launcher, "token"],
-        env={"PATH": f"{launcher.parents[2] / 'bin'}:/usr/bin:/bin"},
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_the_launcher_makes_what_it_needs_and_keeps_standard_output(launcher: Path) -> None:
-    done = run_launcher(launcher)
-
-    assert done.stdout == f"python -m devtools.kind_cluster token, in {launcher.parents[1]}\n"
-    assert done.stderr == "  First run here: making .venv\nmake --silent .venv/.runtime\n"
-
-
-def test_the_launcher_may_be_a_link(launcher: Path, tmp_path: Path) -> None:
+def test_the_launcher_makes_what_it_needs_and_keeps_standard_output(
+    launcher: Path, tmp_path: Path
+) -> None:
     link = tmp_path / "cluster"
     link.symlink_to(launcher)
 
-    assert run_launcher(launcher, link).stdout.startswith("python -m devtools.kind_cluster token")
+    def run() -> subprocess.CompletedProcess[str]:
+        environ = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+        return subprocess.run(
+            [link, "token"], env=environ, cwd="/", capture_output=True, text=True, check=False
+        )
 
+    done = run()
+    assert done.stdout == f"python -m devtools.kind_cluster token, in {launcher.parents[1]}\n"
+    assert done.stderr == "  First run here: making .venv\nmake --silent .venv/.runtime\n"
 
-def test_the_launcher_stops_where_make_fails(launcher: Path, tmp_path: Path) -> None:
     (tmp_path / "bin" / "make").write_text("#!/bin/sh\nexit 2\n")
-
-    done = run_launcher(launcher)
-
-    assert (done.returncode, done.stdout) == (2, "")
+    shutil.rmtree(launcher.parents[1] / ".venv")
+    failed = run()
+    assert (failed.returncode, failed.stdout) == (2, "")

@@ -8,14 +8,17 @@ import re
 import signal
 import socket
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from devtools.kind_cluster.manifests import SERVER_PORT
 from devtools.ports import LOOPBACK
-from tests.integration.cluster.conftest import LIMIT_S, NODES, SERVER, Machine, kubeconfig
+from tests.integration.cluster.conftest import LIMIT_S, NODES, Machine, kubeconfig
 from tests.integration.cluster.things import encoded, hpa, items, scaled_object, secret, workload
 from tests.support import wait_until
+
+pytestmark = pytest.mark.timeout(LIMIT_S + 30)
 
 #: What each line of a whole run has, in this order.
 ORDER = (
@@ -89,15 +92,16 @@ class TestAFirstRun:
         assert f"aws lambda invoke --endpoint-url {server} " in shown
         assert "scripts/cluster token" in shown
 
-    def test_names_the_cluster_each_time(self, first: Run) -> None:
+    def test_names_the_cluster_each_time_from_any_folder_and_makes_no_token(
+        self, first: Run
+    ) -> None:
         for call in first.machine.calls:
             if call.line.startswith("kubectl"):
                 assert call.line.startswith("kubectl --context kind-lambda ")
             if call.line.startswith("kind") and call.line != "kind --version":
                 assert call.line.endswith("--name lambda")
-
-    def test_runs_from_any_folder(self, first: Run) -> None:
-        assert {call.cwd for call in first.machine.calls} == {str(first.machine.checkout)}
+            assert call.cwd == str(first.machine.checkout)
+            assert "token" not in call.line
 
     def test_shows_no_secret_and_names_none_in_a_command(self, first: Run) -> None:
         made = secrets_of(first.machine)
@@ -117,9 +121,6 @@ class TestAFirstRun:
         assert [call.line.split()[3] for call in told] == NODES.split()
         assert {call.stdin for call in told} == {'[host."http://lambda-control-plane:30500"]\n'}
 
-    def test_never_makes_a_token(self, first: Run) -> None:
-        assert not any("token" in call.line for call in first.machine.calls)
-
 
 @pytest.mark.usefixtures("serving")
 class TestARunWithACluster:
@@ -137,14 +138,6 @@ class TestARunWithACluster:
         assert not any("kind create" in line for line in machine.changes)
         assert secrets_of(machine) == {}
         assert not any(" delete " in line for line in machine.changes)
-
-    def test_makes_the_lost_secret_from_the_other(self, machine: Machine) -> None:
-        machine.has_cluster()
-        machine.answer("get secret rabbitmq", secret(username="u", password="p", erlang_cookie="c"))
-
-        machine.run("up")
-
-        assert secrets_of(machine) == {"lambda/broker": {"username": "u", "password": "p"}}
 
     def test_goes_from_keda_to_hpa(self, machine: Machine) -> None:
         machine.has_cluster()
@@ -179,98 +172,81 @@ class TestARunWithACluster:
         )
 
 
-class TestNothingIsStartedWhen:
-    @pytest.mark.parametrize("tool", ["kind", "kubectl", "docker"])
-    def test_a_tool_is_missing(self, machine: Machine, tool: str) -> None:
-        machine.lacks(tool)
-
-        done = machine.run("up")
-
-        assert done.returncode == 1
-        assert f"{tool} is not installed, or not on PATH. Install {tool} " in done.stderr
-        assert machine.changes == []
-
-    def test_several_things_are_missing_and_all_are_told(self, machine: Machine) -> None:
-        machine.answer("^kind --version", "kind version 0.31.0\n")
-        machine.answer("version --client", '{"clientVersion": {"gitVersion": "v1.34.9-x"}}')
-        machine.answer("^docker image ls", "echo-lambda:0.1.0\nlambda-server:0.0.9\n")
-
-        done = machine.run("up")
-
-        assert done.returncode == 1
-        assert done.stderr.splitlines() == [
-            "kind is 0.31.0; expected 0.32 or newer",
-            "kubectl is 1.34.9; expected 1.35 or newer",
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        pytest.param(
+            {
+                "^kind --version": {"out": "kind version 0.31.0\n"},
+                "version --client": {"out": '{"clientVersion": {"gitVersion": "v1.34.9-x"}}'},
+                "^docker image ls": {"out": "echo-lambda:0.1.0\nlambda-server:0.0.9\n"},
+                "^docker version": {"out": '{"Server": {"Version": "23.0.6"}}'},
+            },
+            "kind is 0.31.0; expected 0.32 or newer\n"
+            "kubectl is 1.34.9; expected 1.35 or newer\n"
+            "docker is 23.0.6; expected 24.0 or newer\n"
             "Images are not built: image-greyscale-lambda:0.1.0, lambda-runtime-api-daemon:0.1.0, "
-            "lambda-server:0.1.0. Build them with: make docker",
-        ]
-        assert machine.changes == []
-
-    def test_the_docker_daemon_is_down(self, machine: Machine) -> None:
-        machine.answer(
-            "^docker version",
-            '{"Client": {"Version": "28.2.2"}, "Server": null}',
-            err="Cannot connect to the Docker daemon at unix:///var/run/docker.sock.\n",
-            rc=1,
-        )
-
-        done = machine.run("up")
-
-        assert done.returncode == 1
-        assert done.stderr == (
+            "lambda-server:0.1.0. Build them with: make docker\n",
+            id="too old, and not built",
+        ),
+        pytest.param(
+            {
+                "^docker version": {
+                    "out": '{"Client": {"Version": "28.2.2"}, "Server": null}',
+                    "err": "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.\n",
+                    "rc": 1,
+                }
+            },
             "The docker daemon does not answer: "
-            "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.\n"
-        )
-        assert machine.changes == []
-
-    def test_docker_is_too_old(self, machine: Machine) -> None:
-        machine.answer("^docker version", '{"Server": {"Version": "23.0.6"}}')
-
-        done = machine.run("up")
-
-        assert done.stderr == "docker is 23.0.6; expected 24.0 or newer\n"
-
-    def test_a_port_is_taken(self, machine: Machine) -> None:
-        port = machine.ports[SERVER_PORT]
-        with socket.create_server((LOOPBACK, port)):
-            done = machine.run("up")
-
-        assert done.returncode == 1
-        assert re.match(rf"Port {port} is taken by .*, pid \d+; ", done.stderr)
-        assert machine.changes == []
-
-    def test_the_context_is_another_machines(self, machine: Machine) -> None:
-        machine.answer("config view", kubeconfig("https://prod.example.com:6443"))
-
-        done = machine.run("up")
-
-        assert done.returncode == 1
-        assert (
-            "kind-lambda points to https://prod.example.com:6443, but kind knows no such"
-            in done.stderr
-        )
-        assert machine.changes == []
-
-    def test_the_context_is_another_clusters(self, machine: Machine) -> None:
+            "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.\n",
+            id="no daemon",
+        ),
+        pytest.param(
+            {"config view": {"out": kubeconfig("https://prod.example.com:6443")}},
+            "kind-lambda points to https://prod.example.com:6443, but kind knows no such",
+            id="the context of another machine",
+        ),
+        pytest.param(
+            {"get horizontalpodautoscalers": {"out": items(hpa("mine", "echo-lambda"))}},
+            "HorizontalPodAutoscaler lambda/mine scales Deployment/echo-lambda",
+            id="something else scales a function",
+        ),
+    ],
+)
+def test_nothing_is_started_and_all_reasons_are_told(
+    machine: Machine, answers: dict[str, dict[str, Any]], said: str
+) -> None:
+    if "get horizontalpodautoscalers" in answers:
         machine.has_cluster()
-        machine.answer("config view", kubeconfig("https://127.0.0.1:1"))
+    for match, answer in answers.items():
+        machine.answer(match, **answer)
 
+    done = machine.run("up")
+
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert machine.changes == []
+
+
+@pytest.mark.parametrize("tool", ["kind", "kubectl", "docker"])
+def test_a_tool_that_is_missing_is_told(machine: Machine, tool: str) -> None:
+    machine.lacks(tool)
+
+    done = machine.run("up")
+
+    assert done.returncode == 1
+    assert f"{tool} is not installed, or not on PATH. Install {tool} " in done.stderr
+    assert machine.changes == []
+
+
+def test_a_port_that_is_taken_is_told(machine: Machine) -> None:
+    port = machine.ports[SERVER_PORT]
+    with socket.create_server((LOOPBACK, port)):
         done = machine.run("up")
 
-        assert done.returncode == 1
-        assert f"kind-lambda points to https://127.0.0.1:1, but kind's cluster lambda is {SERVER}"\
-            in done.stderr  # fmt: skip
-        assert machine.changes == []
-
-    def test_something_else_scales_a_function(self, machine: Machine) -> None:
-        machine.has_cluster()
-        machine.answer("get horizontalpodautoscalers", items(hpa("mine", "echo-lambda")))
-
-        done = machine.run("up")
-
-        assert done.returncode == 1
-        assert "HorizontalPodAutoscaler lambda/mine scales Deployment/echo-lambda" in done.stderr
-        assert machine.changes == []
+    assert done.returncode == 1
+    assert re.match(rf"Port {port} is taken by .*, pid \d+; ", done.stderr)
+    assert machine.changes == []
 
 
 class TestWhatFails:
@@ -299,7 +275,7 @@ class TestWhatFails:
     def test_a_rollout_that_takes_too_long_is_explained(self, machine: Machine) -> None:
         machine.has_cluster()
         machine.answer("rollout status", err="error: timed out waiting for the condition\n", rc=1)
-        machine.answer("get pods -A", items(CRASHING, PENDING, HEALTHY, FOREIGN))
+        machine.answer("get pods -A", items(*PODS))
         machine.answer(
             "get events .*registry-1",
             items(*({"reason": f"R{n}", "message": f"m{n}", "lastTimestamp": f"2026-0{n}"}
@@ -337,31 +313,22 @@ class TestWhatFails:
         assert password not in done.stdout + done.stderr
 
 
-CRASHING = {
-    "metadata": {"namespace": "registry", "name": "registry-1"},
-    "status": {
-        "phase": "Running",
-        "conditions": [{"type": "Ready", "status": "False", "message": "containers not ready"}],
-        "containerStatuses": [
-            {
-                "name": "registry",
-                "restartCount": 3,
-                "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
-            }
-        ],
-    },
-}
-PENDING = {
-    "metadata": {"namespace": "lambda", "name": "echo-1"},
-    "status": {
-        "phase": "Pending",
-        "conditions": [
-            {"type": "PodScheduled", "status": "False", "message": "0/5 nodes are available"}
-        ],
-    },
-}
-HEALTHY = {
-    "metadata": {"namespace": "messaging", "name": "rabbitmq-0"},
-    "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
-}
-FOREIGN = {"metadata": {"namespace": "shop", "name": "cart-1"}, "status": {"phase": "Pending"}}
+def pod(
+    namespace: str, name: str, condition: str, message: str, **status: object
+) -> dict[str, Any]:
+    """Return a pod that a condition is false of; true without a message."""
+    conditions = [{"type": condition, "status": str(not message), "message": message}]
+    return {
+        "metadata": {"namespace": namespace, "name": name},
+        "status": {"phase": "Running", "conditions": conditions, **status},
+    }
+
+
+_WAITING = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}
+PODS = (
+    pod("registry", "registry-1", "Ready", "not ready",
+        containerStatuses=[{"name": "registry", "restartCount": 3, "state": _WAITING}]),
+    pod("lambda", "echo-1", "PodScheduled", "0/5 nodes are available", phase="Pending"),
+    pod("messaging", "rabbitmq-0", "Ready", ""),
+    pod("shop", "cart-1", "Ready", "of others", phase="Pending"),
+)  # fmt: skip

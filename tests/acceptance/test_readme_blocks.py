@@ -17,7 +17,6 @@ from devtools.rabbitmq_node import find_server
 from tests.acceptance.readme_run import (
     EXEMPT,
     FOLDERS,
-    IN_A_THIRD_TERMINAL,
     IN_ANOTHER_TERMINAL,
     blocks_of,
     logical_lines,
@@ -68,29 +67,17 @@ def test_every_block_works_in_the_order_given_while_the_stack_of_make_up_runs(
     assert any(record["command"] == "make up" for record in records)
 
 
-def test_every_exemption_is_of_a_command_that_is_there() -> None:
+def test_exemptions_and_second_terminals_are_those_that_are_there() -> None:
+    found = [block for document in FOLDERS for block in blocks_of(ROOT / document)]
     commands = [
         command
-        for document in FOLDERS
-        for _, language, text, _ in blocks_of(ROOT / document)
+        for _, language, text, _ in found
         if language == "sh"
         for command in logical_lines(text)
     ]
 
     for pattern in EXEMPT:
         assert any(re.match(pattern, command) for command in commands), pattern
-
-
-def test_a_block_for_another_terminal_is_told_by_the_line_before_it() -> None:
-    before = [before for name in FOLDERS for _, _, _, before in blocks_of(ROOT / name)]
-
-    assert sum(text.endswith(IN_ANOTHER_TERMINAL) for text in before) == 9
-    assert sum(text.endswith(IN_A_THIRD_TERMINAL) for text in before) == 2
-
-
-def test_commands_are_typed_with_their_continuation_lines() -> None:
-    text = "a \\\n  b\nc 'd\ne'\n# remark\nif true; then\n  f\nfi\ng <<E\nh\nE\n"
-
-    assert list(logical_lines(text)) == [
-        "a \\\n  b", "c 'd\ne'", "if true; then\n  f\nfi", "g <<E\nh\nE",
-    ]  # fmt: skip
+    beside = [before for *_, before in found if "another terminal" in before[-30:]]
+    assert beside
+    assert all(before.endswith(IN_ANOTHER_TERMINAL) for before in beside)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-import stat
 from pathlib import Path
 
 import psutil
@@ -43,52 +41,17 @@ def test_an_image_says_what_it_is_and_is_not_root(
     assert not [name for name in settings["Env"] if re.search("(?i)password|secret|key", name)]
 
 
-# --- the init container
-
-
-def test_the_init_container_fills_the_shared_folder(
-    images: Images, daemon_image: str, shared: Path
-) -> None:
-    original = images.root(daemon_image) / "usr/local/bin/rapid"
-
-    assert sorted(path.name for path in shared.iterdir()) == ["lambda-runtime-api-daemon", "rapid"]
-    for copy in shared.iterdir():
-        assert copy.read_bytes() == original.read_bytes()
-        assert stat.S_IMODE(copy.stat().st_mode) == 0o755
-
-
-def test_an_init_container_without_a_volume_says_so(
-    images: Images, daemon_image: str, folder: Path
-) -> None:
-    entrypoint = images.settings(daemon_image)["Entrypoint"]
-    container = Container(
-        folder, images.root(daemon_image), entrypoint, {"KUBERNETES_INIT_CONTAINER": ""}
-    )
-    with contextlib.closing(container):
-        container.start()
-
-        assert container.wait_exit() == 1
-        (line,) = container.log
-        assert line.startswith("rapid: cannot copy /usr/local/bin/rapid to /tmp: ")
-
-
 # --- rapid in images that know nothing of it
 
 
-def test_a_function_answers_directly(start: StartFunction) -> None:
-    container = start()
-
-    assert json.loads(invoke(container.port, PAYLOAD)) == EVENT
-    assert json.loads(invoke(container.port, PAYLOAD)) == EVENT
-
-
 @pytest.mark.broker
-def test_a_function_answers_through_server_and_broker(
+def test_a_function_answers_directly_and_through_server_and_broker(
     start: StartFunction, server: Container, broker: str
 ) -> None:
     name = unique_name()
-    start(RAPID_AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name)
+    container = start(RAPID_AMQP_URI=broker, AWS_LAMBDA_FUNCTION_NAME=name)
 
+    assert json.loads(invoke(container.port, PAYLOAD, name)) == EVENT
     assert json.loads(invoke(server.port, PAYLOAD, name)) == EVENT
 
 
@@ -110,24 +73,18 @@ def test_rapid_is_the_first_process_and_may_do_nothing(
     assert root.split(",")[0] == "ro"
 
 
-def test_sigterm_is_a_clean_exit(start: StartFunction) -> None:
-    container = start()
-    invoke(container.port, PAYLOAD)
-
-    assert container.stop() == 0
-    assert container.descendants() == []
-
-
-def test_kill_1_is_a_clean_exit(start: StartFunction, function: Function) -> None:
-    if not function.has_shell:
+@pytest.mark.parametrize("how", ["SIGTERM", "kill 1"])
+def test_a_stop_is_a_clean_exit(start: StartFunction, function: Function, how: str) -> None:
+    if how == "kill 1" and not function.has_shell:
         pytest.skip("the image has nothing that could send a signal")
     container = start()
     invoke(container.port, PAYLOAD)
 
-    killed = container.execute("/bin/sh", "-c", "kill 1")
-
-    assert killed.returncode == 0, killed.stderr
-    assert container.wait_exit() == 0
+    if how == "kill 1":
+        assert container.execute("/bin/sh", "-c", "kill 1").returncode == 0
+        assert container.wait_exit() == 0
+    else:
+        assert container.stop() == 0
     assert container.descendants() == []
 
 

@@ -10,6 +10,7 @@ from tests.acceptance.k8s.checks.pods import images_of, split, table
 from tests.acceptance.k8s.clusters import CLUSTERS, cluster
 from tests.acceptance.k8s.manifests import K8S, load
 from tests.acceptance.k8s.schemas import VERSIONS
+from tests.acceptance.node import programs
 from tests.support import ROOT
 
 OURS: Final = "localhost:5000/"
@@ -52,3 +53,11 @@ def test_the_file_for_one_host_has_the_same_versions() -> None:
 
     plain = {image.removesuffix("-management") for image in table()}
     assert {image for image in images if "lambda" not in image} <= plain
+
+
+def test_the_node_of_the_tests_runs_the_versions_of_the_cluster() -> None:
+    versions = programs.known_programs()
+
+    assert any(image.startswith(f"kindest/node:{versions.kubernetes}@") for image in table())
+    keda = [image for image in table() if "/kedacore/" in image]
+    assert {split(image)[1] for image in keda} == {versions.keda.removeprefix("v")}

@@ -49,29 +49,8 @@ def test_up_says_how_to_call_and_where_everything_is(up: str) -> None:
         assert f"127.0.0.1:{port}" in up
 
 
-def test_the_registry_has_the_four_images(cluster: Workplace) -> None:
-    done = cluster.run("curl", "-sS", "http://localhost:5000/v2/_catalog")
-
-    assert json.loads(done.stdout) == {
-        "repositories": [
-            "echo-lambda",
-            "image-greyscale-lambda",
-            "lambda-runtime-api-daemon",
-            "lambda-server",
-        ]
-    }
-
-
-@pytest.mark.parametrize("payload", ['{"key": "value"}', '"a string"'])
-def test_echo_lambda_answers_curl(cluster: Workplace, payload: str) -> None:
-    assert curl(cluster, "echo-lambda", "-d", payload) == (200, payload)
-
-
-def test_invalid_json_is_refused(cluster: Workplace) -> None:
-    status, body = curl(cluster, "echo-lambda", "-d", "{key: value}")
-
-    assert status == 400
-    assert "Could not parse request body into json" in json.loads(body)["message"]
+def test_echo_lambda_answers_curl(cluster: Workplace) -> None:
+    assert curl(cluster, "echo-lambda", "-d", '"a string"') == (200, '"a string"')
 
 
 def test_echo_lambda_answers_the_aws_command_that_up_has_printed(
@@ -114,7 +93,7 @@ def test_the_init_container_of_the_user_story_copies_rapid_and_ends(cluster: Wor
     cluster.kubectl("--namespace=lambda", "delete", "deployment", "my-lambda")
 
 
-@pytest.mark.parametrize("name", ["max-concurrency", "hpa", "keda", "keda-prometheus-trigger"])
+@pytest.mark.parametrize("name", ["hpa", "keda", "keda-prometheus-trigger"])
 def test_the_flat_manifest_works_as_it_is(cluster: Workplace, name: str) -> None:
     if "keda" in name and not cluster.has_keda:
         pytest.skip("KEDA is not built: make node-check KEDA=1")

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from devtools.ports import LOOPBACK, free_ports
-from rapid.settings.command_line import USAGE
 from tests.support import BASH_ECHO, ROOT, Client, Program, wait_until
 
 #: What an image for containers may grow by.
@@ -96,21 +93,16 @@ class Started(Program):
 # --- the file
 
 
-def test_it_is_static_and_stripped(executable: Path) -> None:
+def test_it_is_small_static_stripped_and_names_no_folder_of_the_machine_that_made_it(
+    executable: Path,
+) -> None:
     told = subprocess.run(["file", executable], capture_output=True, text=True, check=True).stdout
+    content = executable.read_bytes()
 
     assert "statically linked" in told
     assert ", stripped" in told
     assert "interpreter" not in told
-
-
-def test_it_is_small(executable: Path) -> None:
-    assert executable.stat().st_size <= SIZE_LIMIT
-
-
-def test_it_names_no_folder_of_the_machine_that_made_it(executable: Path) -> None:
-    content = executable.read_bytes()
-
+    assert len(content) <= SIZE_LIMIT
     for folder in (Path.home() / ".cache", Path(__file__).resolve().parents[3]):
         assert os.fsencode(folder) not in content
 
@@ -118,31 +110,20 @@ def test_it_names_no_folder_of_the_machine_that_made_it(executable: Path) -> Non
 # --- without anything
 
 
-def test_help_is_the_same(executable: Path) -> None:
-    done = run(executable, "--help")
-
-    assert (done.returncode, done.stdout, done.stderr) == (0, USAGE, "")
-
-
-@pytest.fixture
-def nowhere(empty_root: Path) -> Iterator[Started]:
-    """Give a rapid in the empty root, listening; its function does not exist."""
+def test_it_serves_as_nobody_in_an_empty_root(empty_root: Path) -> None:
+    """Its function does not exist."""
     with Started(*IN_EMPTY_ROOT, empty_root, "/rapid", "/bootstrap", "app.handler") as rapid:
-        yield rapid
+        with Client(rapid.port) as client:
+            answer = client.post("/2015-03-31/functions/function/invocations", b"{}")
+            metrics = client.get("/metrics")
 
-
-def test_it_serves_as_nobody_in_an_empty_root(nowhere: Started) -> None:
-    with Client(nowhere.port) as client:
-        answer = client.post("/2015-03-31/functions/function/invocations", b"{}")
-        metrics = client.get("/metrics")
-
-    assert answer.status == 200
-    assert answer.error_type == "Runtime.InvalidEntrypoint"
-    assert metrics.status == 200
-    assert b"lambda_invocations_total" in metrics.body
-    assert Path(f"/proc/{nowhere.pid}/root").resolve().name == "root"
-    assert Path(f"/proc/{nowhere.pid}").stat().st_uid == NOBODY
-    assert nowhere.stop() == 0
+        assert answer.status == 200
+        assert answer.error_type == "Runtime.InvalidEntrypoint"
+        assert metrics.status == 200
+        assert b"lambda_invocations_total" in metrics.body
+        assert Path(f"/proc/{rapid.pid}/root").resolve().name == "root"
+        assert Path(f"/proc/{rapid.pid}").stat().st_uid == NOBODY
+        assert rapid.stop() == 0
 
 
 def test_a_broker_that_is_not_there_is_looked_for_from_an_empty_root(empty_root: Path) -> None:
@@ -245,30 +226,6 @@ def test_the_brokers_password_is_hidden_from_its_user(executable: Path) -> None:
     assert b"Permission denied" in seen.stderr
 
 
-def test_orphans_come_to_it(executable: Path, tmp_path: Path) -> None:
-    """As it does by ctypes elsewhere: PR_SET_CHILD_SUBREAPER."""
-    pid_file = tmp_path / "pid"
-    bootstrap = tmp_path / "bootstrap"
-    bootstrap.write_text(
-        f"#!/bin/sh\n(setsid sleep 60 & echo $! > {pid_file}.new; mv {pid_file}.new {pid_file})\n"
-        "exec sleep 60\n"
-    )
-    bootstrap.chmod(0o755)
-    with Started(executable, bootstrap, PATH=os.environ["PATH"]) as rapid:
-        wait_until(pid_file.exists, "the orphan")
-        stat_line = Path(f"/proc/{int(pid_file.read_text())}/stat").read_text()
-        parent = int(stat_line.rpartition(")")[2].split()[1])
-
-    assert parent == rapid.pid
-
-
-def test_sigterm_is_a_clean_stop(executable: Path) -> None:
-    with Started(executable, BASH_ECHO, PATH=os.environ["PATH"]) as rapid:
-        rapid.signal(signal.SIGTERM)
-
-        assert rapid.wait_exit() == 0
-
-
 def test_an_exit_while_threads_start_is_no_crash(executable: Path) -> None:
     """The Runtime API's thread has only just been started when the other port is found taken."""
     with socket.create_server((LOOPBACK, 0)) as taken:
@@ -295,47 +252,22 @@ def copy_itself(root: Path, *command: str | Path) -> subprocess.CompletedProcess
     )
 
 
-@pytest.fixture
-def init_root(empty_root: Path) -> Path:
-    """Give the empty root with a /tmp that can be written, as a volume is mounted there."""
-    (empty_root / "tmp").mkdir()
-    (empty_root / "tmp").chmod(0o1777)
-    (empty_root / "rapid").chmod(0o755)
-    return empty_root
+@pytest.mark.parametrize("mode", [0o755, 0o555])
+def test_it_copies_itself_from_an_empty_root_and_a_copy_is_as_good(
+    empty_root: Path, executable: Path, mode: int
+) -> None:
+    target = empty_root / "tmp"
+    target.mkdir()
+    target.chmod(0o1777)  # as a volume is mounted there
+    (empty_root / "rapid").chmod(mode)
 
-
-def test_it_copies_itself_from_an_empty_root(init_root: Path, executable: Path) -> None:
-    done = copy_itself(init_root, "/rapid")
+    done = copy_itself(empty_root, "/rapid")
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "rapid: copied to /tmp/lambda-runtime-api-daemon and /tmp/rapid\n"
-    assert sorted(path.name for path in (init_root / "tmp").iterdir()) == COPIES
+    assert sorted(path.name for path in target.iterdir()) == COPIES
     for name in COPIES:
-        copy = init_root / "tmp" / name
-        assert copy.read_bytes() == executable.read_bytes()
-        assert stat.S_IMODE(copy.stat().st_mode) == 0o755
-
-
-def test_a_copy_is_as_good_as_the_original(init_root: Path) -> None:
-    copy_itself(init_root, "/rapid")
-    (init_root / "rapid").unlink()
-
-    done = copy_itself(init_root, "/tmp/lambda-runtime-api-daemon")
-
-    assert done.returncode == 0
-
-
-def test_the_copys_mode_is_the_originals(init_root: Path) -> None:
-    (init_root / "rapid").chmod(0o555)
-
-    copy_itself(init_root, "/rapid")
-
-    assert stat.S_IMODE((init_root / "tmp" / "rapid").stat().st_mode) == 0o555
-
-
-def test_a_failure_is_one_line_and_code_1(empty_root: Path) -> None:
-    done = copy_itself(empty_root, "/rapid")
-
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("rapid: cannot copy /rapid to /tmp: ")
-    assert done.stderr.count("\n") == 1
+        assert (target / name).read_bytes() == executable.read_bytes()
+        assert stat.S_IMODE((target / name).stat().st_mode) == mode
+    (empty_root / "rapid").unlink()
+    assert copy_itself(empty_root, "/tmp/lambda-runtime-api-daemon").returncode == 0

@@ -37,7 +37,7 @@ from rapid.logs.output import Outputs
 from rapid.logs.platform_lines import PlatformLines
 from rapid.metrics import Metrics
 from rapid.processes import Reaper, adopt_orphans, hide_environment
-from rapid.scheduler import Scheduler
+from rapid.scheduling.scheduler import Scheduler
 from rapid.settings.config import Config
 
 if TYPE_CHECKING:

@@ -49,7 +49,7 @@ from rapid.invocations.destinations import (
 )
 from rapid.invocations.retry_policy import Condition, Retry, RetryPolicy, error_message
 from rapid.metrics import Metrics
-from rapid.scheduler import Scheduler
+from rapid.scheduling.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 

@@ -47,7 +47,7 @@ from rapid.broker.reply_channel import ReplyChannel
 from rapid.broker.slots import HAND_BACK_AFTER_S, Slots
 from rapid.call import Call
 from rapid.metrics import Metrics
-from rapid.scheduler import Scheduler
+from rapid.scheduling.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 

@@ -26,11 +26,10 @@ PROTOCOL_EXCEPTION = ("amqp_connection", {"pika"})
 ROOMS = (
     {"call", "connection_limits", "deadline", "metrics", "processes", "rest_sender", "self_copy",
      "telemetry"},
-    {"call_queue", "http_service", "invocations", "logs"},
+    {"http_service", "invocations", "logs"},
     {"settings"},
     {"environment"},
-    {"apis", "coming_slots"},
-    {"scheduler"},
+    {"apis", "scheduling"},
     {"broker"},
     {"daemon"},
     {"__main__"},

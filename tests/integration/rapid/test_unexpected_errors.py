@@ -105,8 +105,8 @@ def test_an_answer_that_cannot_be_written_is_a_500(start_faulty: StartFaulty) ->
 @pytest.mark.parametrize(
     "fault",
     [
-        "scheduler:Scheduler.drain",
-        "scheduler:Scheduler.stop",
+        "scheduling.scheduler:Scheduler.drain",
+        "scheduling.scheduler:Scheduler.stop",
         "invocations.memory_queue:MemoryQueue.drain",
     ],
 )

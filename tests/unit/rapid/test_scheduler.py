@@ -16,11 +16,11 @@ from lambda_protocol.errors import (
 )
 from lambda_protocol.invocation import InvocationType, Outcome
 from rapid.call import CONFIRM_LIMIT_S, Call, Failure
-from rapid.coming_slots import PATIENCE_S
 from rapid.environment.environment import ExecutionEnvironment
 from rapid.environment.state import ParkedNext
 from rapid.metrics import Metrics
-from rapid.scheduler import MAX_WAITING, Scheduler
+from rapid.scheduling.coming_slots import PATIENCE_S
+from rapid.scheduling.scheduler import MAX_WAITING, Scheduler
 from tests.support import make_invocation, wait_until
 
 FAILED_INIT = Failure("Runtime.ExitError", "Runtime exited with error: exit status 1")
@@ -760,7 +760,7 @@ def test_an_init_that_succeeds_forgets_the_failed_ones_and_makes_ready() -> None
 def test_a_broken_image_does_not_spin() -> None:
     world = World()
     with world.scheduler.lock:
-        environment = world.scheduler._start_locked()
+        environment = world.scheduler._matching.start()
     cast(FakeEnvironment, environment).init_failed()
 
     world.advance(60)

@@ -1,0 +1,1 @@
+"""The scheduler: waiting calls, idle environments, and the match between them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import signal
@@ -79,6 +80,20 @@ def test_a_death_is_told_at_once_in_awss_words(
 
     assert error_type == "Runtime.ExitError"
     assert found.removesuffix(" (core dumped)") == message
+
+
+def test_an_answer_before_the_death_counts(misbehave: Rapid) -> None:
+    answer = misbehave.do(do="respond_then_exit", code=3)
+
+    assert "X-Amz-Function-Error" not in answer.headers
+    assert misbehave.do(do="counter").json() == 1
+
+
+def test_the_memory_that_a_report_tells_is_measured(start_rapid: StartRapid) -> None:
+    answer = start_rapid(ECHO).invoke(X_Amz_Log_Type="Tail")
+
+    tail = base64.b64decode(answer.headers["X-Amz-Log-Result"])
+    assert 3 <= int(tail.split(b"Max Memory Used: ")[1].split()[0]) <= 60
 
 
 # --- init

@@ -45,26 +45,25 @@ def invoke(instance: FakeInstance) -> Run:
     return invoke
 
 
-def test_a_result_is_printed_and_code_0(invoke: Run) -> None:
-    done = invoke("-p", '{"x": 1}')
-
-    assert (done.returncode, done.stdout, done.stderr) == (0, b'{"x": 1}\n', b"")
-
-
-def test_without_a_payload_an_empty_object_is_sent(invoke: Run, instance: FakeInstance) -> None:
-    assert invoke().returncode == 0
-    assert instance.requests[0].body == b"{}"
-
-
-def test_a_payload_comes_from_a_file(invoke: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("argv", "payload"),
+    [
+        ((), b"{}"),
+        (("-p", '{"x": 1}'), b'{"x": 1}'),
+        (("-p", "@{file}"), b'{"from": "\xc3\xa4 file"}'),
+        (("-p", "-"), b"[1,\n2]"),
+    ],
+    ids=["none", "given", "file", "standard-input"],
+)
+def test_a_result_is_printed_and_code_0(
+    invoke: Run, tmp_path: Path, argv: tuple[str, ...], payload: bytes
+) -> None:
     file = tmp_path / "event.json"
-    file.write_bytes(b'{"from": "\xc3\xa4 file"}')
+    file.write_bytes(payload)
 
-    assert invoke("-p", f"@{file}").stdout == b'{"from": "\xc3\xa4 file"}\n'
+    done = invoke(*(word.replace("{file}", str(file)) for word in argv), stdin=payload)
 
-
-def test_a_payload_comes_from_standard_input(invoke: Run) -> None:
-    assert invoke("-p", "-", stdin=b"[1,\n2]").stdout == b"[1,\n2]\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, payload + b"\n", b"")
 
 
 def test_a_failed_function_is_code_1_and_its_error_is_printed(
@@ -187,16 +186,3 @@ def test_serve_serves(instance: FakeInstance) -> None:
 
         assert done.stdout == b"[7]\n"
         assert program.stop() == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("PORT", "http"), ("WEB_CONCURRENCY", "x"), ("LAMBDA_ENDPOINTS", "echo")]
-)
-def test_serve_says_a_wrong_setting_in_one_line_and_code_2(name: str, value: str) -> None:
-    environ: dict[str, str] = {name: value}
-
-    done = run("serve", stdin=b"", **environ)
-
-    assert done.returncode == 2
-    assert done.stderr.startswith(b"lambda-server: " + name.encode())
-    assert done.stderr.count(b"\n") == 1

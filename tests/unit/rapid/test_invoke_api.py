@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,8 +17,6 @@ from rapid.apis.invoke_api import InvokeApi
 from rapid.call import Call
 from tests.acceptance.conformance.doors import assert_error
 from tests.support import LIMIT_S, Client, RawConnection, wait_for
-
-ARN = "arn:aws:lambda:us-east-1:123456789012:function:"
 
 
 class Door:
@@ -104,12 +101,6 @@ def test_a_call_is_answered_with_its_outcome(door: Door) -> None:
     assert answer.headers["X-Amz-Executed-Version"] == "$LATEST"
 
 
-def test_a_dry_run_is_a_204_and_nothing_runs(door: Door) -> None:
-    answer = door.invoke(X_Amz_Invocation_Type="DryRun")
-
-    assert (answer.status, answer.body, door.calls) == (204, b"", [])
-
-
 def test_an_event_is_a_202_when_it_is_safe(door: Door) -> None:
     answer = door.invoke(X_Amz_Invocation_Type="Event")
 
@@ -136,88 +127,12 @@ def test_an_event_that_is_not_safe_is_no_202(door: Door) -> None:
     assert_error(door.invoke(X_Amz_Invocation_Type="Event"), 500, "ServiceException")
 
 
-def test_invoke_async_is_an_event(door: Door) -> None:
-    answer = door.client.post("/2014-11-13/functions/echo/invoke-async", b"{}")
-
-    assert answer.status == 202
-    assert door.events[0].type is InvocationType.EVENT
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["echo", "function", "other", "echo%3Av1", "echo%3A%24LATEST", f"{ARN}echo", f"{ARN}echo:7"],
-)
-def test_every_form_of_the_name_runs_our_function(door: Door, name: str) -> None:
-    assert door.invoke(name).status == 200
-    assert door.calls[0].invocation.function.name == "echo"
-
-
-def test_the_qualifier_of_the_query_is_kept(door: Door) -> None:
-    door.client.post("/2015-03-31/functions/echo/invocations?Qualifier=%24LATEST", b"{}")
-
-    assert door.calls[0].invocation.function.invoked_arn == f"{ARN}echo:$LATEST"
-
-
 @pytest.mark.parametrize(("name", "status"), [("echo", 200), ("function", 200), ("other", 404)])
 def test_other_names_are_unknown_where_that_is_wanted(name: str, status: int) -> None:
     door = Door(accepts_any_name=False)
 
     assert door.invoke(name).status == status
     door.close()
-
-
-ERRORS = [
-    # name, body, headers, status, code
-    pytest.param("a b", b"{}", {}, 400, "ValidationException", id="name"),
-    pytest.param("a%2Fb", b"{}", {}, 400, "ValidationException", id="slash"),
-    pytest.param("f.events", b"{}", {}, 404, "ResourceNotFoundException", id="system-queue"),
-    pytest.param("echo", b"no", {}, 400, "InvalidRequestContentException", id="payload"),
-    pytest.param(
-        "echo",
-        b"x" * 6_291_457,
-        {},
-        413,
-        "RequestEntityTooLargeException",
-        id="too-large",
-    ),
-    pytest.param(
-        "echo",
-        b"x" * 1_048_577,
-        {"X_Amz_Invocation_Type": "Event"},
-        413,
-        "RequestEntityTooLargeException",
-        id="event-too-large",
-    ),
-    pytest.param(
-        "echo",
-        b"{}",
-        {"X_Amz_Invocation_Type": "Bogus"},
-        400,
-        "InvalidParameterValueException",
-        id="type",
-    ),
-    pytest.param(
-        "echo",
-        b"{}",
-        {"X_Amz_Client_Context": "!"},
-        400,
-        "InvalidRequestContentException",
-        id="client-context",
-    ),
-]
-
-
-@pytest.mark.parametrize(("name", "body", "headers", "status", "code"), ERRORS)
-def test_a_wrong_call_is_refused_with_awss_code(
-    door: Door, name: str, body: bytes, headers: dict[str, str], status: int, code: str
-) -> None:
-    answer = door.invoke(name.replace(" ", "%20"), body, **headers)
-
-    assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (status, code)
-    assert answer.headers["Content-Type"] == "application/json"
-    assert answer.headers["x-amzn-RequestId"]
-    assert answer.json()
-    assert door.calls == []
 
 
 def test_a_call_that_is_far_too_large_is_refused_in_awss_words(door: Door) -> None:
@@ -263,16 +178,6 @@ def test_a_throttled_call_is_a_429_with_its_reason(door: Door, when: str) -> Non
     }
 
 
-def test_a_fault_of_ours_is_a_service_exception(door: Door) -> None:
-    door.refusal = ZeroDivisionError()
-
-    answer = door.invoke()
-
-    assert answer.status == 500
-    assert answer.headers["x-amzn-ErrorType"] == "ServiceException"
-    assert answer.json()["Type"] == "Service"
-
-
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
@@ -308,14 +213,6 @@ def test_payloads_pass_unchecked_where_that_is_wanted() -> None:
     assert door.invoke(body=b"no json").status == 200
     assert door.calls[0].invocation.payload == b"no json"
     door.close()
-
-
-def test_a_log_tail_is_sent_in_base64(door: Door) -> None:
-    door.answer = Outcome(payload=b"1", log_tail=b"REPORT\n")
-
-    answer = door.invoke(X_Amz_Log_Type="Tail")
-
-    assert base64.b64decode(answer.headers["X-Amz-Log-Result"]) == b"REPORT\n"
 
 
 # --- health and metrics

@@ -146,21 +146,6 @@ def test_without_the_client_for_node_it_is_named(folder: Path, run_there: Run) -
     assert_one_line(done, line)
 
 
-@pytest.mark.parametrize(
-    ("source", "line"),
-    [
-        ("app.py", "app.handler is in Python; there is no python3 on PATH"),
-        ("app.cjs", "app.handler is in JavaScript; there is no node on PATH"),
-    ],
-)
-def test_without_the_language_it_is_named(
-    folder: Path, run_there: Run, source: str, line: str
-) -> None:
-    write(folder, source)
-
-    assert_one_line(run_there("app.handler"), line)
-
-
 def test_a_handler_without_a_source_file_is_answered_and_explained(folder: Path) -> None:
     rapid = Rapid("app.handler", ready=False)
     rapid.cwd = folder
@@ -172,60 +157,62 @@ def test_a_handler_without_a_source_file_is_answered_and_explained(folder: Path)
     assert line.endswith(f"hint=if it is a handler: none of {sources} is in {folder}")
 
 
-# --- source files
+# --- words that are no command
 
 
 @pytest.mark.parametrize(
-    ("words", "handler"),
+    ("source", "words", "line"),
     [
-        pytest.param(("app.py",), "rapid app.FUNCTION", id="python"),
-        pytest.param(("index.mjs",), "rapid index.FUNCTION", id="module"),
-        pytest.param(("index.js",), "rapid index.FUNCTION", id="script"),
-        pytest.param(("./src/app.py",), "rapid src/app.FUNCTION", id="in-a-folder"),
-        pytest.param(("app.py", "handler"), "rapid app.FUNCTION", id="with-a-handler"),
+        ("app.py", "app.handler", "app.handler is in Python; there is no python3 on PATH"),
+        ("app.cjs", "app.handler", "app.handler is in JavaScript; there is no node on PATH"),
+        ("app.py", "app.py", "app.py is no command; name the handler in it: rapid app.FUNCTION"),
+        ("a.mjs", "a.mjs", "a.mjs is no command; name the handler in it: rapid a.FUNCTION"),
+        ("a.js", "a.js", "a.js is no command; name the handler in it: rapid a.FUNCTION"),
+        (
+            "./src/app.py",
+            "./src/app.py",
+            "./src/app.py is no command; name the handler in it: rapid src/app.FUNCTION",
+        ),
+        (
+            "app.py",
+            "app.py handler",
+            "app.py is no command; name the handler in it: rapid app.FUNCTION",
+        ),
+        (
+            "sub/app.py",
+            "{folder}/sub/app.py",
+            "{folder}/sub/app.py is no command; name the handler in it: "
+            "cd {folder}/sub && rapid app.FUNCTION",
+        ),
+        (
+            "other.py",
+            "app.py",
+            "there is no app.py in {folder}; a handler is named as in: rapid app.FUNCTION",
+        ),
+        (
+            "app.py",
+            "app:handler",
+            "app:handler is no command; a handler has a dot: rapid app.handler",
+        ),
+        (
+            "src/app.js",
+            "src/app:handler",
+            "src/app:handler is no command; a handler has a dot: rapid src/app.handler",
+        ),
     ],
 )
-def test_a_source_file_is_told_how_its_handler_is_named(
-    folder: Path, run_there: Run, words: tuple[str, ...], handler: str
-) -> None:
-    write(folder, words[0])
-
-    line = f"{words[0]} is no command; name the handler in it: {handler}"
-    assert_one_line(run_there(*words), line)
-
-
-@pytest.mark.parametrize(
-    ("word", "source", "handler"),
-    [
-        ("app:handler", "app.py", "app.handler"),
-        ("src/app:handler", "src/app.js", "src/app.handler"),
-    ],
-)
-def test_a_colon_is_told_that_a_handler_has_a_dot(
-    folder: Path, run_there: Run, word: str, source: str, handler: str
+def test_a_word_that_cannot_be_run_is_told_what_to_say_instead(
+    folder: Path, run_there: Run, source: str, words: str, line: str
 ) -> None:
     write(folder, source)
 
-    line = f"{word} is no command; a handler has a dot: rapid {handler}"
-    assert_one_line(run_there(word), line)
+    done = run_there(*words.format(folder=folder).split())
 
-
-def test_a_source_file_elsewhere_is_told_the_folder(folder: Path, run_there: Run) -> None:
-    write(folder, "sub/app.py")
-    word = str(folder / "sub" / "app.py")
-
-    line = f"name the handler in it: cd {folder}/sub && rapid app.FUNCTION"
-    assert_one_line(run_there(word), f"{word} is no command; {line}")
-
-
-def test_a_source_file_that_is_not_there_is_told_so(folder: Path, run_there: Run) -> None:
-    line = f"there is no app.py in {folder}; a handler is named as in: rapid app.FUNCTION"
-    assert_one_line(run_there("app.py"), line)
+    assert_one_line(done, line.format(folder=folder))
 
 
 def test_an_executable_source_file_may_be_a_runtime(folder: Path, run_there: Run) -> None:
-    write(folder, "app.py")
-    (folder / "app.py").chmod(0o755)
+    program(folder / "app.py", "exit 1")
 
     done = run_there("app.py")
 

@@ -38,7 +38,7 @@ from lambda_protocol.limits import (
     CLIENT_CONTEXT_BYTES,
     SYNC_PAYLOAD_BYTES,
 )
-from lambda_protocol.validation import decode_client_context, require_json
+from lambda_protocol.validation import require_json
 from tests.support import make_invocation
 from tests.unit.protocol.vectors import CALLS, CONTEXT, ERRORS, FUNCTION, OUTCOMES
 
@@ -302,27 +302,14 @@ def test_a_client_context_that_is_no_base64_json_object_is_refused(value: str) -
     assert caught.value.message == "Client context must be a valid Base64-encoded JSON object."
 
 
-def test_a_client_context_decodes_to_its_object() -> None:
-    assert decode_client_context(CONTEXT) == {"custom": {"k": "v"}}
-
-
-def test_a_trace_id_passes_verbatim() -> None:
-    assert decode(X_Amzn_Trace_Id="Root=1-5;weird=~").trace_id == "Root=1-5;weird=~"
-
-
 @pytest.mark.parametrize("value", [None, "", "a\r\nb", "é", "x" * 8193, "\x00"], ids=repr)
 def test_a_trace_id_that_cannot_stand_in_a_header_is_replaced(value: str | None) -> None:
     headers: dict[str, Any] = {} if value is None else {"X_Amzn_Trace_Id": value}
 
-    assert decode(**headers).trace_id.startswith("Root=1-")
+    made_up = [decode(**headers).trace_id for _ in range(2)]
 
-
-def test_fresh_trace_ids_differ() -> None:
-    assert decode().trace_id != decode().trace_id
-
-
-def test_a_tenant_passes() -> None:
-    assert decode(X_Amz_Tenant_Id="a.b:/=+-@ 9_").tenant_id == "a.b:/=+-@ 9_"
+    assert all(trace_id.startswith("Root=1-") for trace_id in made_up)
+    assert made_up[0] != made_up[1]
 
 
 @pytest.mark.parametrize("value", ["", "a\r\nb", "é", "x" * 257, "a;b"], ids=repr)
@@ -444,17 +431,3 @@ def test_a_relayed_request_id_is_kept_only_if_it_is_one(
 
     assert (request_id == received) is is_kept
     assert str(uuid.UUID(request_id)) == request_id
-
-
-def test_every_header_value_can_be_refused_without_a_fault_of_ours() -> None:
-    names = ["Invocation-Type", "Log-Type", "Client-Context", "Tenant-Id"]
-    for name in names:
-        for value in ("\x00", "é", "\ud800", "x" * 100_000, "\r\n"):
-            with pytest.raises(LambdaApiError) as caught:
-                decode_request(
-                    lookup({f"X-Amz-{name}": value}),
-                    b"{}",
-                    request_id="r",
-                    function=FunctionRef(name="f"),
-                )
-            assert caught.value.body()

@@ -18,10 +18,10 @@ QUALIFIED = FunctionRef(
 )
 
 CALLS = [
-    pytest.param(make_invocation(function=FUNCTION), id="plain"),
+    pytest.param(make_invocation(function=FUNCTION, trace_id="Root=1-5;  weird=~"), id="plain"),
     pytest.param(make_invocation(function=FUNCTION, wants_log_tail=True), id="tail"),
     pytest.param(make_invocation(function=FUNCTION, client_context=CONTEXT), id="client-context"),
-    pytest.param(make_invocation(function=FUNCTION, tenant_id="a b"), id="tenant"),
+    pytest.param(make_invocation(function=FUNCTION, tenant_id="a.b:/=+-@ 9_"), id="tenant"),
     pytest.param(make_invocation(function=QUALIFIED), id="qualifier"),
 ]
 OUTCOMES = [

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lambda_protocol.errors import ServiceException, TooManyRequestsException
-from rapid.metrics import BUCKETS_S, OUTCOMES, Histogram, Metrics
+from rapid.metrics import OUTCOMES, Histogram, Metrics
 
 
 def rendered(metrics: Metrics) -> list[str]:
@@ -19,48 +19,21 @@ def test_a_fresh_function_shows_every_outcome_at_zero() -> None:
         assert f'lambda_invocations_total{{function_name="f",outcome="{outcome}"}} 0.0' in lines
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("lambda_invocations_total", "counter"),
-        ("lambda_cold_starts_total", "counter"),
-        ("lambda_timeouts_total", "counter"),
-        ("lambda_throttles_total", "counter"),
-        ("lambda_duration_seconds", "histogram"),
-        ("lambda_init_duration_seconds", "histogram"),
-        ("lambda_queue_wait_seconds", "histogram"),
-        ("lambda_concurrent_executions", "gauge"),
-    ],
-)
-def test_each_metric_has_a_type_and_a_help(name: str, kind: str) -> None:
-    lines = rendered(Metrics("f"))
-
-    assert f"# TYPE {name} {kind}" in lines
-    assert any(line.startswith(f"# HELP {name} ") and line.endswith(".") for line in lines)
-
-
 def test_a_finished_call_is_counted_with_its_duration() -> None:
     metrics = Metrics("f")
 
     metrics.on_finished("success", 0.03)
-
-    lines = rendered(metrics)
-    assert 'lambda_invocations_total{function_name="f",outcome="success"} 1.0' in lines
-    assert 'lambda_duration_seconds_bucket{function_name="f",le="0.025"} 0.0' in lines
-    assert 'lambda_duration_seconds_bucket{function_name="f",le="0.05"} 1.0' in lines
-    assert 'lambda_duration_seconds_bucket{function_name="f",le="+Inf"} 1.0' in lines
-    assert 'lambda_duration_seconds_sum{function_name="f"} 0.03' in lines
-    assert 'lambda_duration_seconds_count{function_name="f"} 1.0' in lines
-
-
-def test_a_timeout_is_counted_twice_over() -> None:
-    metrics = Metrics("f")
-
     metrics.on_finished("timeout", 3)
 
     lines = rendered(metrics)
     assert 'lambda_timeouts_total{function_name="f"} 1.0' in lines
     assert 'lambda_invocations_total{function_name="f",outcome="timeout"} 1.0' in lines
+    assert 'lambda_invocations_total{function_name="f",outcome="success"} 1.0' in lines
+    assert 'lambda_duration_seconds_bucket{function_name="f",le="0.025"} 0.0' in lines
+    assert 'lambda_duration_seconds_bucket{function_name="f",le="0.05"} 1.0' in lines
+    assert 'lambda_duration_seconds_bucket{function_name="f",le="+Inf"} 2.0' in lines
+    assert 'lambda_duration_seconds_sum{function_name="f"} 3.03' in lines
+    assert 'lambda_duration_seconds_count{function_name="f"} 2.0' in lines
 
 
 def test_a_throttled_call_is_told_from_one_refused_otherwise() -> None:
@@ -76,23 +49,17 @@ def test_a_throttled_call_is_told_from_one_refused_otherwise() -> None:
     assert 'lambda_invocations_total{function_name="f",outcome="refused"} 2.0' in lines
 
 
-def test_a_start_is_counted_with_its_wait_and_its_warmth() -> None:
+def test_a_start_is_counted_with_its_init_its_wait_and_its_warmth() -> None:
     metrics = Metrics("f")
 
+    metrics.on_init(0.4)
     metrics.on_started(0.2, is_cold=True)
     metrics.on_started(0.0, is_cold=False)
 
     lines = rendered(metrics)
     assert 'lambda_cold_starts_total{function_name="f"} 1.0' in lines
     assert 'lambda_queue_wait_seconds_count{function_name="f"} 2.0' in lines
-
-
-def test_an_init_is_counted_with_its_duration() -> None:
-    metrics = Metrics("f")
-
-    metrics.on_init(0.4)
-
-    assert 'lambda_init_duration_seconds_sum{function_name="f"} 0.4' in rendered(metrics)
+    assert 'lambda_init_duration_seconds_sum{function_name="f"} 0.4' in lines
 
 
 def test_concurrent_executions_are_asked_for_when_rendered() -> None:
@@ -113,7 +80,3 @@ def test_a_value_falls_into_the_first_bucket_that_holds_it(value: float, bucket:
     names = list(counts)
     assert counts[bucket] == 1
     assert all(counts[name] == 0 for name in names[: names.index(bucket)])
-
-
-def test_buckets_ascend() -> None:
-    assert list(BUCKETS_S) == sorted(set(BUCKETS_S))

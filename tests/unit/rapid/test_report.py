@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from rapid.logs.platform_lines import PlatformLines
 from rapid.telemetry import records as events
 from rapid.telemetry.records import Ending, InitRef, InvocationRef, TelemetryRecord
 
-TEXT = PlatformLines(as_json=False)
+TEXT = PlatformLines(as_json=False, level="FATAL")  # levels are for JSON alone
 JSON = PlatformLines(as_json=True)
 EVERYTHING = PlatformLines(as_json=True, level="DEBUG")
 WARNINGS = PlatformLines(as_json=True, level="WARN")
@@ -130,51 +129,55 @@ def test_memory_used_is_rounded_up(peak_bytes: int, shown: int) -> None:
 
 # --- JSON
 
+FIGURES = {
+    "durationMs": 3.014, "billedDurationMs": 4, "memorySizeMB": 128, "maxMemoryUsedMB": 36
+}  # fmt: skip
 
-def record_of(line: bytes, kind: str) -> dict[str, Any]:
-    assert line.endswith(b"\n")
+
+@pytest.mark.parametrize(
+    ("event", "kind", "record"),
+    [
+        pytest.param(
+            report(),
+            "platform.report",
+            {"requestId": "rid", "status": "success", "metrics": FIGURES},
+            id="warm",
+        ),
+        pytest.param(
+            report("failure", "Runtime.ExitError", init_ms=110.1),
+            "platform.report",
+            {
+                "requestId": "rid",
+                "status": "failure",
+                "errorType": "Runtime.ExitError",
+                "metrics": {**FIGURES, "billedDurationMs": 114, "initDurationMs": 110.1},
+            },
+            id="failed",
+        ),
+        pytest.param(
+            init_report(phase="invoke"),
+            "platform.initReport",
+            {
+                "initializationType": "on-demand",
+                "phase": "invoke",
+                "status": "error",
+                "errorType": "X.Y",
+                "metrics": {"durationMs": 1236.04},
+            },
+            id="init",
+        ),
+    ],
+)
+def test_json_lines_are_platform_events(
+    event: TelemetryRecord, kind: str, record: dict[str, Any]
+) -> None:
+    line = JSON.render(event)
+
     members = json.loads(line)
+    assert line.endswith(b"\n")
     assert list(members) == ["time", "type", "record"]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", members["time"])
-    assert members["type"] == kind
-    record: dict[str, Any] = members["record"]
-    return record
-
-
-def test_json_report_is_a_platform_report_event() -> None:
-    line = JSON.render(report("failure", "Runtime.ExitError", init_ms=110.1))
-
-    assert record_of(line, "platform.report") == {
-        "requestId": "rid",
-        "status": "failure",
-        "errorType": "Runtime.ExitError",
-        "metrics": {
-            "durationMs": 3.014,
-            "billedDurationMs": 114,
-            "memorySizeMB": 128,
-            "maxMemoryUsedMB": 36,
-            "initDurationMs": 110.1,
-        },
-    }
-
-
-def test_json_report_of_a_warm_success_has_no_more_than_it_needs() -> None:
-    record = record_of(JSON.render(report()), "platform.report")
-
-    assert set(record) == {"requestId", "status", "metrics"}
-    assert "initDurationMs" not in record["metrics"]
-
-
-def test_json_init_report_is_a_platform_init_report_event() -> None:
-    line = JSON.render(init_report(phase="invoke"))
-
-    assert record_of(line, "platform.initReport") == {
-        "initializationType": "on-demand",
-        "phase": "invoke",
-        "status": "error",
-        "errorType": "X.Y",
-        "metrics": {"durationMs": 1236.04},
-    }
+    assert (members["type"], members["record"]) == (kind, record)
+    assert members["time"] == "2026-01-31T12:00:00.123Z"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +223,3 @@ def test_each_event_has_awss_level(event: TelemetryRecord, level: str) -> None:
     ]
 
     assert seen_from[-1] == level
-
-
-def test_a_text_log_has_no_levels() -> None:
-    assert PlatformLines(as_json=False, level="FATAL").render(START)

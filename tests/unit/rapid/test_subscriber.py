@@ -13,7 +13,7 @@ from rapid.telemetry.records import TelemetryRecord
 from rapid.telemetry.schema import Schema
 from rapid.telemetry.subscriber import RecordBuffer
 from rapid.telemetry.subscription import Endpoint, Subscription
-from tests.acceptance.conformance.listener import Listener, TcpListener
+from tests.acceptance.conformance.listener import Listener
 from tests.endless import EndlessPeer
 from tests.support import LIMIT_S, wait_until
 
@@ -129,15 +129,6 @@ def test_a_full_batch_goes_before_its_time(telemetry: Telemetry, listener: Liste
     assert numbers(listener.wait_for("function", 1000)) == list(range(1000))
 
 
-def test_a_flush_delivers_what_is_there(telemetry: Telemetry, listener: Listener) -> None:
-    telemetry.subscribe("a", "a", a_subscription(listener.port, timeout_s=600.0))
-    telemetry.publish(line(1))
-
-    telemetry.flush(5.0)
-
-    assert numbers(listener.records) == [1]
-
-
 def test_a_flush_does_not_wait_for_one_that_refuses(
     telemetry: Telemetry, listener: Listener
 ) -> None:
@@ -220,16 +211,6 @@ def test_a_subscriber_that_answers_a_byte_now_and_then_has_one_time_for_all(
         telemetry.publish(line(1))
 
         wait_until(lambda: len(peer.requests) >= 2, "another attempt")
-
-
-def test_tcp_batch_after_batch_goes_over_one_connection(telemetry: Telemetry) -> None:
-    with TcpListener() as listener:
-        telemetry.subscribe("a", "a", a_subscription(listener.port, path=None))
-        for number in range(5):
-            telemetry.publish(line(number))
-            listener.wait_for("function", number + 1)
-
-    assert listener.connections == 1
 
 
 def test_a_connection_that_the_subscriber_closed_is_made_again(

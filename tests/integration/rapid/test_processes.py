@@ -49,16 +49,15 @@ def test_an_exit_status_reads_as_gos(wait_status: int, text: str) -> None:
     assert str(ExitStatus(wait_status)) == text
 
 
-def test_an_exit_has_a_code_and_no_signal() -> None:
-    status = ExitStatus(exited(3))
+@pytest.mark.parametrize(
+    ("wait_status", "code", "number"), [(exited(3), 3, None), (signal.SIGKILL, None, 9)]
+)
+def test_an_exit_status_is_a_code_or_a_signal(
+    wait_status: int, code: int | None, number: int | None
+) -> None:
+    status = ExitStatus(wait_status)
 
-    assert (status.code, status.signal) == (3, None)
-
-
-def test_a_kill_has_a_signal_and_no_code() -> None:
-    status = ExitStatus(signal.SIGKILL)
-
-    assert (status.code, status.signal) == (None, signal.SIGKILL)
+    assert (status.code, status.signal) == (code, number)
 
 
 # --- the reaper, in a process of its own: it waits for every child, pytest's included
@@ -97,43 +96,28 @@ def reaped():
 """
 
 
-@pytest.mark.parametrize(
-    ("script", "text"),
-    [
-        ("exit 0", "exit status 0"),
-        ("exit 7", "exit status 7"),
-        ("kill -9 $$", "signal: killed"),
-        ("kill -TERM $$", "signal: terminated"),
-    ],
-)
-def test_an_exit_is_told_as_it_was(script: str, text: str) -> None:
-    printed = run_isolated(
-        f"spawn('/bin/sh', '-c', {script!r}); wait_until(reaped, 'exit'); print(*exits)"
-    )
-
-    assert printed == text
-
-
-def test_each_exit_is_told_to_whom_it_belongs_once() -> None:
+def test_each_exit_is_told_to_whom_it_belongs_once_as_it_was() -> None:
     printed = run_isolated(
         """
 told = {}
 def on_exit(number):
-    return lambda status: told.setdefault(number, []).append(status.code)
+    return lambda status: told.setdefault(number, []).append(str(status))
 for number in range(40):
     spawn('/bin/sh', '-c', f'exit {number}', on_exit=on_exit(number))
-wait_until(lambda: reaper.reap() or len(told) == 40, 'exits')
+spawn('/bin/sh', '-c', 'kill -TERM $$', on_exit=on_exit('terminated'))
+wait_until(lambda: reaper.reap() or len(told) == 41, 'exits')
 reaper.reap()
-print(all(told[number] == [number] for number in range(40)))
+print(all(told[number] == [f'exit status {number}'] for number in range(40)), told['terminated'])
 """
     )
 
-    assert printed == "True"
+    assert printed == "True ['signal: terminated']"
 
 
 def test_an_exit_handler_that_fails_does_not_keep_the_others_from_hearing() -> None:
     printed = run_isolated(
         """
+reaper.reap()  # there is no child yet
 def fail(status):
     raise ZeroDivisionError
 spawn('/bin/true', on_exit=fail)
@@ -144,10 +128,6 @@ print(*exits)
     )
 
     assert printed == "exit status 0"
-
-
-def test_reaping_with_no_child_is_nothing() -> None:
-    assert run_isolated("reaper.reap(); print('done')") == "done"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 ``pika.connection.Connection`` leaves the transport to an adapter; this one is a plain blocking
 socket. So pika does the handshake, channels, heartbeats, returns, cancels and close.
 ``amqp_stream`` writes and reads the messages of the call path on the same socket.
-The only module that imports pika, which is a third of a small program: import it late.
+The only module of the programs that imports pika, which is a third of a small one: import it late.
 """
 
 from __future__ import annotations

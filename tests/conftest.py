@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -18,6 +18,9 @@ from lambda_protocol.invocation import Invocation
 from tests import support
 from tests.events import Chronicle, Recorder
 from tests.support import RAPID, Rapid, Server, unique_name
+
+if TYPE_CHECKING:
+    from lambda_protocol.memory_broker import MemoryBroker
 
 #: Nodes this worker started. Another worker may be the one to stop them; forgotten before that,
 #: their processes would be warned of as still running.
@@ -115,6 +118,24 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             users.write_text(str(left))
             if left == 0:
                 node.stop()
+
+
+@pytest.fixture
+def memory_broker() -> Iterator[MemoryBroker]:
+    """Give a broker in memory, for one test."""
+    from lambda_protocol.memory_broker import MemoryBroker  # not in the static file's unit tests
+
+    with MemoryBroker() as broker:
+        yield broker
+
+
+@pytest.fixture(params=["memory", pytest.param("rabbitmq", marks=pytest.mark.broker)])
+def either_broker(request: pytest.FixtureRequest) -> str:
+    """Give the URI of a broker in memory, and then of a RabbitMQ: the same test holds for both."""
+    if request.param == "rabbitmq":
+        return str(request.getfixturevalue("broker"))
+    broker: MemoryBroker = request.getfixturevalue("memory_broker")
+    return broker.uri
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,10 @@ MAY_IMPORT = {
     "lambda_server": {"click", "flask", "gunicorn", "pika", "prometheus_client",
                       "prometheus_flask_exporter", "werkzeug"},
 }  # fmt: skip
-#: The one module of lambda_protocol with a dependency, and which.
-PROTOCOL_EXCEPTION = ("amqp_connection", {"pika"})
+#: The modules of lambda_protocol with a dependency: it is pika.
+PROTOCOL_EXCEPTIONS = {"amqp_connection", "memory_broker", "memory_queues"}
+#: The broker in memory, which ships for tests: no program needs it.
+FOR_TESTS = {"lambda_protocol.memory_broker", "lambda_protocol.memory_queues"}
 #: The rooms of rapid, from the ground up: one imports only rooms of the floors below it.
 ROOMS = (
     {"call", "connection_limits", "deadline", "metrics", "processes", "rest_sender", "self_copy",
@@ -84,14 +86,20 @@ def test_a_module_imports_only_what_its_package_may(module: str) -> None:
     package, _, name = module.partition(".")
     allowed = MAY_IMPORT[package] | {package, "lambda_protocol"} | sys.stdlib_module_names
     allowed |= {"_typeshed"}  # only type checkers have it
-    if package == "lambda_protocol" and name == PROTOCOL_EXCEPTION[0]:
-        allowed |= PROTOCOL_EXCEPTION[1]
+    if package == "lambda_protocol" and name in PROTOCOL_EXCEPTIONS:
+        allowed |= {"pika"}
 
     assert imported_packages(tree_of(ALL_MODULES[module])) <= allowed
 
 
+@pytest.mark.parametrize("module", sorted(FOR_TESTS))
+def test_the_broker_in_memory_is_needed_by_no_program(module: str) -> None:
+    assert all(module not in needed_shared_modules(program) for program in PROGRAMS)
+
+
 @pytest.mark.parametrize(
-    "module", [name for name in modules("lambda_protocol") if not name.endswith("__init__")]
+    "module",
+    [n for n in modules("lambda_protocol") if not n.endswith("__init__") and n not in FOR_TESTS],
 )
 def test_a_shared_module_is_needed_by_both_programs(module: str) -> None:
     """Itself, or through another shared module that is."""

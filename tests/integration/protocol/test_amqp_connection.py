@@ -1,4 +1,4 @@
-"""A connection to a real broker."""
+"""A connection to a broker: RabbitMQ, and the one in memory."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Connect = Callable[[Callable[[Delivery], None]], AmqpConnection]
 
 
 @pytest.fixture
-def connect(broker: str) -> Iterator[Connect]:
+def connect(either_broker: str) -> Iterator[Connect]:
     with contextlib.ExitStack() as stack:
 
         def connect(on_delivery: Callable[[Delivery], None] = ignore) -> AmqpConnection:
-            connection = AmqpConnection(parameters(broker), on_delivery)
+            connection = AmqpConnection(parameters(either_broker), on_delivery)
             stack.callback(connection.shut_down)
             return connection
 
@@ -136,16 +136,16 @@ def test_a_refused_method_raises_and_leaves_the_connection_usable(connect: Conne
     assert connection.open_channel().is_open
 
 
-def test_a_wrong_password_is_a_lost_broker(broker: str) -> None:
-    host = broker.rpartition("@")[2]
+def test_a_wrong_password_is_a_lost_broker(either_broker: str) -> None:
+    host = either_broker.rpartition("@")[2]
 
     with pytest.raises(BrokerLost):
         AmqpConnection(parameters(f"amqp://guest:wrong@{host}"), ignore)
 
 
-def test_a_byte_in_the_wake_descriptor_ends_a_poll(broker: str) -> None:
+def test_a_byte_in_the_wake_descriptor_ends_a_poll(either_broker: str) -> None:
     reader, writer = os.pipe()
-    connection = AmqpConnection(parameters(broker), ignore, wake_fd=reader)
+    connection = AmqpConnection(parameters(either_broker), ignore, wake_fd=reader)
 
     os.write(writer, b"\0")
     connection.poll(3600)
@@ -190,9 +190,9 @@ def test_the_kernel_ends_a_connection_whose_peer_acknowledges_nothing(connect: C
     assert (idle + interval * count, unacknowledged_ms) == (20, 20_000)
 
 
-def test_heartbeats_keep_an_idle_connection(broker: str) -> None:
+def test_heartbeats_keep_an_idle_connection(either_broker: str) -> None:
     """Twice the interval without a byte from us, and the broker would have hung up."""
-    connection = AmqpConnection(parameters(f"{broker}?heartbeat=1"), ignore)
+    connection = AmqpConnection(parameters(f"{either_broker}?heartbeat=1"), ignore)
     end = time.monotonic() + 3
 
     while time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""AMQP-RPC against a real broker, with the test in the function's place."""
+"""AMQP-RPC against RabbitMQ and the broker in memory, with the test in the function's place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from lambda_protocol.queues import async_queue_name
 from lambda_server import rpc_client
 from lambda_server.rpc_client import RpcClient
 from tests.acceptance.system.amqp import AmqpClient
-from tests.acceptance.system.conftest import through
+from tests.acceptance.system.conftest import port_of, through
 from tests.acceptance.system.proxy import Proxy
 from tests.support import LIMIT_S, make_invocation, unique_name, wait_for, wait_until
 
@@ -93,20 +93,26 @@ class Function:
 
 
 @pytest.fixture
-def function(broker: str) -> Iterator[Function]:
-    function = Function(broker)
+def function(either_broker: str) -> Iterator[Function]:
+    function = Function(either_broker)
     yield function
     function.close()
+
+
+@pytest.fixture
+def proxy(either_broker: str) -> Iterator[Proxy]:
+    with Proxy(port_of(either_broker)) as proxy:
+        yield proxy
 
 
 MakeClient = Callable[..., RpcClient]
 
 
 @pytest.fixture
-def make_client(broker: str) -> Iterator[MakeClient]:
+def make_client(either_broker: str) -> Iterator[MakeClient]:
     clients = []
 
-    def make(*, uri: str = broker, queue_timeout_s: float = LIMIT_S) -> RpcClient:
+    def make(*, uri: str = either_broker, queue_timeout_s: float = LIMIT_S) -> RpcClient:
         parameters = connection_parameters(BrokerAddress(uri=uri), name="test")
         clients.append(RpcClient(parameters, queue_timeout_s=queue_timeout_s))
         return clients[-1]
@@ -212,14 +218,14 @@ def test_a_call_that_has_started_is_waited_for_as_long_as_it_says(
 
 
 def test_the_question_whether_a_call_is_waited_for_is_answered(
-    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor, broker: str
+    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor, either_broker: str
 ) -> None:
     invocation = make_invocation(function=function.ref)
     result = pool.submit(make_client().call, invocation)
     taken = function.take()
     answers = {}
 
-    with AmqpClient(broker, direct=True) as asker:
+    with AmqpClient(either_broker, direct=True) as asker:
         for correlation_id in (invocation.request_id, "of another call"):
             question = encode_question(correlation_id)
             asker.publish(
@@ -316,9 +322,13 @@ def test_consumers_are_counted_where_there_is_a_queue(
 
 
 def test_a_connection_lost_in_a_call_raises_at_once(
-    make_client: MakeClient, function: Function, pool: ThreadPoolExecutor, proxy: Proxy, broker: str
+    make_client: MakeClient,
+    function: Function,
+    pool: ThreadPoolExecutor,
+    proxy: Proxy,
+    either_broker: str,
 ) -> None:
-    client = make_client(uri=through(proxy, broker))
+    client = make_client(uri=through(proxy, either_broker))
     result = pool.submit(client.call, make_invocation(function=function.ref))
     function.take()
 
@@ -329,9 +339,9 @@ def test_a_connection_lost_in_a_call_raises_at_once(
 
 
 def test_a_connection_lost_before_an_event_raises(
-    make_client: MakeClient, function: Function, proxy: Proxy, broker: str
+    make_client: MakeClient, function: Function, proxy: Proxy, either_broker: str
 ) -> None:
-    client = make_client(uri=through(proxy, broker))
+    client = make_client(uri=through(proxy, either_broker))
     client.publish_async(make_invocation(function=function.ref, type=InvocationType.EVENT))
 
     proxy.cut()
@@ -340,6 +350,6 @@ def test_a_connection_lost_before_an_event_raises(
         client.publish_async(make_invocation(function=function.ref, type=InvocationType.EVENT))
 
 
-def test_a_broker_that_is_not_there_raises(make_client: MakeClient, broker: str) -> None:
+def test_a_broker_that_is_not_there_raises(make_client: MakeClient, either_broker: str) -> None:
     with Proxy(1) as nobody, pytest.raises(BrokerLost):
-        make_client(uri=through(nobody, broker))
+        make_client(uri=through(nobody, either_broker))

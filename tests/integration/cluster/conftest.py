@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.server
 import json
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,8 +13,8 @@ from typing import Any, Self
 import pytest
 import yaml
 
-from devtools.kind_cluster.manifests import REGISTRY_PORT, SERVER_PORT, Manifests
-from devtools.ports import LOOPBACK, free_ports
+from devtools.kind_cluster.manifests import Manifests
+from devtools.ports import free_ports
 from tests.integration.cluster.things import items
 from tests.support import ROOT
 
@@ -32,17 +27,11 @@ def kubeconfig(server: str) -> str:
     return json.dumps({"clusters": [{"name": "kind-lambda", "cluster": {"server": server}}]})
 
 
-#: What the tools answer on a machine where all is as it should be, before there is a cluster.
+#: What the tools answer on a machine where all is as it should be, and no cluster.
 USUAL: list[dict[str, Any]] = [
     {"match": "^kind --version", "out": "kind version 0.32.0\n"},
-    {"match": "^kind get nodes", "out": NODES, "after": "^kind create cluster"},
     {"match": "^kind get nodes", "err": 'No kind nodes found for cluster "lambda".\n'},
     {"match": "^kind get kubeconfig", "out": kubeconfig(SERVER)},
-    {
-        "match": "^kubectl .*config view",
-        "out": kubeconfig(SERVER),
-        "after": "^kind create cluster",
-    },
     {"match": "^kubectl .*config view", "rc": 1, "err": "error: cannot locate context\n"},
     {
         "match": "^kubectl .*version --client",
@@ -162,59 +151,10 @@ class Machine:
         by_node_port = {mapping["containerPort"]: mapping["hostPort"] for mapping in mappings}
         return cls(folder, checkout, by_node_port)
 
-    @contextmanager
-    def serving(self) -> Iterator[None]:
-        """Have registry and Lambda Server answer as soon as there is a cluster."""
-        is_over = threading.Event()
-
-        def serve() -> None:
-            while not self.is_up:
-                if is_over.wait(0.02):
-                    return
-            with contextlib.ExitStack() as stack:
-                for node_port in (REGISTRY_PORT, SERVER_PORT):
-                    address = (LOOPBACK, self.ports[node_port])
-                    server = stack.enter_context(
-                        http.server.ThreadingHTTPServer(address, _Answers200)
-                    )
-                    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-                    stack.callback(server.shutdown)
-                is_over.wait()
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            is_over.set()
-            thread.join(LIMIT_S)
-
-
-class _Answers200(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        length = int(self.headers.get("Content-Length", 0))
-        body = self.rfile.read(length) or b"{}"
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_POST = do_GET  # noqa: N815 - http.server looks for it
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        """Keep quiet."""
-
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     return Machine.make(tmp_path)
-
-
-@pytest.fixture
-def serving(machine: Machine) -> Iterator[None]:
-    """Have registry and Lambda Server answer as soon as there is a cluster."""
-    with machine.serving():
-        yield
 
 
 @pytest.fixture(scope="session")

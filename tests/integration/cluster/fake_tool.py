@@ -1,8 +1,7 @@
 """Stands for kind, kubectl and docker: writes down how it was called, and answers by rules.
 
 Beside it are ``rules.json``, of which the first that fits answers, and ``calls.jsonl``. A rule has
-``match``, a pattern for the command line, and may have ``out``, ``err``, ``rc``, ``sleep``;
-``times``, after which it fits no more; and ``after``, a pattern that an earlier line must fit.
+``match``, a pattern for the command line, and may have ``out``, ``err``, ``rc``, ``sleep``.
 """
 
 from __future__ import annotations
@@ -20,17 +19,11 @@ def main() -> int:
     line = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     has_input = select.select([sys.stdin], [], [], 0)[0]
     calls = folder / "calls.jsonl"
-    earlier = [json.loads(each)["line"] for each in calls.read_text().splitlines()]
     call = {"line": line, "stdin": sys.stdin.read() if has_input else "", "cwd": str(Path.cwd())}
     with calls.open("a") as file:
         file.write(json.dumps(call) + "\n")
     for rule in json.loads((folder / "rules.json").read_text()):
-        used = sum(bool(re.search(rule["match"], each)) for each in earlier)
-        if (
-            re.search(rule["match"], line)
-            and used < rule.get("times", sys.maxsize)
-            and any(re.search(rule.get("after", ""), each) for each in ["", *earlier])
-        ):
+        if re.search(rule["match"], line):
             time.sleep(rule.get("sleep", 0))
             sys.stdout.write(rule.get("out", ""))
             sys.stderr.write(rule.get("err", ""))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,66 +17,48 @@ from devtools.kind_cluster.names import Dashboard, Scaling
 from devtools.kind_cluster.plan import Wish, plan
 from devtools.kind_cluster.steps import Command, Step
 from devtools.kind_cluster.switch import Refused
+from tests.integration.cluster.things import hpa, scaled_object, workload
 
 SECRET = Credentials(username="u", password="p", erlang_cookie="c")
 NODES = ("lambda-control-plane", "lambda-worker")
 FUNCTIONS = ("echo-lambda", "image-greyscale-lambda")
 KEDAS = [scaling for scaling in Scaling if scaling.uses_keda]
-OTHERS_OBJECT = Autoscaler(kind="ScaledJob", namespace="shop", name="nightly", triggers=("cron",))
+OTHERS_JOB = {**scaled_object("nightly", "", namespace="shop", trigger="cron"), "kind": "ScaledJob"}
+T = TypeVar("T", Workload, Autoscaler)
 
 
-def deployment(namespace: str, name: str, wanted: int = 1, volume: bool = False) -> Workload:
-    return Workload(
-        kind="deployment",
-        namespace=namespace,
-        name=name,
-        wanted=wanted,
-        ready=wanted,
-        has_image_volume=volume,
-    )
-
-
-def scaled_object(name: str, trigger: str = "rabbitmq") -> tuple[Autoscaler, Autoscaler]:
-    """Return a ScaledObject and the HPA that KEDA makes of it."""
-    target = f"Deployment/{name}"
-    mine = Autoscaler(
-        kind="ScaledObject", namespace="lambda", name=name, target=target, triggers=(trigger,)
-    )
-    return mine, dataclasses.replace(hpa(f"keda-hpa-{name}", name), owner=name)
-
-
-def hpa(name: str, target: str) -> Autoscaler:
-    return Autoscaler(
-        kind="HorizontalPodAutoscaler",
-        namespace="lambda",
-        name=name,
-        target=f"Deployment/{target}",
-    )
-
-
-def whole(scaling: Scaling, wanted: int = 1) -> Found:
-    """Return a cluster as ``up --scaling`` leaves it."""
+def whole(scaling: Scaling, wanted: int = 1, **others: Sequence[Any]) -> Found:
+    """Return a cluster as ``up --scaling`` leaves it, in Kubernetes' own answers."""
+    volumes = [{"name": "rapid", "image": {"reference": "any"}}]
     is_volume = scaling is Scaling.IMAGE_VOLUME
-    workloads = [deployment("lambda", name, wanted, is_volume) for name in FUNCTIONS]
-    workloads += [
-        deployment("lambda", "lambda-server", 2),
-        deployment("kubernetes-dashboard", "kubernetes-dashboard"),
-        Workload(kind="statefulset", namespace="messaging", name="rabbitmq", ready=1),
-    ]
-    autoscalers: list[Autoscaler] = []
+    workloads = [
+        *(workload("lambda", name, wanted=wanted, volumes=volumes if is_volume else None)
+          for name in FUNCTIONS),
+        workload("lambda", "lambda-server", wanted=2),
+        workload("kubernetes-dashboard", "kubernetes-dashboard"),
+        workload("messaging", "rabbitmq", kind="StatefulSet"),
+    ]  # fmt: skip
+    autoscalers: list[Any] = []
     if scaling.uses_keda:
-        workloads.append(deployment("keda", "keda-operator"))
+        workloads.append(workload("keda", "keda-operator"))
         trigger = "prometheus" if scaling is Scaling.KEDA_PROMETHEUS else "rabbitmq"
-        autoscalers += [each for name in FUNCTIONS for each in scaled_object(name, trigger)]
+        for name in FUNCTIONS:
+            autoscalers.append(scaled_object(name, name, trigger=trigger))
+            autoscalers.append(hpa(f"keda-hpa-{name}", name, owner=name))
     if scaling.uses_adapter:
-        workloads.append(deployment("monitoring", "prometheus-adapter"))
+        workloads.append(workload("monitoring", "prometheus-adapter"))
         autoscalers += [hpa(name, name) for name in FUNCTIONS]
     return Found(
         nodes=NODES,
-        workloads=tuple(workloads),
-        autoscalers=tuple(autoscalers),
+        workloads=read(Workload, others.get("workloads", workloads)),
+        autoscalers=read(Autoscaler, [*others.get("autoscalers", autoscalers),
+                                      *others.get("more", [])]),
         secrets=SECRET.secrets,
-    )
+    )  # fmt: skip
+
+
+def read(kind: type[T], items: Sequence[Any]) -> tuple[T, ...]:
+    return tuple(kind.from_answer(each) for each in items)
 
 
 def lines(steps: Iterable[Step]) -> list[str]:
@@ -151,17 +133,27 @@ def test_dashboard_and_broker_can_be_chosen(
     assert not lacks & found
 
 
-def test_the_node_image_is_that_of_the_table(manifests: Manifests) -> None:
-    create = lines(plan(Wish(), Found(), SECRET, manifests))[0]
+def test_the_node_image_is_that_of_the_table_and_each_node_is_told_of_the_registry(
+    manifests: Manifests,
+) -> None:
+    create, *rest = lines(plan(Wish(), Found(), SECRET, manifests))
 
     assert re.search(r"--image kindest/node:v1\.\S+@sha256:", create)
+    told = [line.split()[3] for line in rest if line.startswith("docker exec")]
+    assert told == list(manifests.nodes)
 
 
-def test_every_command_ends_by_itself(manifests: Manifests) -> None:
+def test_every_command_names_the_cluster_and_ends_by_itself(manifests: Manifests) -> None:
     for step in plan(Wish(), Found(), SECRET, manifests):
         for action in step.actions:
             assert 0 < action.limit_s <= 1_900
-            if isinstance(action, Command) and ("rollout" in action.argv or "wait" in action.argv):
+            if not isinstance(action, Command):
+                continue
+            if action.argv[0] == "kubectl":
+                assert action.argv[1:3] == ("--context", "kind-lambda")
+            if action.argv[0] == "kind":
+                assert action.argv[-2:] == ("--name", "lambda")
+            if "rollout" in action.argv or "wait" in action.argv:
                 (own,) = (word for word in action.argv if word.startswith("--timeout="))
                 assert int(own.removeprefix("--timeout=").removesuffix("s")) < action.limit_s
 
@@ -188,10 +180,10 @@ def test_without_a_wish_all_stays_as_it_is(manifests: Manifests, scaling: Scalin
 
 def test_what_is_there_goes_on(manifests: Manifests) -> None:
     """A run that was broken off is not max-concurrency: KEDA is there and scales nothing yet."""
-    rabbitmq = Workload(kind="statefulset", namespace="messaging", name="rabbitmq", wanted=3)
-    three_nodes = dataclasses.replace(whole(Scaling.KEDA), workloads=(rabbitmq,))
-    broken_off = dataclasses.replace(whole(Scaling.KEDA), autoscalers=())
-    keda_of_others = dataclasses.replace(whole(Scaling.KEDA), autoscalers=(OTHERS_OBJECT,))
+    rabbitmq = workload("messaging", "rabbitmq", kind="StatefulSet", wanted=3)
+    three_nodes = whole(Scaling.KEDA, workloads=[rabbitmq])
+    broken_off = whole(Scaling.KEDA, autoscalers=[])
+    keda_of_others = whole(Scaling.KEDA, autoscalers=[OTHERS_JOB])
 
     assert "rabbitmq-cluster" in applied(plan(Wish(), three_nodes, SECRET, manifests))
     for found, overlay in ((broken_off, "keda"), (keda_of_others, "max-concurrency")):
@@ -271,31 +263,26 @@ def index(steps: Iterable[Step], text: str) -> int:
 
 @pytest.mark.parametrize("scaling", Scaling)
 @pytest.mark.parametrize("target", [*FUNCTIONS, "lambda-server"])
-@pytest.mark.parametrize("kind", ["HorizontalPodAutoscaler", "ScaledObject"])
+@pytest.mark.parametrize("make", [hpa, scaled_object])
 def test_a_second_autoscaler_of_our_deployment_is_refused(
-    manifests: Manifests, scaling: Scaling, target: str, kind: str
+    manifests: Manifests, scaling: Scaling, target: str, make: Callable[..., Any]
 ) -> None:
-    other = dataclasses.replace(hpa("mine", target), kind=kind)
-    found = dataclasses.replace(whole(scaling), autoscalers=(other,))
+    found = whole(scaling, autoscalers=[make("mine", target)])
 
-    with pytest.raises(Refused, match=f"^{kind} lambda/mine scales Deployment/{target}, which"):
+    with pytest.raises(Refused, match=f" lambda/mine scales Deployment/{target}, which"):
         plan(Wish(), found, SECRET, manifests)
 
 
-@pytest.mark.parametrize("changes", [{"namespace": "shop"}, {"target": "Deployment/cart"}])
-def test_an_autoscaler_of_something_else_is_left_alone(
-    manifests: Manifests, changes: dict[str, Any]
-) -> None:
-    other = dataclasses.replace(hpa("echo-lambda", "echo-lambda"), **changes)
-    found = whole(Scaling.KEDA)
-    found = dataclasses.replace(found, autoscalers=(*found.autoscalers, other))
+def test_an_autoscaler_of_something_else_is_left_alone(manifests: Manifests) -> None:
+    others = [hpa("echo-lambda", "echo-lambda", namespace="shop"), hpa("echo-lambda", "cart")]
 
-    assert removals(plan(Wish(), found, SECRET, manifests)) == []
+    steps = plan(Wish(), whole(Scaling.KEDA, more=others), SECRET, manifests)
+
+    assert removals(steps) == []
 
 
 def test_keda_stays_where_others_need_it(manifests: Manifests) -> None:
-    found = whole(Scaling.KEDA)
-    found = dataclasses.replace(found, autoscalers=(*found.autoscalers, OTHERS_OBJECT))
+    found = whole(Scaling.KEDA, more=[OTHERS_JOB])
 
     with pytest.raises(Refused, match="ScaledJob shop/nightly needs KEDA, which --scaling hpa"):
         plan(Wish(scaling=Scaling.HPA), found, SECRET, manifests)
@@ -310,13 +297,12 @@ def test_keda_stays_where_others_need_it(manifests: Manifests) -> None:
 def test_a_lost_secret_is_made_from_the_other(manifests: Manifests, lost: tuple[str, str]) -> None:
     there = {name: values for name, values in SECRET.secrets.items() if name != lost}
     found = dataclasses.replace(whole(Scaling.KEDA), secrets=there)
-
     secret = Credentials.complete(there)
 
+    steps = plan(Wish(), found, secret, manifests)
+
     assert (secret.username, secret.password) == ("u", "p")
-    assert (
-        len([line for line in lines(plan(Wish(), found, secret, manifests)) if "-f -" in line]) == 1
-    )
+    assert sum("-f -" in line for line in lines(steps)) == 1
 
 
 def test_secrets_that_differ_agree_again_and_clients_start_anew(manifests: Manifests) -> None:

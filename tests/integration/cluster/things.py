@@ -53,9 +53,5 @@ def hpa(
 
 
 def secret(**values: str) -> str:
-    data = {key.replace("_", "-"): encoded(value) for key, value in values.items()}
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
     return json.dumps({"kind": "Secret", "data": data})
-
-
-def encoded(value: str) -> str:
-    return base64.b64encode(value.encode()).decode()

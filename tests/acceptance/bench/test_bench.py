@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from bench import usage
 from bench.client import Answers
 from bench.extensions import render_extensions
 from bench.load import parse_load
@@ -19,7 +16,6 @@ from bench.results import Memory, Results
 from bench.rounds import Sample
 from bench.startup import Startup
 from bench.targets import judge
-from devtools.progress import wait_until
 
 WRK_OUTPUT = """\
 Running 1s test @ http://127.0.0.1:8080/
@@ -68,18 +64,6 @@ def test_wrk_figures_are_read_below_its_own_report() -> None:
     assert load.errors == {"connect": 0, "status": 2, "timeout": 1}
 
 
-def test_ratios_pair_samples_of_the_same_round() -> None:
-    results = make_results(
-        {
-            "direct-1": [make_sample(3000), make_sample(1500)],
-            "rie-1": [make_sample(2000), make_sample(1000)],
-        }
-    )
-
-    assert results.ratios("direct-1", lambda sample: sample.rate) == [1.5, 1.5]
-    assert results.ratios("rie-1", lambda sample: sample.rate) == []
-
-
 @pytest.mark.parametrize(
     ("results", "target", "is_reached"),
     [
@@ -116,20 +100,6 @@ def test_tables_and_json_show_what_was_measured(tmp_path: Path) -> None:
     assert "| rapid, direct, 16 | 2,000 [1,000..3,000] |" in render(results)
     assert content["samples"]["direct-16"][0]["rate"] == 1000
     assert {verdict["found"] for verdict in content["verdicts"]} >= {"not compared", "25.0 MB"}
-
-
-def test_cpu_and_memory_are_of_the_session_only() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", "while True: pass"], start_new_session=True
-    ) as busy:
-        is_busy = wait_until(lambda: usage.leader_cpu_s(busy.pid) >= 0.1, 10.0)
-        cpu_s = usage.session_cpu_s(busy.pid)
-        rss_mb = usage.session_rss_mb(busy.pid)
-        busy.kill()
-
-    assert is_busy
-    assert 0.1 <= cpu_s < 10.0
-    assert rss_mb > 1.0
 
 
 def test_profile_tells_own_time_from_total() -> None:

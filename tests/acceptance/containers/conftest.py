@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -129,46 +129,41 @@ def function(request: pytest.FixtureRequest, images: Images, folder: Path) -> Fu
     return function
 
 
-class StartFunction:
-    """Runs containers of the function, with rapid where AWS's images have their emulator."""
-
-    def __init__(self, images: Images, folder: Path, rapid: Path, function: Function) -> None:
-        self._root = images.root(f"test-{function.image}")
-        self._folder, self._rapid, self._function = folder, rapid, function
-        settings = images.settings(f"test-{function.image}")
-        self._environ = dict(line.split("=", 1) for line in settings.get("Env") or [])
-        self._cwd = settings.get("WorkingDir") or "/"
-        self.stack = contextlib.ExitStack()
-
-    def __call__(self, **environ: str) -> Container:
-        port, runtime_api_port = free_ports(2)
-        container = Container(
-            self._folder,
-            self._root,
-            self._function.command,
-            {
-                **self._environ,
-                "RAPID_INVOKE_API_HOST": LOOPBACK,
-                "RAPID_PORT": str(port),
-                "RAPID_RUNTIME_API_PORT": str(runtime_api_port),
-                **environ,
-            },
-            port=port,
-            cwd=self._cwd,
-            mounts={EMULATOR: self._rapid, "/tmp": None},
-        )
-        self.stack.enter_context(container)
-        return container
+StartFunction = Callable[..., Container]
 
 
 @pytest.fixture
 def start(
     images: Images, folder: Path, shared: Path, function: Function
 ) -> Iterator[StartFunction]:
-    """Give a way to run the function with settings, for one test."""
-    start = StartFunction(images, folder, shared / "lambda-runtime-api-daemon", function)
-    with start.stack:
-        yield start
+    """Give a way to run the function with settings, rapid in the emulator's place, for one test."""
+    root = images.root(f"test-{function.image}")
+    settings = images.settings(f"test-{function.image}")
+    rapid = shared / "lambda-runtime-api-daemon"
+    with contextlib.ExitStack() as running:
+
+        def run(**environ: str) -> Container:
+            port, runtime_api_port = free_ports(2)
+            variables = {
+                **dict(line.split("=", 1) for line in settings.get("Env") or []),
+                "RAPID_INVOKE_API_HOST": LOOPBACK,
+                "RAPID_PORT": str(port),
+                "RAPID_RUNTIME_API_PORT": str(runtime_api_port),
+                **environ,
+            }
+            return running.enter_context(
+                Container(
+                    folder,
+                    root,
+                    function.command,
+                    variables,
+                    port=port,
+                    cwd=settings.get("WorkingDir") or "/",
+                    mounts={EMULATOR: rapid, "/tmp": None},
+                )
+            )
+
+        yield run
 
 
 @pytest.fixture(scope="session")

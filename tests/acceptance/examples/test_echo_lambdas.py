@@ -52,12 +52,6 @@ def command_in(folder: Path, *command: str) -> tuple[str, ...]:
 # --- Python
 
 
-def test_python_echoes_under_awslambdaric(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(*command_in(PYTHON, sys.executable, "-m", "awslambdaric", "echo.handler"))
-
-    assert rapid.invoke(b'{"hello": "world"}').json() == {"hello": "world"}
-
-
 @pytest.fixture
 def start_bootstrap(start_rapid: StartRapid, tmp_path: Path) -> Callable[..., Rapid]:
     """Give a way to start the bootstrap that `make up` uses, with a handler of the test's own."""

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-import pytest
 import yaml
 
 from devtools.ports import LOOPBACK, free_ports
-from devtools.rabbitmq_node import find_server
 from tests.acceptance.k8s.promql import PROMETHEUS
-from tests.support import WebProgram, wait_until
+from tests.support import WebProgram, give_up, wait_until
 
 #: The jobs that a test can answer for; a kubelet is not to be had.
 _POD_JOBS: Final = ("pods", "rabbitmq-queues")
@@ -29,20 +26,8 @@ _POD_JOBS: Final = ("pods", "rabbitmq-queues")
 
 def need_prometheus() -> None:
     """Skip where Prometheus is not installed; fail in CI."""
-    _need(shutil.which("promtool") and shutil.which("prometheus"), "Prometheus")
-
-
-def need_broker() -> None:
-    """Skip where RabbitMQ is not installed; fail in CI."""
-    _need(find_server(), "rabbitmq-server")
-
-
-def _need(found: object, name: str) -> None:
-    if not found:
-        reason = f"no {name} on this machine; scripts/test-setup installs it"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    if not (shutil.which("promtool") and shutil.which("prometheus")):
+        give_up("no Prometheus on this machine; scripts/test-setup installs it")
 
 
 def scrape_config() -> dict[str, Any]:

@@ -11,12 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+import trustme
 import yaml
 
 from devtools.ports import LOOPBACK, free_ports
 from devtools.processes import BackgroundProcess
 from devtools.progress import wait_until
-from tests.acceptance.node.certificates import Authority
 from tests.acceptance.node.kube import Kube, KubeError
 from tests.acceptance.node.programs import Programs
 
@@ -61,8 +61,11 @@ class ControlPlane:
         self.folder = folder
         self._node = node
         self._users = {**_USERS, "kubelet": (f"system:node:{node.name}", "system:nodes")}
-        self.authority = Authority(folder / "certificates")
-        self._accounts = self.authority.sign("service-accounts")  # only its key counts
+        folder.mkdir(parents=True, exist_ok=True)
+        self._authority = trustme.CA()
+        self.ca = folder / "ca.crt"
+        self._authority.cert_pem.write_to_path(str(self.ca))
+        self._accounts = self._sign("service-accounts")[1]  # only its key counts
         self._hpa_sync_s = hpa_sync_s
         self._etcd, self._etcd_peer, self._api, self._manager, self._scheduler = free_ports(5)
         self._tokens = {name: secrets.token_hex(16) for name in self._users}
@@ -72,7 +75,7 @@ class ControlPlane:
         """Return the API as one of the users sees it."""
         return Kube(
             port=self._api,
-            ca=self.authority.ca,
+            ca=self.ca,
             token=self._tokens[name],
             kubectl=self.programs["kubectl"],
             kubeconfig=self.folder / f"{name}.kubeconfig",
@@ -141,13 +144,19 @@ class ControlPlane:
             log="kube-controller-manager",
         )
 
+    def _sign(self, name: str, *hosts: str) -> tuple[Path, Path]:
+        """Return the files of a certificate and its key; it answers to ``hosts`` besides."""
+        signed = self._authority.issue_cert("127.0.0.1", "localhost", *hosts, common_name=name)
+        certificate, key = (self.folder / f"{name}.{suffix}" for suffix in ("crt", "key"))
+        signed.cert_chain_pems[0].write_to_path(str(certificate))
+        signed.private_key_pem.write_to_path(str(key))
+        return certificate, key
+
     def _api_server_flags(self, etcd: str) -> Sequence[str]:
         address = self._node.address
-        serving = self.authority.sign(
-            "kube-apiserver", "kubernetes.default.svc", _API_SERVICE, address
-        )
-        proxy = self.authority.sign("front-proxy")
-        accounts = self._accounts.key
+        hosts = ("kubernetes.default.svc", _API_SERVICE, address)
+        certificate, key = self._sign("kube-apiserver", *hosts)
+        proxy_certificate, proxy_key = self._sign("front-proxy")
         tokens = self.folder / "tokens.csv"
         tokens.touch(mode=0o600)
         tokens.write_text(
@@ -164,20 +173,20 @@ class ControlPlane:
             secure_port=self._api,
             authorization_mode="Node,RBAC",
             token_auth_file=tokens,
-            client_ca_file=self.authority.ca,
-            tls_cert_file=serving.certificate,
-            tls_private_key_file=serving.key,
+            client_ca_file=self.ca,
+            tls_cert_file=certificate,
+            tls_private_key_file=key,
             service_cluster_ip_range=_SERVICE_RANGE,
             service_account_issuer="https://kubernetes.default.svc",
-            service_account_key_file=accounts,
-            service_account_signing_key_file=accounts,
-            requestheader_client_ca_file=self.authority.ca,
+            service_account_key_file=self._accounts,
+            service_account_signing_key_file=self._accounts,
+            requestheader_client_ca_file=self.ca,
             requestheader_allowed_names="front-proxy",
             requestheader_extra_headers_prefix="X-Remote-Extra-",
             requestheader_group_headers="X-Remote-Group",
             requestheader_username_headers="X-Remote-User",
-            proxy_client_cert_file=proxy.certificate,
-            proxy_client_key_file=proxy.key,
+            proxy_client_cert_file=proxy_certificate,
+            proxy_client_key_file=proxy_key,
         )
 
     def _start_controllers(self) -> None:
@@ -191,8 +200,8 @@ class ControlPlane:
                 leader_elect="false",
                 horizontal_pod_autoscaler_sync_period=f"{self._hpa_sync_s}s",
                 use_service_account_credentials="true",
-                root_ca_file=self.authority.ca,
-                service_account_private_key_file=self._accounts.key,
+                root_ca_file=self.ca,
+                service_account_private_key_file=self._accounts,
             ),
         )
         self.spawn(
@@ -209,7 +218,7 @@ class ControlPlane:
         for name, token in self._tokens.items():
             cluster = {
                 "server": f"https://{LOOPBACK}:{self._api}",
-                "certificate-authority": str(self.authority.ca),
+                "certificate-authority": str(self.ca),
             }
             config = {
                 "apiVersion": "v1",

@@ -28,8 +28,10 @@ status: ## tell what of it runs
 down: ## stop all of it
 	@scripts/local down
 
-# What ARGS names is run, else the folders of the target.
-pytest = $(VENV_BIN)/pytest --quiet --numprocesses 2 --dist worksteal $(ARGS) $(if $(findstring tests/,$(ARGS)),,$(1))
+# What ARGS names is run, else the folders of the target. COVERAGE=FOLDER measures the run as well.
+measured = $(VENV_BIN)/python -m devtools.mutants.measure $(COVERAGE)
+unmeasured = $(VENV_BIN)/pytest --quiet --numprocesses 2 --dist worksteal
+pytest = $(if $(COVERAGE),$(measured),$(unmeasured)) $(ARGS) $(if $(findstring tests/,$(ARGS)),,$(1))
 
 .PHONY: test
 test: .venv/.dev ## run the tests of each change: unit and integration (ARGS='-k name' for some of them)
@@ -56,7 +58,7 @@ fuzz: .venv/.dev ## give the codecs random input for hours (ARGS='-k http1' for 
 .PHONY: coverage
 coverage: .venv/.dev ## print how much of the product unit, integration and conformance tests run, and compare with the record of make mutants
 	@scripts/test-setup
-	@$(VENV_BIN)/python -m devtools.mutants --coverage
+	@$(VENV_BIN)/python -m devtools.mutants --coverage $(if $(MEASURED),--measured $(MEASURED))
 
 .PHONY: mutants
 mutants: .venv/.dev ## see that tests notice 150 faults, and write devtools/mutants/record.txt (CHECK=1: compare with it, ONLY=MODULE: of that alone)

@@ -24,12 +24,7 @@ _SEED: Final = "lambda"
 _COUNT: Final = 150
 _AT_ONCE: Final = 2
 #: Those that are quick, and near the code.
-_TESTS: Final = (
-    "tests/unit",
-    "tests/integration/rapid",
-    "tests/integration/server",
-    "tests/acceptance/conformance",
-)
+_TESTS: Final = ("tests/unit", "tests/integration", "tests/acceptance/conformance")
 #: What the tests that a mutant is run against may take together, seconds; quick ones come first.
 #: A check runs survivors against the tests that are left, as long as these take so much at most.
 _BUDGET_S: Final = 20.0

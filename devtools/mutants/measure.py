@@ -1,4 +1,8 @@
-"""Which test runs which line, and how much of the product the tests run."""
+"""Which test runs which line, and how much of the product the tests run.
+
+``python -m devtools.mutants.measure FOLDER [pytest's arguments]`` is a run of pytest that leaves in
+FOLDER what it measured: ``make test COVERAGE=FOLDER`` calls it.
+"""
 
 from __future__ import annotations
 
@@ -58,9 +62,10 @@ class Measured:
 
 def run_tests(folder: Path, arguments: Sequence[str]) -> int:
     """Run tests with coverage, whose data goes into ``folder``; return pytest's status."""
+    folder.mkdir(parents=True, exist_ok=True)
     environ = {
         **os.environ,
-        FOLDER_VARIABLE: str(folder),
+        FOLDER_VARIABLE: str(folder.resolve()),
         "COVERAGE_PROCESS_START": str(_CONFIG),
     }
     command = [sys.executable, "-m", "pytest", "-p", "devtools.mutants.contexts", "--quiet"]
@@ -111,3 +116,7 @@ def _covered(measuring: coverage.Coverage, report: Path) -> dict[str, float]:
             if count := counts[f"{package} {whole}"]:
                 shares[f"{package} {word}"] = round(100 * counts[f"{package} {part}"] / count, 1)
     return shares
+
+
+if __name__ == "__main__":
+    sys.exit(run_tests(Path(sys.argv[1]), sys.argv[2:]))

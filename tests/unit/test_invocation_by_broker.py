@@ -24,7 +24,7 @@ from rapid.environment.environment import ExecutionEnvironment
 from rapid.environment.state import ParkedNext
 from rapid.invocations.retry_policy import RetryPolicy
 from rapid.metrics import Metrics
-from rapid.scheduler import Scheduler
+from rapid.scheduling.scheduler import Scheduler
 from tests.support import LIMIT_S, make_invocation, wait_until
 
 FUNCTION = FunctionRef(name="echo")

@@ -7,9 +7,9 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,7 +17,8 @@ from devtools.rabbitmq_node import RabbitmqNode, find_server
 from lambda_protocol.invocation import Invocation
 from tests import support
 from tests.events import Chronicle, Recorder
-from tests.support import RAPID, Rapid, Server, give_up, unique_name
+from tests.extensions import RecorderExtension
+from tests.support import Rapid, Server, give_up, unique_name
 
 if TYPE_CHECKING:
     from lambda_protocol.memory_broker import MemoryBroker
@@ -27,23 +28,10 @@ if TYPE_CHECKING:
 _nodes: list[RabbitmqNode] = []
 
 
-class StartRapid(Protocol):
-    """Starts a rapid for the length of the test; see ``Rapid`` for the arguments."""
-
-    def __call__(
-        self,
-        *command: str,
-        flags: tuple[str, ...] = (),
-        ready: bool = True,
-        program: Sequence[str] = RAPID,
-        **environ: str,
-    ) -> Rapid: ...
-
-
-class StartServer(Protocol):
-    """Starts a Lambda Server for the length of the test; see ``Server`` for the arguments."""
-
-    def __call__(self, *arguments: str, ready: bool = True, **environ: str) -> Server: ...
+#: Starts a rapid for the length of the test; takes the arguments of ``Rapid``.
+StartRapid = Callable[..., Rapid]
+#: Starts a Lambda Server for the length of the test; takes the arguments of ``Server``.
+StartServer = Callable[..., Server]
 
 
 @pytest.fixture
@@ -61,29 +49,13 @@ def function_name() -> str:
 @pytest.fixture
 def start_rapid() -> Iterator[StartRapid]:
     with contextlib.ExitStack() as stack:
-
-        def start(
-            *command: str,
-            flags: tuple[str, ...] = (),
-            ready: bool = True,
-            program: Sequence[str] = RAPID,
-            **environ: str,
-        ) -> Rapid:
-            return stack.enter_context(
-                Rapid(*command, flags=flags, ready=ready, program=program, **environ)
-            )
-
-        yield start
+        yield lambda *command, **settings: stack.enter_context(Rapid(*command, **settings))
 
 
 @pytest.fixture
 def start_server() -> Iterator[StartServer]:
     with contextlib.ExitStack() as stack:
-
-        def start(*arguments: str, ready: bool = True, **environ: str) -> Server:
-            return stack.enter_context(Server(*arguments, ready=ready, **environ))
-
-        yield start
+        yield lambda *options, **settings: stack.enter_context(Server(*options, **settings))
 
 
 @pytest.fixture(scope="session")
@@ -155,6 +127,12 @@ def recorder() -> Iterator[Recorder]:
     """Give a destination for the records of events."""
     with contextlib.closing(Recorder()) as recorder:
         yield recorder
+
+
+@pytest.fixture
+def extension(tmp_path: Path) -> RecorderExtension:
+    """Give the recorder extension, installed in a folder."""
+    return RecorderExtension(tmp_path)
 
 
 @pytest.fixture

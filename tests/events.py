@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
-from devtools.ports import LOOPBACK
 from tests import support
+from tests.http_listener import HttpListener
 
 #: A runtime that writes down what it attempts, and does what the event says.
 CHRONICLE: Final = str(Path(__file__).parent / "functions" / "chronicle")
@@ -60,42 +58,20 @@ class Chronicle:
         return self.attempts
 
 
-class Recorder:
-    """A destination by HTTP: keeps what is posted to it."""
+class Recorder(HttpListener):
+    """A destination by HTTP."""
 
-    def __init__(self, status: int = 200) -> None:
-        self.status = status
-        self.records: list[Any] = []
-        self.paths: list[str] = []
-        recorder = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                recorder.paths.append(self.path)
-                recorder.records.append(json.loads(body))
-                self.send_response(recorder.status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
+    @property
+    def records(self) -> list[Any]:
+        """What was posted."""
+        return [json.loads(each.body) for each in list(self.deliveries)]
 
     @property
     def url(self) -> str:
         """The address for RAPID_ON_SUCCESS or RAPID_ON_FAILURE."""
-        return f"http://{LOOPBACK}:{self._server.server_port}/records?of=events"
+        return f"{self.address.url}/records?of=events"
 
     def wait_for(self, count: int = 1) -> list[Any]:
         """Wait for so many records, and return them."""
         support.wait_until(lambda: len(self.records) >= count, f"{count} records")
         return self.records
-
-    def close(self) -> None:
-        """Listen no more."""
-        self._server.shutdown()
-        self._server.server_close()

@@ -484,6 +484,11 @@ class Rapid(WebProgram):
         """The path that invokes the function."""
         return f"/2015-03-31/functions/{self.function_name}/invocations"
 
+    @property
+    def endpoint(self) -> str:
+        """The function for ``LAMBDA_ENDPOINTS``."""
+        return f"{self.function_name}=http://{LOOPBACK}:{self.port}"
+
     def invoke(self, payload: bytes | str = b"{}", **headers: str) -> Answer:
         """Invoke the function on a new connection; header names with ``_`` for ``-``."""
         with self.client() as client:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from typing import Any
@@ -71,10 +70,3 @@ def leave(event: Any, context: Any) -> Any:
 def size(event: Any, context: Any) -> Any:
     """Return a string whose JSON has ``n`` bytes."""
     return "x" * (event["n"] - 2)
-
-
-def print_json(event: Any, context: Any) -> Any:
-    """Print ``lines`` JSON objects, each in the two writes of ``print``."""
-    for line in range(event["lines"]):
-        print(json.dumps({"call": event["call"], "line": line}))
-    return event

@@ -18,7 +18,8 @@ from devtools.rabbitmq_node import RabbitmqNode, TlsFiles, find_server
 from tests import support
 from tests.acceptance.system.amqp import AmqpClient
 from tests.acceptance.system.proxy import Proxy
-from tests.support import Server
+from tests.conftest import StartRapid
+from tests.support import Rapid, Server
 
 #: A runtime that writes down what it starts, and answers when it is let.
 LEDGER = str(Path(__file__).with_name("ledger"))
@@ -28,9 +29,14 @@ _BROKER_FIXTURES = {"broker", "node", "cluster", "server"}
 class Ledger:
     """The file that the function ``ledger`` writes, and the file it waits for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, start_rapid: StartRapid) -> None:
         self.file = folder / "ledger"
         self.gate = folder / "gate"
+        self._start_rapid = start_rapid
+
+    def start(self, **environ: Any) -> Rapid:
+        """Start a rapid that runs the function, for the length of the test."""
+        return self._start_rapid(LEDGER, **self.environ, **environ)
 
     @property
     def environ(self) -> dict[str, Any]:
@@ -48,6 +54,11 @@ class Ledger:
         return self.file.read_text().splitlines() if self.file.exists() else []
 
     @property
+    def events(self) -> list[str]:
+        """The events started so far."""
+        return [line.split(maxsplit=1)[1] for line in self.lines]
+
+    @property
     def pids(self) -> set[int]:
         """The runtimes that have started an event."""
         return {int(line.split()[0]) for line in self.lines}
@@ -62,9 +73,9 @@ class Ledger:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
+def ledger(tmp_path: Path, start_rapid: StartRapid) -> Iterator[Ledger]:
     """Give a ledger; whatever is held is let go at the end."""
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(tmp_path, start_rapid)
     yield ledger
     ledger.open()
 

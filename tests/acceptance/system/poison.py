@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 import struct
 from typing import Final
@@ -71,9 +72,22 @@ def random_text(rng: random.Random) -> Properties:
         content_type=text(),
         headers={"x": 0},  # the place of the table
         correlation_id=text(),
-        reply_to=rng.choice([None, "nowhere", "amq.rabbitmq.reply-to.g2dk", text()]),
+        reply_to=rng.choice([None, "nowhere", "q" * 255, text(), *map(_direct_address, _PIDS)]),
         timestamp=rng.choice([None, 0, 2**63, 2**64 - 1]),
     )
+
+
+#: Processes of Erlang that reply addresses may name: of the old kind, cut off, nobody's, none.
+_PIDS: Final = (
+    b"\x83gd\x00\x07reply@1" + bytes(9),
+    b"\x83Xw\x05reply@1" + bytes(12),
+    b"\x83Xw\x07reply@1" + bytes(12),
+    b"nonsense",
+)
+
+
+def _direct_address(pid: bytes) -> str:
+    return f"amq.rabbitmq.reply-to.{base64.b64encode(pid).decode()}.a2V5"
 
 
 _NAMES: Final = (
@@ -103,7 +117,8 @@ def random_table(rng: random.Random) -> bytes:
             ]
         )
         if width is None:
-            data = rng.randbytes(rng.randrange(60)) if kind in b"Sx" else b""
+            size = rng.choice([0, 60, 20_000]) if kind in b"Sx" else 0
+            data = rng.randbytes(size) if kind in b"Sx" else _nested(kind, rng.choice([0, 3, 3000]))
             value = struct.pack(">I", len(data)) + data
         elif kind in b"fd":  # RabbitMQ closes the connection for what is no number, or infinite
             value = rng.choice([bytes(width), b"\xff\x6f" + bytes(width), b"\x7f\x6f" * width])[
@@ -113,3 +128,11 @@ def random_table(rng: random.Random) -> bytes:
             value = rng.choice([bytes(width), b"\xff" * width, b"\x7f" + b"\xff" * width])[:width]
         fields += bytes((len(name),)) + name + kind + value
     return fields
+
+
+def _nested(kind: bytes, levels: int) -> bytes:
+    """Return the inside of a table or an array that has another one in it, and so on."""
+    inner, name = b"", b"" if kind == b"A" else b"\x01a"
+    for _ in range(levels):
+        inner = name + kind + struct.pack(">I", len(inner)) + inner
+    return inner

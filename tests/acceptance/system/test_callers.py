@@ -15,10 +15,9 @@ from contextlib import ExitStack
 import pika
 import pytest
 
-from devtools.ports import LOOPBACK
 from devtools.rabbitmq_node import RabbitmqNode
 from tests.acceptance.system.amqp import AmqpClient
-from tests.acceptance.system.conftest import LEDGER, Ledger
+from tests.acceptance.system.conftest import Ledger
 from tests.conftest import StartRapid, StartServer
 from tests.support import ECHO, Rapid, RawConnection, Server, unique_name, wait_until
 
@@ -76,7 +75,6 @@ Callers = Callable[[Rapid | Server, bytes], list[RawConnection]]
 @pytest.mark.parametrize("worker", [None, "lambda_server.worker.ConnectionWorker", "gthread"])
 @pytest.mark.parametrize("hang_up", [RawConnection.close, reset], ids=["closed", "reset"])
 def test_calls_of_callers_that_hung_up_are_dropped_unless_started(
-    start_rapid: StartRapid,
     start_server: StartServer,
     ledger: Ledger,
     pool: ThreadPoolExecutor,
@@ -84,13 +82,11 @@ def test_calls_of_callers_that_hung_up_are_dropped_unless_started(
     hang_up: Callable[[RawConnection], None],
     worker: str | None,
 ) -> None:
-    rapid = start_rapid(LEDGER, RAPID_MAX_CONCURRENCY=str(SLOTS), **ledger.environ)
+    rapid = ledger.start(RAPID_MAX_CONCURRENCY=str(SLOTS))
     program: Rapid | Server = rapid
     if worker is not None:
-        endpoints = f"{rapid.function_name}=http://{LOOPBACK}:{rapid.port}"
-        program = start_server(
-            *("-k", worker, "--threads", str(CALLERS + 4)), LAMBDA_ENDPOINTS=endpoints
-        )
+        options = ("-k", worker, "--threads", str(CALLERS + 4))
+        program = start_server(*options, LAMBDA_ENDPOINTS=rapid.endpoint)
     gone = callers(program, request(rapid.path, ledger.held))
     ledger.wait_for(SLOTS)
 
@@ -109,18 +105,16 @@ def test_calls_of_callers_that_hung_up_are_dropped_unless_started(
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 @pytest.mark.parametrize("through_server", [False, True], ids=["direct", "server"])
 def test_a_caller_that_closed_only_its_sending_side_gets_its_answer(
-    start_rapid: StartRapid,
     start_server: StartServer,
     ledger: Ledger,
     callers: Callers,
     version: str,
     through_server: bool,
 ) -> None:
-    rapid = start_rapid(LEDGER, **ledger.environ)
+    rapid = ledger.start()
     program: Rapid | Server = rapid
     if through_server:
-        endpoints = f"{rapid.function_name}=http://{LOOPBACK}:{rapid.port}"
-        program = start_server(LAMBDA_ENDPOINTS=endpoints)
+        program = start_server(LAMBDA_ENDPOINTS=rapid.endpoint)
     connections = callers(program, request(rapid.path, ledger.held, version))
     ledger.wait_for(1)
 
@@ -153,16 +147,13 @@ def wait_for_drops(rapid: Rapid, ledger: Ledger, calls: int) -> None:
 
 
 def test_calls_in_the_broker_of_callers_that_hung_up_are_dropped_unless_started(
-    start_rapid: StartRapid,
     broker_server: Server,
     broker: str,
     ledger: Ledger,
     pool: ThreadPoolExecutor,
     callers: Callers,
 ) -> None:
-    rapid = start_rapid(
-        LEDGER, RAPID_AMQP_URI=broker, RAPID_MAX_CONCURRENCY=str(SLOTS), **ledger.environ
-    )
+    rapid = ledger.start(RAPID_AMQP_URI=broker, RAPID_MAX_CONCURRENCY=str(SLOTS))
     abandoned_before = count(broker_server, "abandoned")
     gone = callers(broker_server, request(rapid.path, ledger.held))
     ledger.wait_for(SLOTS)
@@ -190,19 +181,13 @@ def queue(amqp: AmqpClient) -> str:
 
 @pytest.mark.parametrize("direct", [False, True], ids=["own-queue", "direct-reply-to"])
 def test_calls_of_a_plain_amqp_client_that_is_gone_are_dropped(
-    start_rapid: StartRapid,
-    broker: str,
-    amqp: AmqpClient,
-    queue: str,
-    ledger: Ledger,
-    direct: bool,
+    broker: str, amqp: AmqpClient, queue: str, ledger: Ledger, direct: bool
 ) -> None:
     with AmqpClient(broker, direct=direct) as gone:
         for _ in range(CALLERS):
             gone.publish(queue, b"{}", pika.BasicProperties(reply_to=gone.reply_to))
         wait_until(lambda: amqp.waiting(queue) == CALLERS, "the calls in the queue")
-    environ = {"AWS_LAMBDA_FUNCTION_NAME": queue, "AMQP_URI": broker, **ledger.environ}
-    rapid = start_rapid(LEDGER, **environ)
+    rapid = ledger.start(AWS_LAMBDA_FUNCTION_NAME=queue, AMQP_URI=broker)
 
     wait_for_drops(rapid, ledger, CALLERS)
     assert amqp.call(queue, b"[1]").body == b"[1]"
@@ -210,7 +195,6 @@ def test_calls_of_a_plain_amqp_client_that_is_gone_are_dropped(
 
 
 def test_calls_of_a_killed_server_are_dropped(
-    start_rapid: StartRapid,
     start_server: StartServer,
     broker: str,
     amqp: AmqpClient,
@@ -223,8 +207,7 @@ def test_calls_of_a_killed_server_are_dropped(
     wait_until(lambda: amqp.waiting(queue) == CALLERS, "the calls in the queue")
     for pid in (*server.descendants(), server.pid):
         os.kill(pid, signal.SIGKILL)
-    environ = {"AWS_LAMBDA_FUNCTION_NAME": queue, "AMQP_URI": broker, **ledger.environ}
-    rapid = start_rapid(LEDGER, **environ)
+    rapid = ledger.start(AWS_LAMBDA_FUNCTION_NAME=queue, AMQP_URI=broker)
 
     wait_for_drops(rapid, ledger, CALLERS)
 
@@ -256,7 +239,7 @@ def test_calls_whose_callers_wait_are_run_however_long_they_have_waited(
 
 @pytest.mark.slow
 def test_calls_of_clients_whose_broker_node_has_died_are_dropped(
-    start_rapid: StartRapid, cluster: list[RabbitmqNode], ledger: Ledger
+    cluster: list[RabbitmqNode], ledger: Ledger
 ) -> None:
     a, b, _ = cluster
     name = unique_name()
@@ -266,9 +249,7 @@ def test_calls_of_clients_whose_broker_node_has_died_are_dropped(
             gone.publish(name, b"{}", pika.BasicProperties(reply_to=gone.reply_to))
         wait_until(lambda: client.waiting(name) == CALLERS, "the calls in the queue")
         a.kill()
-        rapid = start_rapid(
-            LEDGER, AWS_LAMBDA_FUNCTION_NAME=name, RAPID_AMQP_URI=b.uri, **ledger.environ
-        )
+        rapid = ledger.start(AWS_LAMBDA_FUNCTION_NAME=name, RAPID_AMQP_URI=b.uri)
 
         wait_for_drops(rapid, ledger, CALLERS)
         assert client.call(name, b"[1]").body == b"[1]"

@@ -7,14 +7,14 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lambda_protocol.memory_cgroup import find_memory_cgroup
 from tests.conftest import StartRapid
-from tests.support import MISBEHAVE, RAPID, RECORDER_EXTENSION, Rapid, wait_until
+from tests.extensions import RecorderExtension
+from tests.support import MISBEHAVE, RAPID, Rapid, wait_until
 
 LIMIT_MB = 160
 
@@ -87,21 +87,17 @@ def test_a_failed_init_is_the_cause_of_its_callers_failure(start_rapid: StartRap
     assert "cause=exit status 7" in line
 
 
-def test_the_crash_of_an_extension_names_it(start_rapid: StartRapid, tmp_path: Path) -> None:
-    (tmp_path / "watcher").symlink_to(RECORDER_EXTENSION)
-    rapid = start_rapid(
-        MISBEHAVE,
-        RAPID_EXTENSIONS_DIR=str(tmp_path),
-        RECORDER_FILE=os.devnull,
-        RECORDER_DO="exit:7",
-    )
+def test_the_crash_of_an_extension_names_it(
+    start_rapid: StartRapid, extension: RecorderExtension
+) -> None:
+    rapid = start_rapid(MISBEHAVE, RECORDER_DO="exit:7", **extension.environ)
 
     rapid.do(do="sleep", s=30)
 
-    assert only_warning(rapid)["cause"] == "extension watcher: exit status 7"
+    assert only_warning(rapid)["cause"] == "extension recorder: exit status 7"
 
 
-def test_a_runtime_that_dies_between_invocations_is_a_warning_without_a_request(
+def test_a_runtime_that_dies_between_invocations_is_a_warning_and_fails_no_call(
     start_rapid: StartRapid,
 ) -> None:
     rapid = start_rapid(MISBEHAVE)
@@ -112,6 +108,7 @@ def test_a_runtime_that_dies_between_invocations_is_a_warning_without_a_request(
     line = rapid.wait_for_log("[WARNING] (rapid)")
     about = f"execution environment failed function={rapid.function_name} cause=signal: terminated"
     assert about in line
+    assert rapid.do(do="counter").json() == 1
 
 
 def test_what_a_handler_raises_and_what_idles_out_is_no_warning(start_rapid: StartRapid) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import psutil
 import pytest
 
-from devtools.ports import LOOPBACK
 from tests.acceptance.system.amqp import AmqpClient
 from tests.conftest import StartRapid
 from tests.support import (
@@ -86,11 +85,6 @@ def connect(stack: ExitStack, program: Rapid | Server) -> None:
         stack.enter_context(program.raw())
 
 
-def open_files(program: Program) -> tuple[int, int]:
-    """Return the limits of a running program."""
-    return psutil.Process(program.pid).rlimit(psutil.RLIMIT_NOFILE)
-
-
 def test_a_function_has_the_limit_that_rapid_was_started_with(
     start_rapid: StartRapid, idle: ExitStack
 ) -> None:
@@ -98,16 +92,13 @@ def test_a_function_has_the_limit_that_rapid_was_started_with(
     rapid = start_rapid(MISBEHAVE, program=[*with_open_files(1024, 4096), *RAPID])
     assert rapid.do(do="env").json()["open_files"] == [1024, 4096]
     connect(idle, rapid)
-    wait_until(lambda: descriptors(rapid) > IDLE, "the connections to be accepted")
+    process = psutil.Process(rapid.pid)
+    wait_until(lambda: process.num_fds() > IDLE, "the connections to be accepted")
 
     rapid.do(do="exit")
 
     assert rapid.do(do="env").json()["open_files"] == [1024, 4096]
-    assert open_files(rapid) == (4096, 4096)
-
-
-def descriptors(program: Program) -> int:
-    return psutil.Process(program.pid).num_fds()
+    assert process.rlimit(psutil.RLIMIT_NOFILE) == (4096, 4096)
 
 
 @pytest.mark.parametrize("hard", [1024, 4096])
@@ -136,8 +127,9 @@ def test_with_1100_idle_connections_no_call_of_the_server_is_500(
     start_rapid: StartRapid, idle: ExitStack, broker: str, hard: int, is_direct: bool
 ) -> None:
     rapid = start_rapid(ECHO, RAPID_AMQP_URI=broker)
-    endpoints = f"{rapid.function_name}=http://{LOOPBACK}:{rapid.port}"
-    way: dict[str, Any] = {"LAMBDA_ENDPOINTS": endpoints} if is_direct else {"AMQP_URI": broker}
+    way: dict[str, Any] = (
+        {"LAMBDA_ENDPOINTS": rapid.endpoint} if is_direct else {"AMQP_URI": broker}
+    )
     with Server(prefix=with_open_files(1024, hard), **way) as server:
         with ExitStack() as stack:
             clients = [stack.enter_context(server.client()) for _ in range(40)]
@@ -146,9 +138,7 @@ def test_with_1100_idle_connections_no_call_of_the_server_is_500(
             connect(idle, server)
 
             statuses = {
-                client.post(f"/2015-03-31/functions/{rapid.function_name}/invocations", b"1").status
-                for _ in range(2)
-                for client in clients
+                client.post(rapid.path, b"1").status for _ in range(2) for client in clients
             }
 
         assert statuses == {200}

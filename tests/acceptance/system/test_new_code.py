@@ -8,19 +8,18 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from rapid.processes import child_pids
-from tests.acceptance.system.conftest import LEDGER, Ledger
+from tests.acceptance.system.conftest import Ledger
 from tests.conftest import StartRapid
+from tests.extensions import RecorderExtension
 from tests.support import (
     IN_A_TERMINAL,
     MISBEHAVE,
     MULTI,
     RAPID,
-    RECORDER_EXTENSION,
     Rapid,
     is_alive,
     running_now,
@@ -54,9 +53,9 @@ def test_the_next_call_runs_the_new_code(start_rapid: StartRapid, tmp_path: Path
 
 
 def test_idle_environments_go_at_once_and_working_ones_when_they_are_done(
-    start_rapid: StartRapid, ledger: Ledger, pool: ThreadPoolExecutor
+    ledger: Ledger, pool: ThreadPoolExecutor
 ) -> None:
-    rapid = start_rapid(LEDGER, RAPID_MAX_CONCURRENCY="2", **ledger.environ)
+    rapid = ledger.start(RAPID_MAX_CONCURRENCY="2")
     running = pool.submit(rapid.invoke, ledger.held)
     ledger.wait_for(1)
     assert rapid.invoke(b"1").status == 200  # by the second environment
@@ -76,9 +75,9 @@ def test_idle_environments_go_at_once_and_working_ones_when_they_are_done(
 
 
 def test_a_call_that_waits_for_an_environment_at_work_gets_a_fresh_one(
-    start_rapid: StartRapid, ledger: Ledger, pool: ThreadPoolExecutor
+    ledger: Ledger, pool: ThreadPoolExecutor
 ) -> None:
-    rapid = start_rapid(LEDGER, **ledger.environ)
+    rapid = ledger.start()
     running = pool.submit(rapid.invoke, ledger.held)
     ledger.wait_for(1)
     waiting = pool.submit(rapid.invoke, b"2")
@@ -116,30 +115,20 @@ def test_a_runtime_of_several_at_once_need_not_come_back(start_rapid: StartRapid
 
 
 def test_extensions_are_told_of_a_spindown_and_start_again(
-    start_rapid: StartRapid, tmp_path: Path
+    start_rapid: StartRapid, extension: RecorderExtension
 ) -> None:
-    folder, record = tmp_path / "extensions", tmp_path / "record"
-    folder.mkdir()
-    (folder / "one").write_bytes(RECORDER_EXTENSION.read_bytes())
-    (folder / "one").chmod(0o755)
-    rapid = start_rapid(
-        MISBEHAVE,
-        RAPID_EXTENSIONS_DIR=str(folder),
-        RECORDER_FILE=str(record),
-        RECORDER_EVENTS="INVOKE,SHUTDOWN",
-    )
+    rapid = start_rapid(MISBEHAVE, **extension.environ)
     before = rapid.do(do="pid").json()
 
     renew(rapid)
     after = rapid.do(do="pid").json()
 
-    lines: list[dict[str, Any]] = [json.loads(line) for line in record.read_text().splitlines()]
-    events = [line["event"] for line in lines if "event" in line]
+    events = extension.written("event")
     assert after != before
     assert [event["shutdownReason"] for event in events if "shutdownReason" in event] == [
         "SPINDOWN"
     ]
-    assert sum("registered" in line for line in lines) == 2
+    assert len(extension.written("registered")) == 2
 
 
 @pytest.mark.parametrize("init", ["hang", "exit:1", "error"])

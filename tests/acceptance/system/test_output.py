@@ -54,23 +54,6 @@ def test_halves_of_lines_of_two_calls_are_not_torn_into_each_other(
     assert rapid.stdout == b'{"a":1}\n' * 2
 
 
-def test_prints_of_side_by_side_python_functions_are_whole_lines(
-    start_rapid: StartRapid, pool: ThreadPoolExecutor
-) -> None:
-    """``print`` of awslambdaric is two writes."""
-    rapid = start_rapid(*AWSLAMBDARIC, "handlers.print_json", RAPID_MAX_CONCURRENCY="4")
-    payloads = [json.dumps({"call": call, "lines": 50}) for call in range(40)]
-
-    for answer in pool.map(rapid.invoke, payloads):
-        assert answer.status == 200
-
-    wait_until(lambda: rapid.stdout.count(b"\n") >= 2000, "every line")
-    printed = [json.loads(line) for line in rapid.stdout.splitlines()]
-    assert sorted((line["call"], line["line"]) for line in printed) == [
-        (call, line) for call in range(40) for line in range(50)
-    ]
-
-
 @pytest.mark.parametrize("concurrency", ["", "2"], ids=["one at a time", "several at a time"])
 def test_output_without_a_line_end_comes_with_its_invocation_and_apart_from_rapids_next_line(
     start_rapid: StartRapid, concurrency: str

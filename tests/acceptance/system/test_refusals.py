@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from pika import BasicProperties
@@ -25,39 +26,43 @@ ALL = ".*"
 NONE = "^$"
 
 
-@dataclass(frozen=True)
 class Tenant:
-    """A virtual host and a user of their own, on a private node."""
+    """A virtual host and a user of their own, on a private node; and a guest who may do all."""
 
-    node: RabbitmqNode
-    vhost: str
-    user: str
-    function_name: str
+    def __init__(self, node: RabbitmqNode, stack: contextlib.ExitStack) -> None:
+        self.node = node
+        self.vhost, self.user, self.function_name = (
+            unique_name(of) for of in ("vhost", "user", "function")
+        )
+        self.uri = f"{node.uri.replace('guest:guest', f'{self.user}:secret')}/{self.vhost}"
+        self.guest_uri = f"{node.uri}/{self.vhost}"
+        self._stack = stack
 
-    @property
-    def uri(self) -> str:
-        """Where the user connects."""
-        return f"{self.node.uri.replace('guest:guest', f'{self.user}:secret')}/{self.vhost}"
-
-    @property
-    def guest_uri(self) -> str:
-        """Where a user connects who may do everything."""
-        return f"{self.node.uri}/{self.vhost}"
+    @functools.cached_property
+    def guest(self) -> AmqpClient:
+        """A client of the guest's, open to the end of the test."""
+        return self._stack.enter_context(AmqpClient(self.guest_uri))
 
     def grant(self, configure: str = ALL, write: str = ALL, read: str = ALL) -> None:
         """Set the permissions of the user."""
         self.node.ctl("set_permissions", "-p", self.vhost, self.user, configure, write, read)
 
+    def settings(self, *, as_guest: bool = False) -> dict[str, Any]:
+        """Return what a rapid of the tenant is started with."""
+        uri = self.guest_uri if as_guest else self.uri
+        return {"RAPID_AMQP_URI": uri, "AWS_LAMBDA_FUNCTION_NAME": self.function_name}
+
 
 @pytest.fixture
-def tenant(node: RabbitmqNode) -> Tenant:
+def tenant(node: RabbitmqNode) -> Iterator[Tenant]:
     """Give a user who may do everything in a fresh virtual host."""
-    tenant = Tenant(node, unique_name("vhost"), unique_name("user"), unique_name())
-    node.ctl("add_vhost", tenant.vhost)
-    node.ctl("add_user", tenant.user, "secret")
-    node.ctl("set_permissions", "-p", tenant.vhost, "guest", ALL, ALL, ALL)
-    tenant.grant()
-    return tenant  # what is left goes with the node's folder
+    with contextlib.ExitStack() as stack:
+        tenant = Tenant(node, stack)
+        node.ctl("add_vhost", tenant.vhost)
+        node.ctl("add_user", tenant.user, "secret")
+        node.ctl("set_permissions", "-p", tenant.vhost, "guest", ALL, ALL, ALL)
+        tenant.grant()
+        yield tenant  # what is left goes with the node's folder
 
 
 Break = Callable[[Tenant], object]
@@ -86,8 +91,16 @@ def change_password(tenant: Tenant) -> None:
 
 
 def declare_otherwise(tenant: Tenant) -> None:
-    with AmqpClient(tenant.guest_uri) as client:
-        client.channel.queue_declare(tenant.function_name)
+    tenant.guest.channel.queue_declare(tenant.function_name)
+
+
+def declare_for_itself(tenant: Tenant) -> None:
+    tenant.guest.channel.queue_declare(tenant.function_name, exclusive=True)
+
+
+def consume_alone(tenant: Tenant) -> None:
+    tenant.guest.declare(tenant.function_name)
+    tenant.guest.channel.basic_consume(tenant.function_name, lambda *_: None, exclusive=True)
 
 
 GRANT = "rabbitmqctl set_permissions -p {vhost} {user} "
@@ -147,6 +160,20 @@ DECLARING = [
         id="other-properties",
     ),
     pytest.param(
+        declare_for_itself,
+        "RESOURCE_LOCKED",
+        "queue.declare queue='{name}'",
+        "close the connection that has the queue",
+        id="another's-queue",
+    ),
+    pytest.param(
+        consume_alone,
+        "in exclusive use",
+        "basic.consume queue='{name}'",
+        "stop the consumer",
+        id="another's-consumer",
+    ),
+    pytest.param(
         limit("vhost", "max-queues"),
         "queue limit",
         "queue.declare queue='{name}'",
@@ -160,20 +187,16 @@ def filled_in(tenant: Tenant, text: str) -> str:
     return text.format(vhost=tenant.vhost, user=tenant.user, name=tenant.function_name)
 
 
-@pytest.mark.parametrize(("break_it", "says", "wanted", "remedy"), [*CONNECTING, *DECLARING])
+refusals = functools.partial(pytest.mark.parametrize, ("break_it", "says", "wanted", "remedy"))
+
+
+@refusals([*CONNECTING, *DECLARING])
 def test_rapid_tells_what_the_broker_refuses_and_what_to_do(
-    tenant: Tenant,
-    start_rapid: StartRapid,
-    break_it: Break,
-    says: str,
-    wanted: str,
-    remedy: str,
+    tenant: Tenant, start_rapid: StartRapid, break_it: Break, says: str, wanted: str, remedy: str
 ) -> None:
     break_it(tenant)
 
-    rapid = start_rapid(
-        ECHO, RAPID_AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name, ready=False
-    )
+    rapid = start_rapid(ECHO, ready=False, **tenant.settings())
 
     line = rapid.wait_for_log("RabbitMQ refuses what rapid wants")
     for text in (says, f"wanted={wanted}", remedy):
@@ -182,16 +205,12 @@ def test_rapid_tells_what_the_broker_refuses_and_what_to_do(
     wait_until(lambda: rapid.get("/readyz").json()["status"] == refused, "the reason at /readyz")
     assert rapid.invoke(b"1").body == b"1"
     assert "Traceback" not in "\n".join(rapid.log)
+    assert "secret" not in "\n".join(rapid.log)
 
 
-@pytest.mark.parametrize(("break_it", "says", "wanted", "remedy"), CONNECTING)
+@refusals(CONNECTING)
 def test_the_server_tells_what_the_broker_refuses_and_what_to_do(
-    tenant: Tenant,
-    start_server: StartServer,
-    break_it: Break,
-    says: str,
-    wanted: str,
-    remedy: str,
+    tenant: Tenant, start_server: StartServer, break_it: Break, says: str, wanted: str, remedy: str
 ) -> None:
     break_it(tenant)
 
@@ -204,67 +223,39 @@ def test_the_server_tells_what_the_broker_refuses_and_what_to_do(
     assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (500, "ServiceException")
     assert filled_in(tenant, says) in answer.json()["Message"]
     assert answer.json()["Message"] == server.get("/readyz").json()["status"]
+    assert "secret" not in "\n".join(server.log)
 
 
-def test_a_queue_that_another_connection_has_for_itself_is_told(
-    tenant: Tenant, start_rapid: StartRapid
-) -> None:
-    with AmqpClient(tenant.guest_uri) as other:
-        other.channel.queue_declare(tenant.function_name, exclusive=True)
-
-        rapid = start_rapid(
-            ECHO,
-            RAPID_AMQP_URI=tenant.uri,
-            AWS_LAMBDA_FUNCTION_NAME=tenant.function_name,
-            ready=False,
-        )
-
-        line = rapid.wait_for_log("RabbitMQ refuses what rapid wants")
-        assert "broker_says=RESOURCE_LOCKED" in line
-        assert f"wanted=queue.declare queue='{tenant.function_name}'" in line
-        assert "close the connection that has the queue" in line
-
-
-@pytest.mark.parametrize("kind", ["RequestResponse", "DryRun"])
 def test_a_call_to_a_queue_that_another_connection_has_for_itself_is_503(
-    tenant: Tenant, start_server: StartServer, kind: str
+    tenant: Tenant, start_server: StartServer
 ) -> None:
     server = start_server(AMQP_URI=tenant.uri)
-    with AmqpClient(tenant.guest_uri) as other:
-        other.channel.queue_declare(tenant.function_name, exclusive=True)
+    declare_for_itself(tenant)
 
+    for kind in ("RequestResponse", "DryRun"):
         answer = server.invoke(tenant.function_name, X_Amz_Invocation_Type=kind)
 
-    assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (503, "ServiceException")
+        assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (503, "ServiceException")
     assert "broker_says=RESOURCE_LOCKED" in server.wait_for_log("queue not reached")
 
 
-def test_a_consumer_that_has_the_queue_for_itself_is_told(
+def test_a_queue_of_other_properties_is_declared_when_it_is_gone(
     tenant: Tenant, start_rapid: StartRapid
 ) -> None:
-    with AmqpClient(tenant.guest_uri) as other:
-        other.declare(tenant.function_name)
-        other.channel.basic_consume(tenant.function_name, lambda *_: None, exclusive=True)
+    declare_otherwise(tenant)
+    rapid = start_rapid(ECHO, ready=False, **tenant.settings())
+    rapid.wait_for_log("RabbitMQ refuses what rapid wants")
 
-        rapid = start_rapid(
-            ECHO,
-            RAPID_AMQP_URI=tenant.uri,
-            AWS_LAMBDA_FUNCTION_NAME=tenant.function_name,
-            ready=False,
-        )
+    tenant.guest.delete(tenant.function_name)
 
-        line = rapid.wait_for_log("RabbitMQ refuses what rapid wants")
-        assert "in exclusive use" in line
-        assert f"wanted=basic.consume queue='{tenant.function_name}'" in line
-        assert "stop the consumer" in line
+    rapid.wait_ready()
+    assert tenant.guest.call(tenant.function_name, b"1").body == b"1"
 
 
 def test_a_virtual_host_that_is_deleted_is_told_and_comes_again(
     tenant: Tenant, start_rapid: StartRapid, start_server: StartServer
 ) -> None:
-    rapid = start_rapid(
-        ECHO, RAPID_AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name
-    )
+    rapid = start_rapid(ECHO, **tenant.settings())
     server = start_server(AMQP_URI=tenant.uri)
 
     delete_vhost(tenant)
@@ -295,62 +286,50 @@ def least(tenant: Tenant, program: str, *more_writes: str) -> dict[str, str]:
     return {"configure": configure, "write": write, "read": read}
 
 
-def test_calls_need_no_more_than_the_table_says(
-    tenant: Tenant, start_rapid: StartRapid, start_server: StartServer
-) -> None:
+def test_calls_need_no_more_than_the_table_says(tenant: Tenant, start_rapid: StartRapid) -> None:
+    name = tenant.function_name
     tenant.grant(**least(tenant, "rapid, for calls"))
 
-    rapid = start_rapid(
-        ECHO, RAPID_AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name
-    )
-    server = start_server(AMQP_URI=tenant.guest_uri)
+    rapid = start_rapid(ECHO, **tenant.settings())
 
-    assert server.invoke(tenant.function_name, b"1").body == b"1"
+    assert tenant.guest.call(name, b"1").body == b"1"
     line = rapid.wait_for_log("no asynchronous invocations are taken or accepted")
     assert filled_in(tenant, GRANT) in line
-    assert f"wanted=queue.declare queue='{tenant.function_name}.dead'" in line
+    assert f"wanted=queue.declare queue='{name}.dead'" in line
 
 
 def test_events_need_no_more_than_the_table_says(
     tenant: Tenant, start_rapid: StartRapid, start_server: StartServer, chronicle: Chronicle
 ) -> None:
-    name = tenant.function_name
+    name, guest = tenant.function_name, tenant.guest
     tenant.grant(**least(tenant, "rapid, for calls and asynchronous invocations", "records"))
-    with AmqpClient(tenant.guest_uri) as guest:
-        guest.channel.exchange_declare("records", "fanout")
-        guest.channel.queue_declare("kept")
-        guest.channel.queue_bind("kept", "records")
-        rapid = start_rapid(
-            CHRONICLE,
-            RAPID_AMQP_URI=tenant.uri,
-            AWS_LAMBDA_FUNCTION_NAME=name,
-            RAPID_ON_SUCCESS="exchange:records/x",
-            **chronicle.environ,
-        )
-        server = start_server(AMQP_URI=tenant.guest_uri)
+    guest.channel.exchange_declare("records", "fanout")
+    guest.channel.queue_declare("kept")
+    guest.channel.queue_bind("kept", "records")
+    settings = {"RAPID_ON_SUCCESS": "exchange:records/x", **chronicle.environ, **tenant.settings()}
+    rapid = start_rapid(CHRONICLE, **settings)
+    server = start_server(AMQP_URI=tenant.guest_uri)
 
-        assert server.invoke(name, b"{}").status == 200
-        for event in (b"{}", b'{"fail": true}'):
-            assert server.invoke(name, event, X_Amz_Invocation_Type="Event").status == 202
-        assert rapid.invoke(b"{}", X_Amz_Invocation_Type="Event").status == 202
+    assert server.invoke(name, b"{}").status == 200
+    for event in (b"{}", b'{"fail": true}'):
+        assert server.invoke(name, event, X_Amz_Invocation_Type="Event").status == 202
+    assert rapid.invoke(b"{}", X_Amz_Invocation_Type="Event").status == 202
 
-        wait_until(lambda: guest.waiting(f"{name}.dead") == 1, "the dead letter")
-        wait_until(lambda: guest.waiting("kept") == 2, "the records")
+    wait_until(lambda: guest.waiting(f"{name}.dead") == 1, "the dead letter")
+    wait_until(lambda: guest.waiting("kept") == 2, "the records")
     assert "refuse" not in "\n".join(rapid.log)
 
 
 def test_the_server_needs_no_more_than_the_table_says(
     tenant: Tenant, start_rapid: StartRapid, start_server: StartServer
 ) -> None:
-    rapid = start_rapid(
-        ECHO, RAPID_AMQP_URI=tenant.guest_uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name
-    )
+    start_rapid(ECHO, **tenant.settings(as_guest=True))
     tenant.grant(**least(tenant, "Lambda Server"))
 
     server = start_server(AMQP_URI=tenant.uri)
 
     for kind, status in (("RequestResponse", 200), ("Event", 202), ("DryRun", 204)):
-        answer = server.invoke(rapid.function_name, X_Amz_Invocation_Type=kind)
+        answer = server.invoke(tenant.function_name, X_Amz_Invocation_Type=kind)
         assert answer.status == status
         assert server.invoke("nobody", X_Amz_Invocation_Type=kind).status == 404
 
@@ -369,17 +348,15 @@ def dead(tenant: Tenant, *command: str) -> subprocess.CompletedProcess[str]:
 def test_the_dead_letters_need_no_more_than_the_table_says(
     tenant: Tenant, start_rapid: StartRapid
 ) -> None:
-    name = tenant.function_name
-    start_rapid(ECHO, RAPID_AMQP_URI=tenant.guest_uri, AWS_LAMBDA_FUNCTION_NAME=name).stop()
+    start_rapid(ECHO, **tenant.settings(as_guest=True)).stop()
     tenant.grant(**least(tenant, "`lambda-server dead`"))
-    with AmqpClient(tenant.guest_uri) as guest:
-        for _ in range(3):
-            guest.publish(f"{name}.dead")
+    for _ in range(3):
+        tenant.guest.publish(f"{tenant.function_name}.dead")
 
-        for command in (["list"], ["show"], ["redrive"], ["purge", "--yes"]):
-            done = dead(tenant, *command)
-            assert done.returncode == 0, done.stderr
-        guest.publish(f"{name}.dead")
+    for command in (["list"], ["show"], ["redrive"], ["purge", "--yes"]):
+        done = dead(tenant, *command)
+        assert done.returncode == 0, done.stderr
+    tenant.guest.publish(f"{tenant.function_name}.dead")
 
     tenant.grant(read=NONE)
     refused = dead(tenant, "list")
@@ -389,36 +366,29 @@ def test_the_dead_letters_need_no_more_than_the_table_says(
 
 
 def test_a_destination_that_may_not_be_written_to_costs_no_call(
-    tenant: Tenant,
-    start_rapid: StartRapid,
-    start_server: StartServer,
-    chronicle: Chronicle,
-    pool: ThreadPoolExecutor,
+    tenant: Tenant, start_rapid: StartRapid, chronicle: Chronicle
 ) -> None:
-    name = tenant.function_name
+    guest = tenant.guest
     tenant.grant(**least(tenant, "rapid, for calls and asynchronous invocations"))
-    with AmqpClient(tenant.guest_uri) as guest:
-        guest.channel.exchange_declare("records", "fanout")
-        rapid = start_rapid(
-            CHRONICLE,
-            RAPID_AMQP_URI=tenant.uri,
-            AWS_LAMBDA_FUNCTION_NAME=name,
-            RAPID_ON_FAILURE="exchange:records/x",
-            RAPID_MAX_RETRY_ATTEMPTS="0",
-            RAPID_MAX_CONCURRENCY="2",
-            **chronicle.environ,
-        )
-        server = start_server(AMQP_URI=tenant.guest_uri)
-        in_flight = pool.submit(server.invoke, name, json.dumps(chronicle.held))
-        chronicle.wait_for(1)
+    guest.channel.exchange_declare("records", "fanout")
+    settings: dict[str, Any] = {
+        "RAPID_ON_FAILURE": "exchange:records/x",
+        "RAPID_MAX_RETRY_ATTEMPTS": "0",
+        "RAPID_MAX_CONCURRENCY": "2",
+    }
+    rapid = start_rapid(CHRONICLE, **settings, **chronicle.environ, **tenant.settings())
+    in_flight = json.dumps(chronicle.held).encode()
+    guest.publish(tenant.function_name, in_flight, BasicProperties(reply_to=guest.reply_to))
+    chronicle.wait_for(1)
 
-        assert server.invoke(name, b'{"fail": true}', X_Amz_Invocation_Type="Event").status == 202
-        line = rapid.wait_for_log("RabbitMQ refuses a record")
-        wait_until(lambda: guest.waiting(f"{name}.dead") == 1, "the dead letter")
-        chronicle.open()
+    assert rapid.invoke(b'{"fail": true}', X_Amz_Invocation_Type="Event").status == 202
+    line = rapid.wait_for_log("RabbitMQ refuses a record")
+    dead_letters = f"{tenant.function_name}.dead"
+    wait_until(lambda: guest.waiting(dead_letters) == 1, "the dead letter")
+    chronicle.open()
 
-        assert "access to exchange 'records'" in line
-        assert in_flight.result(LIMIT_S).status == 200
+    assert "access to exchange 'records'" in line
+    assert guest.next_reply().body == in_flight
     assert "broker not reached" not in "\n".join(rapid.log)
 
 
@@ -426,9 +396,7 @@ def test_a_reply_that_cannot_be_sent_is_sent_later_and_acknowledged_then(
     tenant: Tenant, start_rapid: StartRapid
 ) -> None:
     """The first reply to a node goes over a connection of its own, which RabbitMQ refuses here."""
-    rapid = start_rapid(
-        ECHO, RAPID_AMQP_URI=tenant.uri, AWS_LAMBDA_FUNCTION_NAME=tenant.function_name
-    )
+    rapid = start_rapid(ECHO, **tenant.settings())
     with AmqpClient(tenant.guest_uri, direct=True) as caller:
         limit("user", "max-connections")(tenant)
         properties = BasicProperties(reply_to=caller.reply_to, correlation_id="1")

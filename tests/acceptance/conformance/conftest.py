@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import pytest
 
@@ -24,27 +24,11 @@ _DIRECT = pytest.param("direct", id="direct")
 through_server = pytest.mark.parametrize("shared_door", [_BROKER, _DIRECT], indirect=True)
 
 
-class OpenDoor(Protocol):
-    """Starts a rapid, and what leads to it, for the length of the test.
-
-    ``own_server`` gives a Server of its own the same settings.
-    """
-
-    def __call__(
-        self, *command: str, own_server: bool = False, ready: bool = True, **environ: str
-    ) -> Door: ...
-
-
-class StartFunction(Protocol):
-    """Starts a rapid that becomes ready, with these settings, for the length of the test."""
-
-    def __call__(self, *command: str, **environ: str) -> Rapid: ...
-
-
-class StartPuppet(Protocol):
-    """Starts a rapid whose runtime is the test."""
-
-    def __call__(self, **environ: str) -> Puppet: ...
+#: Starts a rapid with these settings, and what leads to it, for the length of the test.
+#: ``own_server`` gives a Server of its own the same settings.
+OpenDoor = Callable[..., Door]
+#: Starts a rapid whose runtime is the test; takes rapid's settings.
+StartPuppet = Callable[..., Puppet]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,10 +40,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", params=[_RAPID, _BROKER, _DIRECT])
 def shared_door(request: pytest.FixtureRequest) -> Iterator[Door]:
     with contextlib.ExitStack() as stack:
-        environ = {"AWS_LAMBDA_FUNCTION_TIMEOUT": "20"}
+        environ: dict[str, Any] = {"AWS_LAMBDA_FUNCTION_TIMEOUT": "20"}
         if request.param == "broker":
             environ["RAPID_AMQP_URI"] = request.getfixturevalue("broker")
-        rapid = stack.enter_context(Rapid(MISBEHAVE, flags=(), ready=True, **environ))
+        rapid = stack.enter_context(Rapid(MISBEHAVE, **environ))
         port = rapid.port
         if request.param == "broker":
             port = request.getfixturevalue("broker_server").port
@@ -77,43 +61,22 @@ def door(shared_door: Door) -> Door:
 
 @pytest.fixture(params=[_RAPID, _BROKER])
 def open_door(request: pytest.FixtureRequest) -> Iterator[OpenDoor]:
+    name = request.param
     with contextlib.ExitStack() as stack:
 
-        def open_(
-            *command: str, own_server: bool = False, ready: bool = True, **environ: str
-        ) -> Door:
-            if request.param == "broker":
+        def open_(*command: str, own_server: bool = False, **environ: Any) -> Door:
+            if name == "broker":
                 environ["RAPID_AMQP_URI"] = request.getfixturevalue("broker")
-            rapid = stack.enter_context(Rapid(*command, flags=(), ready=ready, **environ))
-            if request.param == "broker":
-                rapid.wait_for_log("consuming")
-            return Door(request.param, _port_to(rapid, environ, own_server), rapid)
-
-        def _port_to(rapid: Rapid, environ: dict[str, str], own_server: bool) -> int:
-            if request.param == "rapid":
-                return rapid.port
-            if own_server:
-                unlike = ("RAPID_PORT", "RAPID_RUNTIME_API_PORT")
-                settings = {
-                    name.removeprefix("RAPID_"): value
-                    for name, value in environ.items()
-                    if name not in unlike
-                }
-                return stack.enter_context(Server(ready=True, **settings)).port
-            server: Server = request.getfixturevalue("broker_server")
-            return server.port
+            rapid = stack.enter_context(Rapid(*command, **environ))
+            if name == "rapid":
+                return Door(name, rapid.port, rapid)
+            rapid.wait_for_log("consuming")
+            if not own_server:
+                return Door(name, request.getfixturevalue("broker_server").port, rapid)
+            settings = {key.removeprefix("RAPID_"): value for key, value in environ.items()}
+            return Door(name, stack.enter_context(Server(**settings)).port, rapid)
 
         yield open_
-
-
-@pytest.fixture
-def start_function() -> Iterator[StartFunction]:
-    with contextlib.ExitStack() as stack:
-
-        def start(*command: str, **environ: str) -> Rapid:
-            return stack.enter_context(Rapid(*command, flags=(), ready=True, **environ))
-
-        yield start
 
 
 @pytest.fixture
@@ -131,11 +94,7 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 @pytest.fixture
 def start_puppet(calls: Calls) -> Iterator[StartPuppet]:
     with contextlib.ExitStack() as stack:
-
-        def start(**environ: str) -> Puppet:
-            return stack.enter_context(contextlib.closing(Puppet(calls, **environ)))
-
-        yield start
+        yield lambda **environ: stack.enter_context(contextlib.closing(Puppet(calls, **environ)))
 
 
 @pytest.fixture
@@ -144,4 +103,4 @@ def puppet(start_puppet: StartPuppet) -> Puppet:
 
 
 def _direct_server(rapid: Rapid) -> Server:
-    return Server(LAMBDA_ENDPOINTS=f"{rapid.function_name}=http://127.0.0.1:{rapid.port}")
+    return Server(LAMBDA_ENDPOINTS=rapid.endpoint)

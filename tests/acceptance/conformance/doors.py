@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
-import select
-import socket
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -189,49 +185,3 @@ class Gate:
             if error.errno != errno.ENXIO:  # nobody reads yet
                 raise
             return None
-
-
-class CountingProxy:
-    """Passes TCP connections on to a port and counts them."""
-
-    def __init__(self, port: int) -> None:
-        """Listen on a free port."""
-        self.count = 0
-        self._target = port
-        self._sockets = [socket.create_server((LOOPBACK, 0))]
-        self.port = int(self._sockets[0].getsockname()[1])
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
-
-    def close(self) -> None:
-        """End the listener and every connection."""
-        for end in self._sockets:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(LIMIT_S)
-        for end in self._sockets:
-            end.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._sockets[0].accept()
-                self.count += 1
-                server = socket.create_connection((LOOPBACK, self._target))
-                for end in (client, server):
-                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._sockets += [client, server]
-                thread = threading.Thread(target=_pass_on, args=(client, server), daemon=True)
-                self._threads.append(thread)
-                thread.start()
-
-
-def _pass_on(client: socket.socket, server: socket.socket) -> None:
-    peers = {client: server, server: client}
-    while True:
-        for source in select.select(list(peers), [], [])[0]:
-            data = source.recv(65_536)
-            if not data:
-                return
-            peers[source].sendall(data)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conformance.base_image import BaseImage
-from tests.acceptance.conformance.conftest import StartFunction
 from tests.acceptance.conformance.listener import COLD_CALL, platform_types, types_of
+from tests.conftest import StartRapid
 from tests.support import AWSLAMBDARIC, ECHO, MISBEHAVE, ROOT, wait_for, wait_until
 
 EXAMPLES = ROOT / "examples" / "extensions"
@@ -40,9 +40,9 @@ def records_in(file: Path) -> list[Any]:
 
 
 def test_telemetry_to_file_keeps_every_record(
-    start_function: StartFunction, environ: dict[str, str], tmp_path: Path
+    start_rapid: StartRapid, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    rapid = start_function(MISBEHAVE, **environ)
+    rapid = start_rapid(MISBEHAVE, **environ)
 
     answer = rapid.do(do="print", text="hello\n")
     rapid.stop()
@@ -61,9 +61,9 @@ def test_telemetry_to_file_keeps_every_record(
     ids=["stop", "crash", "timeout"],
 )
 def test_goodbye_tells_why_it_ended(
-    start_function: StartFunction, environ: dict[str, str], tmp_path: Path, end: str, reason: str
+    start_rapid: StartRapid, environ: dict[str, str], tmp_path: Path, end: str, reason: str
 ) -> None:
-    rapid = start_function(MISBEHAVE, AWS_LAMBDA_FUNCTION_TIMEOUT="1", **environ)
+    rapid = start_rapid(MISBEHAVE, AWS_LAMBDA_FUNCTION_TIMEOUT="1", **environ)
     file = tmp_path / "goodbye"
 
     if end == "stop":
@@ -76,9 +76,9 @@ def test_goodbye_tells_why_it_ended(
 
 
 def test_the_external_extensions_leave_no_process(
-    start_function: StartFunction, environ: dict[str, str]
+    start_rapid: StartRapid, environ: dict[str, str]
 ) -> None:
-    rapid = start_function(ECHO, **environ)
+    rapid = start_rapid(ECHO, **environ)
     assert len(rapid.descendants()) >= 3
 
     assert rapid.stop() == 0
@@ -86,8 +86,8 @@ def test_the_external_extensions_leave_no_process(
     assert rapid.descendants() == []
 
 
-def test_timing_runs_inside_the_runtime_by_its_command(start_function: StartFunction) -> None:
-    rapid = start_function(str(WRAPPER), *AWSLAMBDARIC, "handlers.echo")
+def test_timing_runs_inside_the_runtime_by_its_command(start_rapid: StartRapid) -> None:
+    rapid = start_rapid(str(WRAPPER), *AWSLAMBDARIC, "handlers.echo")
 
     answer = rapid.invoke(b'{"n": 1}')
 

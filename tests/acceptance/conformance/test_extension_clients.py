@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from devtools.ports import free_ports
-from tests.acceptance.conformance.conftest import StartFunction
 from tests.acceptance.conformance.listener import COLD_CALL, platform_types
 from tests.acceptance.runtimes.builds import built
 from tests.acceptance.runtimes.recipes import GO_EXTENSION, RUST_EXTENSION
+from tests.conftest import StartRapid
 from tests.support import MISBEHAVE, Rapid, wait_for
 
 
@@ -20,7 +20,7 @@ def rust_extension() -> Path:
 
 
 def start_with(
-    program: Path, start_function: StartFunction, tmp_path: Path, **environ: str
+    program: Path, start_rapid: StartRapid, tmp_path: Path, **environ: str
 ) -> tuple[Rapid, Path]:
     """Start a rapid with ``program`` as its extension; return it, and what that writes to."""
     directory = tmp_path / "extensions"
@@ -28,7 +28,7 @@ def start_with(
     (directory / "compiled").symlink_to(program)
     file = tmp_path / "record"
     (port,) = free_ports(1)
-    rapid = start_function(
+    rapid = start_rapid(
         MISBEHAVE,
         RAPID_EXTENSIONS_DIR=str(directory),
         RECORDER_FILE=str(file),
@@ -53,11 +53,11 @@ def records_of(lines: list[str]) -> list[Any]:
 
 
 def test_an_extension_on_awss_rust_crate_reads_every_record(
-    start_function: StartFunction, tmp_path: Path
+    start_rapid: StartRapid, tmp_path: Path
 ) -> None:
     program = rust_extension()
 
-    rapid, file = start_with(program, start_function, tmp_path)
+    rapid, file = start_with(program, start_rapid, tmp_path)
 
     answer = rapid.do(do="print", text="hello\n")
     lines = lines_of(file, "platform.report")
@@ -73,10 +73,10 @@ def test_an_extension_on_awss_rust_crate_reads_every_record(
 
 
 def test_an_extension_on_awss_rust_crate_reads_every_log(
-    start_function: StartFunction, tmp_path: Path
+    start_rapid: StartRapid, tmp_path: Path
 ) -> None:
     program = rust_extension()
-    rapid, file = start_with(program, start_function, tmp_path, RECORDER_API="logs")
+    rapid, file = start_with(program, start_rapid, tmp_path, RECORDER_API="logs")
 
     rapid.do(do="print", text="hello\n")
     lines = lines_of(file, "PlatformReport")
@@ -93,10 +93,8 @@ def test_an_extension_on_awss_rust_crate_reads_every_log(
     ]
 
 
-def test_an_extension_in_go_reads_every_record(
-    start_function: StartFunction, tmp_path: Path
-) -> None:
-    rapid, file = start_with(built(GO_EXTENSION) / "bootstrap", start_function, tmp_path)
+def test_an_extension_in_go_reads_every_record(start_rapid: StartRapid, tmp_path: Path) -> None:
+    rapid, file = start_with(built(GO_EXTENSION) / "bootstrap", start_rapid, tmp_path)
 
     answer = rapid.do(do="print", text="hello\n")
     records = records_of(lines_of(file, "platform.report"))

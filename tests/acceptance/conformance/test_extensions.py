@@ -1,26 +1,29 @@
 from __future__ import annotations
 
-import json
 import re
 import select
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from tests.acceptance.conformance.conftest import StartFunction, StartPuppet
+from tests.acceptance.conformance.conftest import StartPuppet
 from tests.acceptance.conformance.doors import Calls, Gate, assert_function_error
-from tests.acceptance.conformance.puppet import EXTENSION, RUNTIME, Puppet, Turn, make_extension
+from tests.acceptance.conformance.puppet import (
+    EXTENSION,
+    LOGS,
+    TELEMETRY,
+    Puppet,
+    Turn,
+    make_extension,
+)
+from tests.conftest import StartRapid
+from tests.extensions import RecorderExtension
 from tests.support import (
-    LIMIT_S,
     MISBEHAVE,
-    RECORDER_EXTENSION,
     Answer,
     RawConnection,
-    wait_for,
     wait_until,
 )
 
@@ -34,28 +37,15 @@ TRACE = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sample
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """Give a folder for external extensions."""
-    folder = tmp_path / "extensions"
+    folder = tmp_path / "external"
     folder.mkdir()
     return folder
 
 
 @pytest.fixture
-def recorded(directory: Path, tmp_path: Path) -> Callable[[], list[Any]]:
-    """Put the recorder extension into the folder; give what it has heard so far."""
-    (directory / "recorder").symlink_to(RECORDER_EXTENSION)
-    file = tmp_path / "record"
-
-    def read() -> list[Any]:
-        entries = [json.loads(line) for line in file.read_text().splitlines()]
-        return [entry["event"] for entry in entries if "event" in entry]
-
-    return read
-
-
-@pytest.fixture
-def environ(directory: Path, tmp_path: Path) -> dict[str, str]:
-    """Give the settings for the folder and the recorder in it."""
-    return {"RAPID_EXTENSIONS_DIR": str(directory), "RECORDER_FILE": str(tmp_path / "record")}
+def environ(directory: Path) -> dict[str, str]:
+    """Give the settings for the folder."""
+    return {"RAPID_EXTENSIONS_DIR": str(directory)}
 
 
 def assert_refused(answer: Answer, error_type: str) -> None:
@@ -64,15 +54,15 @@ def assert_refused(answer: Answer, error_type: str) -> None:
     assert answer.headers["Content-Type"] == "application/json"
 
 
+def respond(puppet: Puppet, turn: Turn, body: bytes) -> None:
+    """Answer the call as its runtime, and see that its caller got that."""
+    assert puppet.runtime.post(turn.response_path, body).status == 202
+    assert turn.outcome().body == body
+
+
 def is_silent(connection: RawConnection) -> bool:
     """Return whether nothing has come on ``connection`` for a moment."""
     return not select.select([connection.socket], [], [], 0.2)[0]
-
-
-def last_shutdown(recorded: Callable[[], list[Any]]) -> Any:
-    return wait_for(
-        lambda: next((e for e in recorded() if e["eventType"] == "SHUTDOWN"), None), "SHUTDOWN"
-    )
 
 
 # 101-106: register
@@ -188,10 +178,7 @@ def test_null_events_register_and_their_next_counts_for_init(puppet: Puppet, cal
         assert puppet.rapid.get("/readyz").status == 503
 
         with extension.park(puppet.raw()) as connection:
-            event = runtime.read_answer()
-            path = f"{RUNTIME}/invocation/{event.headers['Lambda-Runtime-Aws-Request-Id']}/response"
-            assert puppet.runtime.post(path, b"1").status == 202
-            assert caller.result(LIMIT_S).body == b"1"
+            respond(puppet, Turn(runtime.read_answer(), caller), b"1")
             assert is_silent(connection)  # no event is for it
 
 
@@ -203,20 +190,17 @@ def test_an_invoke_event_tells_of_the_invocation(puppet: Puppet, calls: Calls) -
     extension = puppet.extension("internal", ["INVOKE"])
     with puppet.park() as runtime, extension.park(puppet.raw()) as connection:
         caller = calls.start(puppet.rapid, X_Amzn_Trace_Id=TRACE)
-        given = runtime.read_answer().headers
-        answer = connection.read_answer()
+        turn = Turn(runtime.read_answer(), caller)
+        event = connection.read_answer()
+        respond(puppet, turn, b"1")
 
-        request_id = given["Lambda-Runtime-Aws-Request-Id"]
-        path = f"{RUNTIME}/invocation/{request_id}/response"
-        assert puppet.runtime.post(path, b"1").status == 202
-        assert caller.result(LIMIT_S).status == 200
-
-    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
-    assert UUID.fullmatch(answer.headers["Lambda-Extension-Event-Identifier"])
-    assert answer.json() == {
+    given = turn.event.headers
+    assert (event.status, event.headers["Content-Type"]) == (200, "application/json")
+    assert UUID.fullmatch(event.headers["Lambda-Extension-Event-Identifier"])
+    assert event.json() == {
         "eventType": "INVOKE",
         "deadlineMs": int(given["Lambda-Runtime-Deadline-Ms"]),
-        "requestId": request_id,
+        "requestId": turn.request_id,
         "invokedFunctionArn": given["Lambda-Runtime-Invoked-Function-Arn"],
         "tracing": {"type": "X-Amzn-Trace-Id", "value": TRACE},
     }
@@ -228,29 +212,25 @@ def test_the_next_call_waits_for_every_invoke_extension(puppet: Puppet, calls: C
     with extension.park(puppet.raw()) as connection:
         first = puppet.take(b"1")
         connection.read_answer()
-        assert puppet.runtime.post(first.response_path, b"1").status == 202
-        assert first.outcome().status == 200
+        respond(puppet, first, b"1")
 
         second = calls.start(puppet.rapid, b"2")
         with puppet.park() as runtime:
             assert is_silent(runtime)
 
             extension.park(connection)
-            event = runtime.read_answer()
+            turn = Turn(runtime.read_answer(), second)
 
-            assert event.body == b"2"
-            request_id = event.headers["Lambda-Runtime-Aws-Request-Id"]
-            path = f"{RUNTIME}/invocation/{request_id}/response"
-            assert puppet.runtime.post(path, b"2").status == 202
-            assert second.result(LIMIT_S).body == b"2"
+            assert turn.event.body == b"2"
+            respond(puppet, turn, b"2")
 
 
 @conformance(109, 110)
 def test_an_extension_that_does_not_come_back_times_out(
-    start_function: StartFunction, environ: dict[str, str], recorded: Callable[[], list[Any]]
+    start_rapid: StartRapid, extension: RecorderExtension
 ) -> None:
-    rapid = start_function(
-        MISBEHAVE, RECORDER_DO="slow:60", AWS_LAMBDA_FUNCTION_TIMEOUT="1", **environ
+    rapid = start_rapid(
+        MISBEHAVE, RECORDER_DO="slow:60", AWS_LAMBDA_FUNCTION_TIMEOUT="1", **extension.environ
     )
     first_pid = rapid.do(do="pid").json()
     begun = time.monotonic()
@@ -269,19 +249,18 @@ def test_an_extension_that_does_not_come_back_times_out(
     ids=["timeout", "crash"],
 )
 def test_shutdown_tells_the_reason(
-    start_function: StartFunction,
-    environ: dict[str, str],
-    recorded: Callable[[], list[Any]],
-    event: str,
-    reason: str,
+    start_rapid: StartRapid, extension: RecorderExtension, event: str, reason: str
 ) -> None:
-    rapid = start_function(MISBEHAVE, AWS_LAMBDA_FUNCTION_TIMEOUT="1", **environ)
+    rapid = start_rapid(MISBEHAVE, AWS_LAMBDA_FUNCTION_TIMEOUT="1", **extension.environ)
+
+    before_ms = time.time() * 1000
 
     assert rapid.invoke(event).headers["X-Amz-Function-Error"] == "Unhandled"
 
-    told = last_shutdown(recorded)
+    wait_until(lambda: extension.written("event")[-1]["eventType"] == "SHUTDOWN", "SHUTDOWN")
+    told = extension.written("event")[-1]
     assert told["shutdownReason"] == reason
-    assert abs(told["deadlineMs"] - time.time() * 1000) < 3000
+    assert before_ms < told["deadlineMs"] <= time.time() * 1000 + 2000
 
 
 @conformance(111)
@@ -316,8 +295,7 @@ def test_an_extensions_exit_is_a_crash_and_a_reset(
     fresh = puppet.extension("one", [])
     with puppet.park() as runtime, fresh.park(puppet.raw()):
         again = Turn(runtime.read_answer(), following)
-        assert puppet.runtime.post(again.response_path, again.event.body).status == 202
-        assert again.outcome().body == b'"again"'
+        respond(puppet, again, b'"again"')
 
 
 # 112, 113: errors
@@ -337,10 +315,16 @@ def test_reporting_an_error_needs_its_type(puppet: Puppet, kind: str) -> None:
     assert (with_type.status, with_type.json()) == (202, {"status": "OK"})
 
 
-@conformance(113)
+@conformance(113, 114)
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "event/next"), ("POST", "init/error"), ("POST", "exit/error")],
+    [
+        ("GET", f"{EXTENSION}/event/next"),
+        ("POST", f"{EXTENSION}/init/error"),
+        ("POST", f"{EXTENSION}/exit/error"),
+        ("PUT", TELEMETRY),
+        ("PUT", LOGS),
+    ],
 )
 @pytest.mark.parametrize(
     ("identifier", "error_type"),
@@ -358,6 +342,6 @@ def test_an_identifier_that_is_none_is_refused(
     if identifier is not None:
         headers["Lambda-Extension-Identifier"] = identifier
 
-    answer = puppet.runtime.request(method, f"{EXTENSION}/{path}", b"{}", headers)
+    answer = puppet.runtime.request(method, path, b"{}", headers)
 
     assert_refused(answer, error_type)

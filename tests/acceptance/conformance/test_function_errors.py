@@ -3,13 +3,15 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.acceptance.conformance.base_image import BaseImage
 from tests.acceptance.conformance.conftest import OpenDoor
 from tests.acceptance.conformance.doors import RESPONSE_BYTES, Door, assert_function_error
-from tests.support import AWSLAMBDARIC, MISBEHAVE, RECORDER_EXTENSION, Answer
+from tests.extensions import RecorderExtension
+from tests.support import AWSLAMBDARIC, MISBEHAVE, Answer
 
 conformance = pytest.mark.conformance
 
@@ -50,31 +52,25 @@ def test_an_exception_under_awslambdaric_is_its_error(open_door: OpenDoor) -> No
     assert "on purpose" in members["stackTrace"][-1]
 
 
-@conformance(40)
-def test_exit_1_is_an_exit_error(door: Door) -> None:
-    assert_platform_error(
-        door.do(do="exit", code=1),
-        "Runtime.ExitError",
-        "Runtime exited with error: exit status 1",
-    )
-
-
-@conformance(41)
-def test_exit_0_is_an_exit_error(door: Door) -> None:
-    assert_platform_error(
-        door.do(do="exit", code=0),
-        "Runtime.ExitError",
-        "Runtime exited without providing a reason",
-    )
-
-
-@conformance(42)
-def test_sigkill_is_an_exit_error(door: Door) -> None:
-    assert_platform_error(
-        door.do(do="signal", name="KILL"),
-        "Runtime.ExitError",
-        "Runtime exited with error: signal: killed",
-    )
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        pytest.param(
+            {"do": "exit", "code": 1}, "with error: exit status 1", marks=conformance(40), id="1"
+        ),
+        pytest.param(
+            {"do": "exit", "code": 0}, "without providing a reason", marks=conformance(41), id="0"
+        ),
+        pytest.param(
+            {"do": "signal", "name": "KILL"},
+            "with error: signal: killed",
+            marks=conformance(42),
+            id="SIGKILL",
+        ),
+    ],
+)
+def test_a_death_is_an_exit_error(door: Door, event: dict[str, Any], message: str) -> None:
+    assert_platform_error(door.do(**event), "Runtime.ExitError", f"Runtime exited {message}")
 
 
 @conformance(43, 44)
@@ -249,16 +245,11 @@ def test_a_missing_exec_wrapper_is_exit_status_127(open_door: OpenDoor, tmp_path
 
 
 @conformance(53)
-def test_the_answer_does_not_wait_for_extensions(open_door: OpenDoor, tmp_path: Path) -> None:
-    extensions = tmp_path / "extensions"
-    extensions.mkdir()
-    (extensions / "recorder").symlink_to(RECORDER_EXTENSION)
+def test_the_answer_does_not_wait_for_extensions(
+    open_door: OpenDoor, extension: RecorderExtension
+) -> None:
     door = open_door(
-        MISBEHAVE,
-        RAPID_EXTENSIONS_DIR=str(extensions),
-        RECORDER_FILE=str(tmp_path / "record"),
-        RECORDER_DO="hang",
-        AWS_LAMBDA_FUNCTION_TIMEOUT="900",
+        MISBEHAVE, RECORDER_DO="hang", AWS_LAMBDA_FUNCTION_TIMEOUT="900", **extension.environ
     )
 
     answer = door.invoke(b'"answered"')

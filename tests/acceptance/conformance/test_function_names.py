@@ -77,22 +77,15 @@ def test_a_malformed_name_is_refused(door: Door, name: str) -> None:
 @through_server
 @conformance(26)
 @pytest.mark.parametrize(("name", "qualifier"), [("nobody", "$LATEST"), ("nobody:v1", "v1")])
+@pytest.mark.parametrize("kind", ["RequestResponse", "Event", "DryRun"])
 def test_an_unknown_function_is_named_by_its_qualified_arn(
-    door: Door, name: str, qualifier: str
+    door: Door, name: str, qualifier: str, kind: str
 ) -> None:
-    members = assert_error(door.invoke(name=name), 404, "ResourceNotFoundException")
+    answer = door.invoke(name=name, X_Amz_Invocation_Type=kind)
 
+    members = assert_error(answer, 404, "ResourceNotFoundException")
     arn = f"arn:aws:lambda:us-east-1:123456789012:function:nobody:{qualifier}"
     assert members == {"Type": "User", "Message": f"Function not found: {arn}"}
-
-
-@through_server
-@conformance(26)
-@pytest.mark.parametrize("kind", ["Event", "DryRun"])
-def test_an_unknown_function_is_refused_whatever_the_invocation_type(door: Door, kind: str) -> None:
-    answer = door.invoke(name="nobody", X_Amz_Invocation_Type=kind)
-
-    assert_error(answer, 404, "ResourceNotFoundException")
 
 
 @conformance(27)

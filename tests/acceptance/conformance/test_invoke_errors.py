@@ -1,22 +1,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import botocore.exceptions
 import pytest
 
 from devtools.ports import free_ports
-from lambda_protocol.address import Address
-from lambda_protocol.cors import AllowedOrigins
-from lambda_protocol.function_name import FunctionRef
-from lambda_protocol.http_peer import HttpPeer
-from lambda_protocol.invocation import Invocation, Outcome
-from lambda_server.app import create_app
-from lambda_server.config import Config
-from rapid.apis.invoke_api import InvokeApi
-from rapid.call import Call
 from tests.acceptance.conformance.conftest import OpenDoor, through_server
 from tests.acceptance.conformance.doors import (
     ASYNC_PAYLOAD_BYTES,
@@ -28,8 +18,8 @@ from tests.acceptance.conformance.doors import (
     assert_function_error,
     boto3_client,
 )
-from tests.conftest import StartServer
-from tests.support import LIMIT_S, MISBEHAVE, Client, Server
+from tests.conftest import StartRapid, StartServer
+from tests.support import ECHO, LIMIT_S, MISBEHAVE, Server
 
 conformance = pytest.mark.conformance
 
@@ -246,75 +236,19 @@ def test_a_known_path_with_another_method_is_405(door: Door, method: str) -> Non
 # 37, 38: whose fault it is
 
 
-class Broken:
-    """A way to functions that has a fault."""
-
-    def invoke(self, invocation: Invocation, caller: HttpPeer | None = None) -> Outcome:
-        raise RuntimeError("a fault of ours")
-
-    def missing(self) -> str | None:
-        return None
-
-    def silent(self) -> tuple[str, ...]:
-        return ()
-
-
-@pytest.fixture
-def broken_rapid() -> Iterator[Client]:
-    def submit(call: Call) -> None:
-        raise RuntimeError("a fault of ours")
-
-    api = InvokeApi(
-        Address("127.0.0.1", 0),
-        function=FunctionRef(name="f"),
-        version="$LATEST",
-        submit=submit,
-        abandon=lambda _call: None,
-        accept_async=lambda *_: None,
-        is_ready=lambda: None,
-        render_metrics=lambda: ("text/plain", b""),
-        accepts_any_name=True,
-        checks_payload=True,
-        has_openfaas=False,
-        allowed_origins=AllowedOrigins("RAPID_CORS_ALLOW_ORIGINS"),
-    )
-    api.start()
-    with Client(api.port) as client:
-        yield client
-    api.stop()
-
-
-@conformance(37)
-def test_a_fault_in_the_server_is_a_service_exception() -> None:
-    client = create_app(Config(), Broken()).test_client()
-
-    answer = client.post("/2015-03-31/functions/f/invocations", data=b"{}")
-
-    assert (answer.status_code, answer.content_type) == (500, "application/json")
-    assert answer.headers["x-amzn-ErrorType"] == "ServiceException"
-    assert answer.headers["x-amzn-RequestId"]
-    assert answer.json == {"Type": "Service", "Message": "An internal error occurred."}
-
-
-@conformance(37)
-def test_a_fault_in_rapid_is_a_service_exception(broken_rapid: Client) -> None:
-    answer = broken_rapid.post("/2015-03-31/functions/f/invocations", b"{}")
-
-    members = assert_error(answer, 500, "ServiceException")
-    assert members == {"Type": "Service", "Message": "An internal error occurred."}
-
-
 @conformance(37, 29)
-def test_a_broker_that_is_away_is_a_service_exception() -> None:
-    port = free_ports(1)[0]
-    with Server(ready=False, AMQP_URI=f"amqp://127.0.0.1:{port}") as server:
+def test_a_broker_that_is_away_is_a_service_exception(start_rapid: StartRapid) -> None:
+    uri = f"amqp://127.0.0.1:{free_ports(1)[0]}"
+    rapid = start_rapid(ECHO, ready=False, RAPID_AMQP_URI=uri)
+    with Server(ready=False, AMQP_URI=uri) as server:
         client = boto3_client(server.url)
 
-        answer = server.invoke("f")
+        answers = [server.invoke("f"), rapid.invoke(X_Amz_Invocation_Type="Event")]
         with pytest.raises(client.exceptions.ServiceException) as caught:
             client.invoke(FunctionName="f")
 
-    assert assert_error(answer, 500, "ServiceException")["Type"] == "Service"
+    for answer in answers:
+        assert assert_error(answer, 500, "ServiceException")["Type"] == "Service"
     assert_boto3_error(client, caught.value, "ServiceException", True)
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -14,12 +13,11 @@ import pytest
 from devtools.ports import LOOPBACK, free_ports
 from rapid.settings.config import Config
 from tests.acceptance.conformance.base_image import BaseImage, why_no_namespace
-from tests.acceptance.conformance.conftest import StartFunction
 from tests.conftest import StartRapid
+from tests.extensions import RecorderExtension
 from tests.support import (
     AWSLAMBDARIC,
     MISBEHAVE,
-    RECORDER_EXTENSION,
     ROOT,
     Rapid,
     is_alive,
@@ -29,7 +27,7 @@ from tests.support import (
 conformance = pytest.mark.conformance
 
 #: How long beyond AWS's 2 s a busy machine may take, seconds.
-GRACE_S = 1.5
+GRACE_S = 5.0
 
 in_folder_and_namespace = pytest.mark.parametrize(
     "in_namespace", [False, True], ids=["folder", "namespace"]
@@ -48,12 +46,6 @@ def environment_of(rapid: Rapid) -> Any:
     answer = rapid.do(do="env")
     assert answer.status == 200
     return answer.json()
-
-
-def records(file: Path) -> list[Any]:
-    """Return what the recorder extension wrote so far."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [json.loads(line) for line in lines]
 
 
 # 90-92: the command
@@ -207,14 +199,14 @@ def test_flags_after_the_command_are_the_functions(start_rapid: StartRapid) -> N
 
 
 @conformance(96)
-def test_the_runtimes_environment_is_complete(start_function: StartFunction) -> None:
+def test_the_runtimes_environment_is_complete(start_rapid: StartRapid) -> None:
     credentials = {
         "AWS_ACCESS_KEY_ID": "id",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_SESSION_TOKEN": "token",
     }
     own = {"MY_OWN": "kept", "AWS_EXECUTION_ENV": "AWS_Lambda_python3.12"}
-    rapid = start_function(
+    rapid = start_rapid(
         MISBEHAVE, AWS_REGION="eu-west-1", _HANDLER="app.handler", **credentials, **own
     )
 
@@ -244,11 +236,8 @@ def test_the_runtimes_environment_is_complete(start_function: StartFunction) -> 
 
 @conformance(97)
 def test_an_extensions_environment_lacks_what_is_not_for_it(
-    start_function: StartFunction, tmp_path: Path
+    start_rapid: StartRapid, extension: RecorderExtension
 ) -> None:
-    record = tmp_path / "record"
-    (tmp_path / "extensions").mkdir()
-    (tmp_path / "extensions" / "recorder").symlink_to(RECORDER_EXTENSION)
     hidden = {
         "AWS_EXECUTION_ENV",
         "AWS_XRAY_CONTEXT_MISSING",
@@ -259,15 +248,10 @@ def test_an_extensions_environment_lacks_what_is_not_for_it(
         "_LAMBDA_TELEMETRY_LOG_FD",
         "_OTHER",
     }
-    rapid = start_function(
-        MISBEHAVE,
-        RAPID_EXTENSIONS_DIR=str(tmp_path / "extensions"),
-        RECORDER_FILE=str(record),
-        MY_OWN="kept",
-        **dict.fromkeys(hidden, "1"),
-    )
+    settings = {**dict.fromkeys(hidden, "1"), **extension.environ}
+    rapid = start_rapid(MISBEHAVE, MY_OWN="kept", **settings)
 
-    environ = records(record)[0]["environ"]
+    (environ,) = extension.written("environ")
 
     hidden |= {"AWS_LAMBDA_LOG_GROUP_NAME", "AWS_LAMBDA_LOG_STREAM_NAME"}
     hidden |= {"LAMBDA_RUNTIME_DIR", "LAMBDA_TASK_ROOT"}
@@ -307,26 +291,19 @@ def test_a_slow_init_is_reported_and_done_again_at_the_first_call(
 @conformance(99)
 @pytest.mark.parametrize("manner", ["", "stubborn"], ids=["polite", "stubborn"])
 def test_sigterm_spins_everything_down(
-    start_rapid: StartRapid, tmp_path: Path, manner: str
+    start_rapid: StartRapid, extension: RecorderExtension, manner: str
 ) -> None:
-    record = tmp_path / "record"
-    (tmp_path / "extensions").mkdir()
-    (tmp_path / "extensions" / "recorder").symlink_to(RECORDER_EXTENSION)
-    rapid = start_rapid(
-        MISBEHAVE,
-        RAPID_EXTENSIONS_DIR=str(tmp_path / "extensions"),
-        RECORDER_FILE=str(record),
-        RECORDER_DO=manner,
-    )
+    rapid = start_rapid(MISBEHAVE, RECORDER_DO=manner, **extension.environ)
     assert rapid.invoke().status == 200
 
     begun = time.monotonic()
     code = rapid.stop()
     took_s = time.monotonic() - begun
 
-    events = [entry["event"] for entry in records(record) if "event" in entry]
-    assert (events[-1]["eventType"], events[-1]["shutdownReason"]) == ("SHUTDOWN", "SPINDOWN")
+    last = extension.written("event")[-1]
+    assert (last["eventType"], last["shutdownReason"]) == ("SHUTDOWN", "SPINDOWN")
     assert code == 0
+    assert any("extensions killed" in line for line in rapid.log) == (manner == "stubborn")
     assert took_s < 2 + GRACE_S
     assert rapid.descendants() == []
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 import base64
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import StartRapid
-from tests.support import MISBEHAVE, RECORDER_EXTENSION, Answer, Rapid, wait_until
+from tests.extensions import RecorderExtension
+from tests.support import MISBEHAVE, Answer, Rapid, wait_until
 
 conformance = pytest.mark.conformance
 
@@ -28,15 +28,15 @@ def tail_lines(rapid: Rapid, event: bytes = b"{}") -> tuple[list[str], str]:
 def test_start_end_and_report_share_the_request_id(start_rapid: StartRapid) -> None:
     rapid = start_rapid(MISBEHAVE, RAPID_PRINT_REPORTS="true")
 
-    calls = [tail_lines(rapid) for _ in range(2)]
+    calls = [tail_lines(rapid, b'{"do":"print","text":"in between\\n"}') for _ in range(2)]
 
     figures = (
         r"Duration: \d+\.\d\d ms\tBilled Duration: \d+ ms\tMemory Size: 3008 MB\t"
         r"Max Memory Used: \d+ MB"
     )
-    for ((start, end, report), request_id), cold in zip(calls, [True, False], strict=True):
+    for ((start, between, end, report), request_id), cold in zip(calls, [True, False], strict=True):
         assert start == f"START RequestId: {request_id} Version: $LATEST"
-        assert end == f"END RequestId: {request_id}"
+        assert (between, end) == ("in between", f"END RequestId: {request_id}")
         init = r"\tInit Duration: \d+\.\d\d ms\t" if cold else ""
         assert re.fullmatch(rf"REPORT RequestId: {request_id}\t{figures}{init}", report)
     rapid.wait_for_log("REPORT RequestId", count=2)  # the output's own thread writes it
@@ -146,25 +146,15 @@ def test_a_json_log_tells_of_the_runtime_when_it_failed(start_rapid: StartRapid)
 
 
 def test_with_reports_extensions_and_their_subscriptions_are_printed(
-    start_rapid: StartRapid, tmp_path: Path
+    start_rapid: StartRapid, extension: RecorderExtension
 ) -> None:
-    directory = tmp_path / "extensions"
-    directory.mkdir()
-    (directory / "recorder").symlink_to(RECORDER_EXTENSION)
     subscription = {
         "schemaVersion": "2022-12-13",
         "types": ["function", "platform"],
         "destination": {"protocol": "TCP", "port": 1},
     }
-    rapid = start_rapid(
-        MISBEHAVE,
-        flags=(),
-        ready=True,
-        RAPID_PRINT_REPORTS="true",
-        RAPID_EXTENSIONS_DIR=str(directory),
-        RECORDER_FILE=str(tmp_path / "record"),
-        RECORDER_SUBSCRIBE=json.dumps(subscription),
-    )
+    settings = {"RECORDER_SUBSCRIBE": json.dumps(subscription), **extension.environ}
+    rapid = start_rapid(MISBEHAVE, RAPID_PRINT_REPORTS="true", **settings)
     rapid.invoke()
 
     rapid.wait_for_log("EXTENSION")

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
 from rapid.settings.availability_zone import first_zone_id
-from tests.acceptance.conformance.conftest import StartFunction
 from tests.acceptance.conformance.puppet import Puppet
-from tests.support import MISBEHAVE, RECORDER_EXTENSION, Answer, Client
+from tests.conftest import StartRapid
+from tests.extensions import RecorderExtension
+from tests.support import MISBEHAVE, Answer, Client
 
 conformance = pytest.mark.conformance
 
@@ -25,15 +23,11 @@ def ask(environ: dict[str, str], **headers: str) -> Answer:
 
 @conformance(126)
 def test_runtime_and_extensions_can_ask_for_the_availability_zone(
-    start_function: StartFunction, tmp_path: Path
+    start_rapid: StartRapid, extension: RecorderExtension
 ) -> None:
-    folder = tmp_path / "extensions"
-    folder.mkdir()
-    (folder / "recorder").symlink_to(RECORDER_EXTENSION)
-    record = tmp_path / "record"
-    rapid = start_function(MISBEHAVE, RAPID_EXTENSIONS_DIR=str(folder), RECORDER_FILE=str(record))
+    rapid = start_rapid(MISBEHAVE, **extension.environ)
     of_runtime = rapid.do(do="env").json()["environ"]
-    of_extension = json.loads(record.read_text().splitlines()[0])["environ"]
+    (of_extension,) = extension.written("environ")
 
     answer = ask(of_runtime)
 
@@ -52,16 +46,19 @@ def test_runtime_and_extensions_can_ask_for_the_availability_zone(
         pytest.param({"Authorization": "Bearer"}, id="empty"),
     ],
 )
-def test_without_the_token_metadata_are_refused(puppet: Puppet, headers: dict[str, str]) -> None:
+def test_without_the_token_and_to_another_method_metadata_are_refused(
+    puppet: Puppet, headers: dict[str, str]
+) -> None:
     answer = puppet.runtime.get(PATH, **headers)
 
     assert answer.status == 401
     assert answer.headers["Content-Type"]
+    assert puppet.runtime.post(PATH).status == 405
 
 
 @conformance(126)
-def test_each_environment_has_a_token_of_its_own(start_function: StartFunction) -> None:
-    rapid = start_function(MISBEHAVE)
+def test_each_environment_has_a_token_of_its_own(start_rapid: StartRapid) -> None:
+    rapid = start_rapid(MISBEHAVE)
     first = rapid.do(do="env").json()["environ"]
     rapid.do(do="exit")
     second = rapid.do(do="env").json()["environ"]
@@ -72,16 +69,11 @@ def test_each_environment_has_a_token_of_its_own(start_function: StartFunction) 
 
 
 @conformance(126)
-def test_metadata_take_get_alone(puppet: Puppet) -> None:
-    assert puppet.runtime.post(PATH).status == 405
-
-
-@conformance(126)
 def test_the_zone_is_that_of_the_region_or_the_one_that_is_set(
-    start_function: StartFunction,
+    start_rapid: StartRapid,
 ) -> None:
     settings = {"AWS_REGION": "eu-west-1", "RAPID_AVAILABILITY_ZONE_ID": "euw1-az3"}
-    rapid = start_function(MISBEHAVE, **settings)
+    rapid = start_rapid(MISBEHAVE, **settings)
 
     assert ask(rapid.do(do="env").json()["environ"]).json() == {"AvailabilityZoneID": "euw1-az3"}
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.acceptance.conformance.base_image import why_no_namespace
 from tests.acceptance.conformance.listener import Listener
-from tests.support import MISBEHAVE, RECORDER_EXTENSION, Rapid, wait_for
+from tests.extensions import RecorderExtension
+from tests.support import MISBEHAVE, Rapid
 
 conformance = pytest.mark.conformance
 
@@ -53,38 +53,23 @@ def listener() -> Iterator[Listener]:
 
 
 @pytest.fixture
-def environ(tmp_path: Path, listener: Listener) -> dict[str, str]:
+def environ(extension: RecorderExtension, listener: Listener) -> dict[str, str]:
     """Give the settings for the recorder extension, subscribed to the listener by name."""
-    directory = tmp_path / "extensions"
-    directory.mkdir()
-    (directory / "recorder").symlink_to(RECORDER_EXTENSION)
     subscription = {
         "schemaVersion": "2022-12-13",
         "types": ["platform"],
         "destination": {"protocol": "HTTP", "URI": f"http://sandbox.localdomain:{listener.port}"},
     }
-    return {
-        "RAPID_EXTENSIONS_DIR": str(directory),
-        "RECORDER_FILE": str(tmp_path / "record"),
-        "RECORDER_SUBSCRIBE": json.dumps(subscription),
-    }
-
-
-def environ_of_the_extension(record: Path) -> Any:
-    def find() -> Any:
-        entries = [json.loads(line) for line in record.read_text().splitlines()]
-        return next((entry["environ"] for entry in entries if "environ" in entry), None)
-
-    return wait_for(find, "the extension's environment")
+    return {"RECORDER_SUBSCRIBE": json.dumps(subscription), **extension.environ}
 
 
 @conformance(117)
 def test_the_sandboxs_names_are_added_for_extensions(
-    hosts: Path, environ: dict[str, str], listener: Listener, tmp_path: Path
+    hosts: Path, environ: dict[str, str], extension: RecorderExtension, listener: Listener
 ) -> None:
     with NamespacedRapid(hosts, "rw", **environ):
         listener.wait_for("platform.initReport")
-        variables = environ_of_the_extension(tmp_path / "record")
+        (variables,) = extension.written("environ")
 
     assert hosts.read_text() == "127.0.0.1 localhost\n127.0.0.1 sandbox.localdomain sandbox\n"
     assert "AWS_SAM_LOCAL" not in variables
@@ -92,11 +77,11 @@ def test_the_sandboxs_names_are_added_for_extensions(
 
 @conformance(117)
 def test_with_a_read_only_root_records_are_delivered_all_the_same(
-    hosts: Path, environ: dict[str, str], listener: Listener, tmp_path: Path
+    hosts: Path, environ: dict[str, str], extension: RecorderExtension, listener: Listener
 ) -> None:
     with NamespacedRapid(hosts, "ro", **environ) as rapid:
         listener.wait_for("platform.initReport")
-        variables = environ_of_the_extension(tmp_path / "record")
+        (variables,) = extension.written("environ")
         function = rapid.do(do="env").json()["environ"]
 
     assert hosts.read_text() == "127.0.0.1 localhost\n"

@@ -3,7 +3,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import random
 import re
 import signal
 import time
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conformance.conftest import StartFunction, StartPuppet
+from tests.acceptance.conformance.conftest import StartPuppet
 from tests.acceptance.conformance.doors import Calls
 from tests.acceptance.conformance.listener import (
     COLD_CALL,
@@ -31,16 +30,16 @@ from tests.acceptance.conformance.puppet import (
     Turn,
     make_extension,
 )
+from tests.conftest import StartRapid
+from tests.extensions import RecorderExtension
 from tests.support import (
     AWSLAMBDARIC,
     LIMIT_S,
     MISBEHAVE,
-    RECORDER_EXTENSION,
     Answer,
     Rapid,
     wait_until,
 )
-from tests.unit.rapid.test_telemetry_api import mutated
 
 conformance = pytest.mark.conformance
 
@@ -56,29 +55,20 @@ def listener() -> Iterator[Listener]:
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """Give a folder for external extensions."""
-    folder = tmp_path / "extensions"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def start_with_recorder(
-    start_function: StartFunction, directory: Path, tmp_path: Path, listener: Listener
+    start_rapid: StartRapid, extension: RecorderExtension, listener: Listener
 ) -> Callable[..., Rapid]:
     """Give a factory: a rapid with the recorder extension, subscribed to the listener."""
-    (directory / "recorder").symlink_to(RECORDER_EXTENSION)
 
-    def start(*command: str, subscription: dict[str, Any] | None = None, **environ: str) -> Rapid:
-        body = a_subscription(listener.port, **(subscription or {}))
-        return start_function(
-            *command,
-            RAPID_EXTENSIONS_DIR=str(directory),
-            RECORDER_FILE=str(tmp_path / "record"),
-            RECORDER_SUBSCRIBE=json.dumps(body),
-            **environ,
-        )
+    def start(
+        *command: str,
+        subscription: dict[str, Any] | None = None,
+        ready: bool = True,
+        **environ: str,
+    ) -> Rapid:
+        body = json.dumps(a_subscription(listener.port, **(subscription or {})))
+        settings = {"RECORDER_SUBSCRIBE": body, **extension.environ, **environ}
+        return start_rapid(*command, ready=ready, **settings)
 
     return start
 
@@ -112,183 +102,98 @@ def serve(puppet: Puppet, turn: Turn, payload: bytes = b"{}") -> None:
 
 
 @conformance(114)
-@pytest.mark.parametrize("version", ["2022-07-01", "2022-12-13", "2025-01-29"])
-def test_a_subscription_of_each_schema_is_answered_ok(
-    puppet: Puppet, listener: Listener, version: str
+def test_a_subscription_of_each_schema_is_answered_ok(puppet: Puppet, listener: Listener) -> None:
+    extension = puppet.extension("internal", ["INVOKE"])
+
+    for version in ("2022-07-01", "2022-12-13", "2025-01-29"):
+        body = a_subscription(listener.port, schemaVersion=version)
+        answer = extension.subscribe(TELEMETRY, body)
+
+        assert (answer.status, answer.body) == (200, b'"OK"')
+        assert answer.headers["Content-Type"] == "application/json"
+
+
+def to_uri(uri: str) -> dict[str, Any]:
+    return {"destination": {"protocol": "HTTP", "URI": uri}}
+
+
+#: What a subscription may not have; ``OWN_PORT`` stands for the port of the Runtime API.
+WRONG: list[dict[str, Any]] = [
+    *({"schemaVersion": each} for each in (None, "2020-08-15", ["2022-07-01"])),
+    *({"types": each} for each in (None, [], ["platform", "all"], "platform", [["platform"]])),
+    *({"buffering": {"maxItems": each}} for each in (999, 10_001)),
+    *({"buffering": {"maxBytes": each}} for each in (262_143, 1_048_577)),
+    *({"buffering": {"timeoutMs": each}} for each in (24, 30_001, True, "100")),
+    {"buffering": [1]},
+    *({"destination": each} for each in (None, "http://sandbox.localdomain:8080")),
+    {"destination": {"protocol": "UDP", "port": 8080}},
+    {"destination": {"protocol": "HTTP"}},
+    to_uri("https://sandbox.localdomain:8080"),
+    to_uri("http://example.com:8080"),
+    to_uri("http://sandbox.localdomain:x"),
+    to_uri("http://sandbox.localdomain:80800"),
+    to_uri("http://sandbox:80/\r\nX: y"),
+    to_uri("http://sandbox:OWN_PORT"),
+    {"destination": {"protocol": "TCP"}},
+    *({"destination": {"protocol": "TCP", "port": port}} for port in (0, "8080", "OWN_PORT")),
+]
+NO_OBJECTS = (b"", b"no json", b"[]", b"[" * 100_000)
+
+
+@conformance(114)
+def test_a_wrong_subscription_is_refused_and_a_right_one_still_taken(
+    puppet: Puppet, listener: Listener
+) -> None:
+    extension = puppet.extension("internal", [])
+    own_port = str(puppet.rapid.runtime_api_port)
+    right = a_subscription(listener.port)
+    wrong = [json.dumps({**right, **changes}) for changes in WRONG]
+    wrong = [text.replace('"OWN_PORT"', own_port).replace("OWN_PORT", own_port) for text in wrong]
+
+    for body in (*NO_OBJECTS, *map(str.encode, wrong)):
+        headers = {"Lambda-Extension-Identifier": extension.identifier}
+        answer = puppet.runtime.request("PUT", TELEMETRY, body, headers)
+
+        assert (answer.status, answer.error_type) == (400, "ValidationError"), body
+        assert answer.json()["errorMessage"]
+    assert extension.subscribe(TELEMETRY, right).status == 200
+
+
+@conformance(114)
+def test_after_init_a_subscription_comes_too_late(puppet: Puppet, listener: Listener) -> None:
+    extension = puppet.extension("internal", [])
+    with puppet.park(), ready(puppet, extension), puppet.rapid.runtime_api() as client:
+        late = ExtensionPuppet(client, extension.identifier)
+        answers = [
+            late.subscribe(path, a_subscription(listener.port, schemaVersion=version))
+            for path, version in ((TELEMETRY, "2022-07-01"), (LOGS, "2020-08-15"))
+        ]
+
+    assert [answer.status for answer in answers] == [403, 403]
+    assert [answer.error_type for answer in answers] == [
+        "Telemetry.SubscriptionClosed",
+        "Logs.SubscriptionClosed",
+    ]
+
+
+@conformance(115)
+def test_the_logs_api_takes_its_own_schemas_and_has_errors_of_its_own(
+    puppet: Puppet, listener: Listener
 ) -> None:
     extension = puppet.extension("internal", ["INVOKE"])
 
-    answer = extension.subscribe(TELEMETRY, a_subscription(listener.port, schemaVersion=version))
+    for version in ("2021-03-18", "2020-08-15", None):
+        body = a_subscription(listener.port, schemaVersion=version)
+        answer = extension.subscribe(LOGS, body)
+        assert (answer.status, answer.body) == (200, b"OK")
 
-    assert (answer.status, answer.body) == (200, b'"OK"')
-    assert answer.headers["Content-Type"] == "application/json"
-
-
-@conformance(114)
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"schemaVersion": None},
-        {"schemaVersion": "2020-08-15"},
-        {"schemaVersion": ["2022-07-01"]},
-        {"types": None},
-        {"types": []},
-        {"types": ["platform", "everything"]},
-        {"types": "platform"},
-        {"types": [["platform"]]},
-        {"buffering": {"maxItems": 999}},
-        {"buffering": {"maxItems": 10_001}},
-        {"buffering": {"maxBytes": 262_143}},
-        {"buffering": {"maxBytes": 1_048_577}},
-        {"buffering": {"timeoutMs": 24}},
-        {"buffering": {"timeoutMs": 30_001}},
-        {"buffering": {"timeoutMs": True}},
-        {"buffering": {"timeoutMs": "100"}},
-        {"buffering": [1]},
-        {"destination": None},
-        {"destination": "http://sandbox.localdomain:8080"},
-        {"destination": {"protocol": "UDP", "port": 8080}},
-        {"destination": {"protocol": "HTTP"}},
-        {"destination": {"protocol": "HTTP", "URI": "https://sandbox.localdomain:8080"}},
-        {"destination": {"protocol": "HTTP", "URI": "http://example.com:8080"}},
-        {"destination": {"protocol": "HTTP", "URI": "http://sandbox.localdomain:x"}},
-        {"destination": {"protocol": "HTTP", "URI": "http://sandbox.localdomain:80800"}},
-        {"destination": {"protocol": "HTTP", "URI": "http://sandbox:80/\r\nX: y"}},
-        {"destination": {"protocol": "TCP"}},
-        {"destination": {"protocol": "TCP", "port": 0}},
-        {"destination": {"protocol": "TCP", "port": "8080"}},
-    ],
-    ids=str,
-)
-def test_a_wrong_subscription_is_refused(
-    puppet: Puppet, listener: Listener, changes: dict[str, Any]
-) -> None:
-    extension = puppet.extension("internal", [])
-
-    answer = extension.subscribe(TELEMETRY, a_subscription(listener.port, **changes))
-
-    assert (answer.status, answer.error_type) == (400, "ValidationError")
-    assert answer.json()["errorMessage"]
-
-
-@conformance(114)
-@pytest.mark.parametrize("body", [b"", b"no json", b"[]", b"[" * 100_000], ids=lambda b: b[:8])
-def test_a_subscription_that_is_no_object_is_refused(puppet: Puppet, body: bytes) -> None:
-    extension = puppet.extension("internal", [])
-
-    answer = puppet.runtime.request(
-        "PUT", TELEMETRY, body, {"Lambda-Extension-Identifier": extension.identifier}
-    )
-
-    assert (answer.status, answer.error_type) == (400, "ValidationError")
-
-
-@conformance(114, 115)
-@pytest.mark.parametrize("path", [TELEMETRY, LOGS], ids=["telemetry", "logs"])
-def test_1000_fuzzed_subscriptions_leave_the_daemon_as_it_was(
-    puppet: Puppet, listener: Listener, path: str
-) -> None:
-    extension = puppet.extension("internal", [])
-    headers = {"Lambda-Extension-Identifier": extension.identifier}
-    noise = random.Random(path)
-
-    statuses = set()
-    for _ in range(1_000):
-        body = mutated(noise)
-        statuses.add(puppet.runtime.request("PUT", path, body, headers).status)
-
-    assert statuses <= {200, 400}
-    version = "2021-03-18" if path == LOGS else "2022-12-13"
-    fresh = puppet.extension("fresh", [])
-    assert fresh.subscribe(path, a_subscription(listener.port, schemaVersion=version)).status == 200
-    with puppet.park(), fresh.park(puppet.raw()), extension.park(puppet.raw()):
-        listener.wait_for("platform.extension", 2)
-    assert "Traceback" not in "\n".join(puppet.rapid.log)
-
-
-@conformance(114)
-def test_the_runtime_apis_own_port_is_no_destination(puppet: Puppet) -> None:
-    extension = puppet.extension("internal", [])
-
-    for destination in (
-        {"protocol": "HTTP", "URI": f"http://sandbox:{puppet.rapid.runtime_api_port}"},
-        {"protocol": "TCP", "port": puppet.rapid.runtime_api_port},
+    other_api = puppet.extension("other", [])
+    assert other_api.subscribe(TELEMETRY, a_subscription(listener.port)).status == 200
+    for refused in (
+        extension.subscribe(LOGS, a_subscription(listener.port)),  # a Telemetry API schema
+        other_api.subscribe(LOGS, a_subscription(listener.port, schemaVersion="2021-03-18")),
     ):
-        answer = extension.subscribe(TELEMETRY, a_subscription(1, destination=destination))
-        assert (answer.status, answer.error_type) == (400, "ValidationError")
-
-
-@conformance(114)
-@pytest.mark.parametrize(
-    ("path", "error_type", "version"),
-    [
-        (TELEMETRY, "Telemetry.SubscriptionClosed", "2022-07-01"),
-        (LOGS, "Logs.SubscriptionClosed", "2020-08-15"),
-    ],
-    ids=["telemetry", "logs"],
-)
-def test_after_init_a_subscription_comes_too_late(
-    puppet: Puppet, listener: Listener, path: str, error_type: str, version: str
-) -> None:
-    extension = puppet.extension("internal", [])
-    with puppet.park(), ready(puppet, extension):
-        late = ExtensionPuppet(puppet.rapid.runtime_api(), extension.identifier)
-        answer = late.subscribe(path, a_subscription(listener.port, schemaVersion=version))
-        late.client.close()
-
-    assert (answer.status, answer.error_type) == (403, error_type)
-
-
-@conformance(113, 114)
-@pytest.mark.parametrize("path", [TELEMETRY, LOGS], ids=["telemetry", "logs"])
-@pytest.mark.parametrize(
-    ("identifier", "error_type"),
-    [
-        (None, "Extension.MissingExtensionIdentifier"),
-        ("no-uuid", "Extension.InvalidExtensionIdentifier"),
-        (UNKNOWN_ID, "Extension.UnknownExtensionIdentifier"),
-    ],
-    ids=["missing", "invalid", "unknown"],
-)
-def test_who_is_no_extension_cannot_subscribe(
-    puppet: Puppet, listener: Listener, path: str, identifier: str | None, error_type: str
-) -> None:
-    headers = {} if identifier is None else {"Lambda-Extension-Identifier": identifier}
-    body = json.dumps(a_subscription(listener.port)).encode()
-
-    answer = puppet.runtime.request("PUT", path, body, headers)
-
-    assert (answer.status, answer.error_type) == (403, error_type)
-
-
-@conformance(115)
-@pytest.mark.parametrize("version", ["2021-03-18", "2020-08-15", None])
-def test_the_logs_api_takes_its_schemas(
-    puppet: Puppet, listener: Listener, version: str | None
-) -> None:
-    extension = puppet.extension("internal", ["INVOKE"])
-
-    answer = extension.subscribe(LOGS, a_subscription(listener.port, schemaVersion=version))
-
-    assert (answer.status, answer.body) == (200, b"OK")
-
-
-@conformance(115)
-def test_the_logs_api_has_errors_of_its_own(puppet: Puppet, listener: Listener) -> None:
-    extension = puppet.extension("internal", [])
-
-    answer = extension.subscribe(LOGS, a_subscription(listener.port))  # a Telemetry API schema
-
-    assert (answer.status, answer.error_type) == (400, "Logs.ValidationError")
-
-
-def test_an_extension_subscribes_by_one_api_alone(puppet: Puppet, listener: Listener) -> None:
-    extension = puppet.extension("internal", [])
-    assert extension.subscribe(TELEMETRY, a_subscription(listener.port)).status == 200
-
-    answer = extension.subscribe(LOGS, a_subscription(listener.port, schemaVersion="2021-03-18"))
-
-    assert (answer.status, answer.error_type) == (400, "Logs.ValidationError")
+        assert (refused.status, refused.error_type) == (400, "Logs.ValidationError")
 
 
 def test_a_second_subscription_replaces_the_first(puppet: Puppet, listener: Listener) -> None:
@@ -545,30 +450,24 @@ def test_a_call_that_fails_is_told_so_before_shutdown(
 
 @conformance(116)
 def test_an_init_that_fails_is_told_and_done_again_in_the_invoke_phase(
-    start_function: StartFunction, directory: Path, tmp_path: Path, listener: Listener
+    start_with_recorder: Callable[..., Rapid], tmp_path: Path, listener: Listener
 ) -> None:
-    (directory / "recorder").symlink_to(RECORDER_EXTENSION)
-    with Rapid(
-        MISBEHAVE,
-        ready=False,
-        MISBEHAVE_INIT="once:exit",
-        MISBEHAVE_STATE=str(tmp_path / "state"),
-        RAPID_EXTENSIONS_DIR=str(directory),
-        RECORDER_FILE=str(tmp_path / "record"),
-        RECORDER_SUBSCRIBE=json.dumps(a_subscription(listener.port)),
-    ) as rapid:
-        listener.wait_for("platform.initReport")
-        assert rapid.invoke().status == 200
-        records = listener.wait_for("platform.report")
+    state = str(tmp_path / "state")
+    rapid = start_with_recorder(
+        MISBEHAVE, ready=False, MISBEHAVE_INIT="once:exit", MISBEHAVE_STATE=state
+    )
+    listener.wait_for("platform.initReport")
+    assert rapid.invoke().status == 200
+    listener.wait_for("platform.report")
 
-    inits = [r["record"] for r in records if r["type"] == "platform.initReport"]
+    inits = [each["record"] for each in listener.of_type("platform.initReport")]
     assert [(init["phase"], init["status"]) for init in inits] == [
         ("init", "error"),
         ("invoke", "success"),
     ]
     assert inits[0]["errorType"] == "Runtime.ExitError"
-    starts = [r["record"] for r in records if r["type"] == "platform.initStart"]
-    assert [start["phase"] for start in starts] == ["init", "invoke"]
+    starts = listener.of_type("platform.initStart")
+    assert [start["record"]["phase"] for start in starts] == ["init", "invoke"]
 
 
 @conformance(116)
@@ -724,7 +623,7 @@ def test_tcp_gets_a_record_a_line_and_a_new_connection_when_one_ends(
         destination = {"protocol": "TCP", "port": listener.port}
         body = a_subscription(listener.port, destination=destination)
         assert extension.subscribe(TELEMETRY, body).status == 200
-        with ready_in_the_background(puppet, extension):
+        with extension.park(puppet.raw()):
             listener.wait_for("platform.telemetrySubscription")
             listener.hang_up()
             wait_until(lambda: listener.connections == 1, "the first connection")
@@ -734,13 +633,6 @@ def test_tcp_gets_a_record_a_line_and_a_new_connection_when_one_ends(
 
     assert platform_types(records) == COLD_CALL
     assert listener.connections == 2
-
-
-@contextlib.contextmanager
-def ready_in_the_background(puppet: Puppet, extension: ExtensionPuppet) -> Iterator[None]:
-    """Hold the extension in its ``next``; the runtime has not asked yet."""
-    with extension.park(puppet.raw()):
-        yield
 
 
 # --- 118: subscribers that do not take it
@@ -771,10 +663,7 @@ def test_a_dead_subscriber_slows_no_call(
 def test_what_a_subscriber_was_too_slow_for_is_told_once_it_is_back(
     start_with_recorder: Callable[..., Rapid], listener: Listener
 ) -> None:
-    rapid = start_with_recorder(
-        MISBEHAVE,
-        subscription={"buffering": {"maxItems": 1000, "maxBytes": 262_144, "timeoutMs": 25}},
-    )
+    rapid = start_with_recorder(MISBEHAVE)
     rapid.invoke()
     listener.wait_for("platform.report")
     listener.status = 500
@@ -819,8 +708,9 @@ def test_a_batch_that_was_refused_comes_again_before_what_follows(
 
 @conformance(118)
 def test_what_is_left_is_delivered_before_extensions_hear_of_the_shutdown(
-    start_puppet: StartPuppet, directory: Path, listener: Listener
+    start_puppet: StartPuppet, tmp_path: Path, listener: Listener
 ) -> None:
+    directory = tmp_path / "external"
     make_extension(directory, "external")
     puppet = start_puppet(RAPID_EXTENSIONS_DIR=str(directory))
     extension = puppet.extension("external", ["SHUTDOWN"])
@@ -870,8 +760,8 @@ def test_messages_on_the_log_descriptor_below_the_level_are_left_out_of_a_json_l
     assert b"debug" not in rapid.stdout
 
 
-def test_without_extensions_there_is_no_log_descriptor(start_function: StartFunction) -> None:
-    rapid = start_function(MISBEHAVE, _LAMBDA_TELEMETRY_LOG_FD="99")
+def test_without_extensions_there_is_no_log_descriptor(start_rapid: StartRapid) -> None:
+    rapid = start_rapid(MISBEHAVE, _LAMBDA_TELEMETRY_LOG_FD="99")
 
     assert "_LAMBDA_TELEMETRY_LOG_FD" not in rapid.do(do="env").json()["environ"]
 
@@ -880,7 +770,10 @@ def test_without_extensions_there_is_no_log_descriptor(start_function: StartFunc
 
 
 def test_each_environment_has_telemetry_and_extensions_of_its_own(
-    start_with_recorder: Callable[..., Rapid], tmp_path: Path, calls: Calls, listener: Listener
+    start_with_recorder: Callable[..., Rapid],
+    extension: RecorderExtension,
+    calls: Calls,
+    listener: Listener,
 ) -> None:
     rapid = start_with_recorder(MISBEHAVE, RAPID_MAX_CONCURRENCY="2")
 
@@ -890,8 +783,7 @@ def test_each_environment_has_telemetry_and_extensions_of_its_own(
 
     instances = {r["record"]["instanceId"] for r in records if r["type"] == "platform.initStart"}
     assert len(instances) == 2
-    entries = [json.loads(line) for line in (tmp_path / "record").read_text().splitlines()]
-    environs = [entry["environ"] for entry in entries if "environ" in entry]
+    environs = extension.written("environ")
     assert sorted(environ["INSTANCE"] for environ in environs) == ["0", "1"]
     assert len({environ["AWS_LAMBDA_RUNTIME_API"] for environ in environs}) == 2
 
@@ -917,12 +809,9 @@ def test_a_file_switches_extensions_and_telemetry_off(
     assert puppet.runtime.get(NEXT.replace("next", "nowhere")).status == 404
 
 
-def test_more_than_ten_extensions_are_too_many(
-    start_function: StartFunction, directory: Path
-) -> None:
+def test_more_than_ten_extensions_are_too_many(start_rapid: StartRapid, tmp_path: Path) -> None:
     for number in range(11):
-        make_extension(directory, f"extension-{number}")
-    with Rapid(MISBEHAVE, ready=False, RAPID_EXTENSIONS_DIR=str(directory)) as rapid:
-        answer = rapid.invoke()
+        make_extension(tmp_path / "many", f"extension-{number}")
+    rapid = start_rapid(MISBEHAVE, ready=False, RAPID_EXTENSIONS_DIR=str(tmp_path / "many"))
 
-    assert answer.error_type == "Extension.TooManyExtensions"
+    assert rapid.invoke().error_type == "Extension.TooManyExtensions"

@@ -42,29 +42,19 @@ def build(cache: Cache, recipe: Recipe) -> Path:
     return cache.build(recipe, time.monotonic() + LIMIT_S)
 
 
-def test_a_build_is_made_once_and_found(cache: Cache, source: Path) -> None:
+def test_a_build_is_made_once_and_again_when_its_sources_or_toolchain_change(
+    cache: Cache, source: Path
+) -> None:
     folders = [build(cache, recipe(source)) for _ in range(2)]
-
     assert {*folders, cache.find(recipe(source))} == {folders[0]}
-    assert (folders[0] / "built").read_text() == "one"
     assert (source.parent / "builds").read_text() == "\n"
-
-
-def test_changed_sources_are_a_new_build_and_the_old_one_goes(cache: Cache, source: Path) -> None:
-    old = build(cache, recipe(source))
-    (source / "main").write_text("two")
-
-    new = build(cache, recipe(source))
-
-    assert (new / "built").read_text() == "two"
-    assert not old.exists()
-
-
-def test_another_toolchain_is_a_new_build(cache: Cache, source: Path) -> None:
-    build(cache, recipe(source))
-
     with pytest.raises(NotBuilt, match="make runtimes"):
         cache.find(recipe(source, toolchain=(("echo", "2.0"),)))
+
+    (source / "main").write_text("two")
+
+    assert (build(cache, recipe(source)) / "built").read_text() == "two"
+    assert not folders[0].exists()
 
 
 def test_a_missing_tool_is_told_by_name(cache: Cache, source: Path) -> None:
@@ -72,22 +62,17 @@ def test_a_missing_tool_is_told_by_name(cache: Cache, source: Path) -> None:
         cache.find(recipe(source, toolchain=(("notatool", "--version"),)))
 
 
-def test_a_registry_that_does_not_answer_leaves_the_function_out(
-    cache: Cache, source: Path
+@pytest.mark.parametrize(
+    ("step", "error"), [("fetch", NotBuilt), ("build", BuildBroken)], ids=["network", "sources"]
+)
+def test_what_a_failed_step_says_is_told_until_it_succeeds(
+    cache: Cache, source: Path, step: str, error: type[Exception]
 ) -> None:
-    without_network = recipe(source, fetch=(("sh", "-c", "echo no route >&2; exit 1"),))
+    fails = recipe(source, **{step: (("sh", "-c", "echo no way >&2; exit 1"),)})
 
-    with pytest.raises(NotBuilt, match="no route"):
-        build(cache, without_network)
-    with pytest.raises(NotBuilt, match="no route"):
-        cache.find(without_network)
-
-
-def test_a_build_that_fails_is_broken_and_tried_again(cache: Cache, source: Path) -> None:
-    with pytest.raises(BuildBroken, match="syntax"):
-        build(cache, recipe(source, build=(("sh", "-c", "echo bad syntax; exit 1"),)))
-    with pytest.raises(BuildBroken, match="syntax"):
-        cache.find(recipe(source))
+    for find in (build, Cache.find):
+        with pytest.raises(error, match="no way"):
+            find(cache, fails)
 
     assert build(cache, recipe(source)) == cache.find(recipe(source))
 

@@ -14,7 +14,7 @@ from devtools.progress import Step, wait_until
 from tests.acceptance.soak import verdicts
 from tests.acceptance.soak.attacks import all_attacks
 from tests.acceptance.soak.load import Load
-from tests.acceptance.soak.page import DOCUMENT, as_text, write_page
+from tests.acceptance.soak.page import DOCUMENT, as_page
 from tests.acceptance.soak.stand import RECOVERY_LIMIT_S, start_stand
 from tests.support import LIMIT_S, ROOT
 
@@ -37,9 +37,10 @@ def main() -> int:
             stand = stack.enter_context(start_stand(Path(name)))
         load = Load(stand, all_attacks(), minutes)
         verdict = _soak(load)
-    print(as_text(load, verdict))
+    page = as_page(load, verdict)
+    print(page)
     if minutes >= WRITTEN_FROM:
-        write_page(load, verdict)
+        DOCUMENT.write_text(page)
         print(f"Written to {DOCUMENT.relative_to(ROOT)}.")
     return 1 if any(verdict.values()) else 0
 

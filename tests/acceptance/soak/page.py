@@ -1,4 +1,4 @@
-"""The figures of a soak: a table for the terminal, and docs/reference/soak.md."""
+"""The figures of a soak, as docs/reference/soak.md has them."""
 
 from __future__ import annotations
 
@@ -59,34 +59,21 @@ Verdict = Mapping[str, Sequence[str]]
 _Rows = list[tuple[str, ...]]
 
 
-def as_text(load: Load, verdict: Verdict) -> str:
-    """Return all figures for a terminal, and one line for each broken promise at the end."""
-    parts = []
-    for rows in (_attacks(load), _callers(load), _processes(load)):
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        parts += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows] + [""]
-    for promise, broken in verdict.items():
-        parts += [f"BROKEN: {promise}: {line}" for line in broken] or [f"kept: {promise}"]
-    return "\n".join(parts)
-
-
-def write_page(load: Load, verdict: Verdict) -> None:
-    """Write the page of this run."""
+def as_page(load: Load, verdict: Verdict) -> str:
+    """Return the page of this run."""
     now = datetime.datetime.now(datetime.UTC)
     verdicts: _Rows = [("promise", "verdict")]
     for promise, broken in verdict.items():
         verdicts.append((promise, "broken: " + "; ".join(broken) if broken else "kept"))
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
-    DOCUMENT.write_text(
-        _PAGE.format(
-            minutes=f"{load.minutes:g}",
-            when=f"{now:%d %B %Y}, {machine}, RabbitMQ {load.stand.rabbitmq_version}",
-            promises=_markdown(verdicts),
-            faults=len(load.stand.faults),
-            callers=_markdown(_callers(load)),
-            processes=_markdown(_processes(load)),
-            attacks=_markdown(_attacks(load)),
-        )
+    return _PAGE.format(
+        minutes=f"{load.minutes:g}",
+        when=f"{now:%d %B %Y}, {machine}, RabbitMQ {load.stand.rabbitmq_version}",
+        promises=_markdown(verdicts),
+        faults=len(load.stand.faults),
+        callers=_markdown(_callers(load)),
+        processes=_markdown(_processes(load)),
+        attacks=_markdown(_attacks(load)),
     )
 
 

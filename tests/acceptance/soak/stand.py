@@ -17,9 +17,9 @@ from typing import Any, Final
 from devtools.rabbitmq_node import RabbitmqNode
 from tests.acceptance.system.amqp import AmqpClient
 from tests.endless import EndlessPeer
+from tests.extensions import RecorderExtension
 from tests.support import (
     MISBEHAVE,
-    RECORDER_EXTENSION,
     Program,
     Rapid,
     Server,
@@ -146,27 +146,26 @@ def start_stand(folder: Path) -> Iterator[Stand]:
     with contextlib.ExitStack() as stack:
         node = stack.enter_context(RabbitmqNode(folder / "rabbitmq"))
         function = unique_name("soak")
-        queued = [
-            stack.enter_context(
-                Rapid(
-                    MISBEHAVE,
-                    AWS_LAMBDA_FUNCTION_NAME=function,
-                    RAPID_AMQP_URI=node.uri,
-                    **_SETTINGS,
-                )
-            )
-            for _ in range(2)
-        ]
+        by_queue = {"AWS_LAMBDA_FUNCTION_NAME": function, "RAPID_AMQP_URI": node.uri, **_SETTINGS}
+        queued = [stack.enter_context(Rapid(MISBEHAVE, **by_queue)) for _ in range(2)]
         destination = stack.enter_context(EndlessPeer("chunks"))
         subscriber = stack.enter_context(EndlessPeer("interim answers", is_slow=True))
-        direct = stack.enter_context(
-            Rapid(
-                MISBEHAVE,
-                RAPID_ON_FAILURE=destination.address.url,
-                **_subscribed(folder / "extensions", subscriber),
-                **_SETTINGS,
-            )
-        )
+        subscription = {
+            "schemaVersion": "2022-12-13",
+            "types": ["platform", "function", "extension"],
+            "destination": {
+                "protocol": "HTTP",
+                "URI": f"http://sandbox.localdomain:{subscriber.address.port}",
+            },
+        }
+        extension = {
+            **RecorderExtension(folder).environ,
+            "RECORDER_FILE": os.devnull,
+            "RECORDER_EVENTS": "",
+            "RECORDER_SUBSCRIBE": json.dumps(subscription),
+        }
+        settings = {"RAPID_ON_FAILURE": destination.address.url, **extension, **_SETTINGS}
+        direct = stack.enter_context(Rapid(MISBEHAVE, **settings))
         server = stack.enter_context(Server(AMQP_URI=node.uri))
         (worker_pid,) = child_states(server.pid)
         yield Stand(
@@ -177,21 +176,3 @@ def start_stand(folder: Path) -> Iterator[Stand]:
             worker_pid=worker_pid,
             rabbitmq_version=node.ctl("version").strip(),
         )
-
-
-def _subscribed(extensions: Path, subscriber: EndlessPeer) -> dict[str, Any]:
-    """Return the settings of a rapid whose telemetry goes to ``subscriber``."""
-    extensions.mkdir()
-    (extensions / "watcher").symlink_to(RECORDER_EXTENSION)
-    uri = f"http://sandbox.localdomain:{subscriber.address.port}"
-    subscription = {
-        "schemaVersion": "2022-12-13",
-        "types": ["platform", "function", "extension"],
-        "destination": {"protocol": "HTTP", "URI": uri},
-    }
-    return {
-        "RAPID_EXTENSIONS_DIR": str(extensions),
-        "RECORDER_FILE": os.devnull,
-        "RECORDER_EVENTS": "",
-        "RECORDER_SUBSCRIBE": json.dumps(subscription),
-    }

@@ -19,7 +19,7 @@ from tests import support
 from tests.acceptance.system.amqp import AmqpClient
 from tests.acceptance.system.proxy import Proxy
 from tests.conftest import StartRapid
-from tests.support import Rapid, Server
+from tests.support import Rapid, Server, give_up
 
 #: A runtime that writes down what it starts, and answers when it is let.
 LEDGER = str(Path(__file__).with_name("ledger"))
@@ -242,7 +242,4 @@ def _is_needed(fixture: str, session: pytest.Session) -> bool:
 
 def _require_rabbitmq() -> None:
     if find_server() is None:
-        reason = "no rabbitmq-server on this machine; scripts/test-setup installs one"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        give_up("no rabbitmq-server on this machine; scripts/test-setup installs one")

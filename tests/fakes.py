@@ -8,8 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from devtools.ports import LOOPBACK
@@ -17,7 +16,7 @@ from lambda_protocol.address import Address
 from lambda_protocol.http1 import BadRequestError, Request, RequestReader
 from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Outcome
-from tests.support import LIMIT_S, wait_until
+from tests.support import LIMIT_S, Closing, wait_until
 
 
 class FakeInvoker:
@@ -61,7 +60,7 @@ def echo(request: Request) -> bytes | None:
     return http_answer(request.body, "Content-Type: application/json")
 
 
-class FakeInstance:
+class FakeInstance(Closing):
     """An HTTP server of few lines in a rapid's place; counts what reaches it. Thread-safe."""
 
     def __init__(self, reply: Reply = echo) -> None:
@@ -145,17 +144,6 @@ class FakeInstance:
                     break
         with self._lock:
             self._open.discard(sock)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 # --- a WSGI server

@@ -21,10 +21,10 @@ import sys
 import tempfile
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
 
 import psutil
@@ -122,6 +122,20 @@ def make_invocation(**changes: Any) -> Invocation:
     return replace(plain, **changes)
 
 
+class Closing(ABC):
+    """What is closed at the end of a ``with`` block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
 # --- HTTP
 
 
@@ -143,7 +157,7 @@ class Answer:
         return self.json()["errorType"]
 
 
-class Client:
+class Client(Closing):
     """One keep-alive connection to a local port; opened on use. One thread at a time."""
 
     def __init__(self, port: int, timeout_s: float = LIMIT_S) -> None:
@@ -188,19 +202,8 @@ class Client:
         """Hang up."""
         self._connection.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class RawConnection:
+class RawConnection(Closing):
     """A socket for what no HTTP library would send. One thread at a time."""
 
     def __init__(self, port: int, timeout_s: float = LIMIT_S) -> None:
@@ -255,17 +258,6 @@ class RawConnection:
             raise ConnectionResetError(f"the peer closed after {self._buffer[:200]!r}")
         self._buffer += data
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 def _header_names(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.replace("_", "-"): value for name, value in headers.items()}
@@ -274,7 +266,7 @@ def _header_names(headers: Mapping[str, str]) -> dict[str, str]:
 # --- processes
 
 
-class Program:
+class Program(Closing):
     """A program of ours running in a session of its own, with its output kept in files.
 
     As a context manager it starts, and on the way out leaves no process: neither itself nor
@@ -395,14 +387,6 @@ class Program:
                 f"{self.name} ended with {self.exit_code} instead of {what}:\n"
                 + "\n".join(self.log[-20:])
             )
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class WebProgram(Program):

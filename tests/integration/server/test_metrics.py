@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import StartServer
 from tests.fakes import FakeInstance
-from tests.support import Client, Server, unique_name, wait_for
+from tests.support import Client, Server, wait_for
 
 
 def scrape(server: Server) -> dict[tuple[str, str], float]:
@@ -24,22 +24,6 @@ def scrape(server: Server) -> dict[tuple[str, str], float]:
         for sample in family.samples
         if sample.name == "lambda_invocations_total"
     }
-
-
-@pytest.mark.parametrize("worker", ["lambda_server.worker.ConnectionWorker", "gthread"])
-def test_what_callers_make_up_is_no_label_of_a_running_server(
-    start_server: StartServer, instance: FakeInstance, worker: str
-) -> None:
-    server = start_server("-k", worker, LAMBDA_ENDPOINTS=f"echo={instance.url}")
-    made_up = [unique_name("made-up") for _ in range(50)]
-
-    for number, name in enumerate(made_up):
-        assert server.invoke(name).status == 404
-        with server.client() as client:
-            assert client.request(f"BREW{number}", "/none").status == 501
-
-    assert scrape(server) == {("", "not_found"): 50}
-    assert b"BREW" not in server.get("/metrics").body
 
 
 @pytest.fixture
@@ -70,17 +54,6 @@ def test_several_workers_add_up_whichever_answers(
     for stopped in (one, other):  # the scrape is answered by the one that runs
         with _Paused(stopped):
             assert scrape(server)["echo", "success"] == 7
-
-
-def test_many_connections_to_several_workers_are_all_counted(
-    start_two: Callable[[], Server],
-) -> None:
-    server = start_two()
-
-    for _ in range(10):
-        _invoke(server, 5)
-
-    assert {scrape(server)["echo", "success"] for _ in range(5)} == {50.0}
 
 
 def test_figures_outlive_a_worker(start_two: Callable[[], Server]) -> None:

@@ -87,14 +87,6 @@ def test_the_application_serves_its_figures(app: tuple[Flask, FakeInvoker]) -> N
     assert line in text.splitlines()
 
 
-def test_paths_are_no_labels(app: tuple[Flask, FakeInvoker]) -> None:
-    made_up = unique_name()
-    call(app[0], f"/{made_up}", method="GET")
-    call(app[0], f"/2015-03-31/functions/{made_up}%20/invocations")
-
-    assert made_up not in call(app[0], "/metrics", method="GET").body.decode()
-
-
 def test_4000_made_up_methods_and_names_are_no_labels(app: tuple[Flask, FakeInvoker]) -> None:
     """gthread hands on any word that a caller takes for a method, and any path."""
     application, invoker = app

@@ -71,6 +71,15 @@ def test_a_response_without_a_body_is_empty(puppet: Puppet) -> None:
     assert (turn.outcome().status, turn.outcome().body) == (200, b"")
 
 
+def test_a_request_id_in_the_path_may_be_percent_encoded(puppet: Puppet) -> None:
+    turn = puppet.take()
+    encoded = turn.request_id.replace("-", "%2D")
+
+    puppet.runtime.post(f"{RUNTIME}/invocation/{encoded}/response", b"1")
+
+    assert turn.outcome().body == b"1"
+
+
 def test_an_answer_to_the_event_before_is_refused(puppet: Puppet) -> None:
     first = puppet.take()
     respond(puppet, first)

@@ -178,6 +178,12 @@ def test_a_throttled_call_is_a_429_with_its_reason(door: Door, when: str) -> Non
     }
 
 
+def test_a_fault_of_ours_is_a_service_exception(door: Door) -> None:
+    door.refusal = ZeroDivisionError()
+
+    assert_error(door.invoke(), 500, "ServiceException")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [

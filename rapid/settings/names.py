@@ -99,7 +99,11 @@ class Settings(Environ):
 
     def broker(self) -> BrokerAddress | None:
         """Return the broker's address with its credentials; None if it is unset or ``none``."""
-        setting, _ = self.find("RAPID_AMQP_URI")
+        setting, text = self.find("RAPID_AMQP_URI")
+        if text == "" and setting not in self._aliases:
+            self.warn(
+                "RAPID_AMQP_URI is empty, so rapid uses no broker; the value none asks for that"
+            )
         address = self.parsed("RAPID_AMQP_URI", None, _broker_or_none)
         user, password = self.text("RAPID_AMQP_USERNAME"), self.text("RAPID_AMQP_PASSWORD")
         if address is None:

@@ -168,6 +168,14 @@ def test_none_is_no_broker_and_leaves_the_plain_one_to_the_function(none: str) -
     assert made.notes == ()
 
 
+def test_an_empty_address_is_no_broker_and_a_warning_that_says_so() -> None:
+    made = config(RAPID_AMQP_URI="")
+
+    assert made.broker is None
+    (note,) = made.notes
+    assert note.message.startswith("RAPID_AMQP_URI is empty, so rapid uses no broker; ")
+
+
 def test_credentials_that_rapid_uses_are_kept_from_the_function_and_no_others() -> None:
     made = config(AMQP_URI="amqp://h", AMQP_USERNAME="u", AMQP_PASSWORD="theirs",
                   RAPID_AMQP_PASSWORD="ours", AMQP_QUEUE_TYPE="x", AMQP_EXCHANGE="y")  # fmt: skip

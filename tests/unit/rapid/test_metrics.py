@@ -19,6 +19,13 @@ def test_a_fresh_function_shows_every_outcome_at_zero() -> None:
         assert f'lambda_invocations_total{{function_name="f",outcome="{outcome}"}} 0.0' in lines
 
 
+def test_each_metric_has_a_help_that_is_a_sentence() -> None:
+    lines = rendered(Metrics("f"))
+
+    for family in [line.split()[2] for line in lines if line.startswith("# TYPE ")]:
+        assert any(line.startswith(f"# HELP {family} ") and line.endswith(".") for line in lines)
+
+
 def test_a_finished_call_is_counted_with_its_duration() -> None:
     metrics = Metrics("f")
 

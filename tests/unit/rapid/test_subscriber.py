@@ -13,7 +13,7 @@ from rapid.telemetry.records import TelemetryRecord
 from rapid.telemetry.schema import Schema
 from rapid.telemetry.subscriber import RecordBuffer
 from rapid.telemetry.subscription import Endpoint, Subscription
-from tests.acceptance.conformance.listener import Listener
+from tests.acceptance.conformance.listener import Listener, TcpListener
 from tests.endless import EndlessPeer
 from tests.support import LIMIT_S, wait_until
 
@@ -176,14 +176,15 @@ def test_many_publishers_lose_nothing_and_keep_their_order(
         assert own == list(range(first, first + 250))
 
 
+@pytest.mark.parametrize(("kind", "path"), [(Listener, "/"), (TcpListener, None)])
 def test_batch_after_batch_goes_over_one_connection(
-    telemetry: Telemetry, listener: Listener
+    telemetry: Telemetry, kind: type[Listener | TcpListener], path: str | None
 ) -> None:
-    telemetry.subscribe("a", "a", a_subscription(listener.port))
-
-    for number in range(5):
-        telemetry.publish(line(number))
-        listener.wait_for("function", number + 1)
+    with kind() as listener:
+        telemetry.subscribe("a", "a", a_subscription(listener.port, path=path))
+        for number in range(5):
+            telemetry.publish(line(number))
+            listener.wait_for("function", number + 1)
 
     assert listener.connections == 1
 

@@ -537,8 +537,13 @@ def with_process_limit(limit: int) -> list[str]:
 
 def run_rapid(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run rapid to its end, for what it refuses or prints."""
+    return run_to_end([*RAPID, *argv], **environ)
+
+
+def run_to_end(command: Sequence[str], **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, with ``environ`` added to a bare environment."""
     return subprocess.run(
-        [*RAPID, *argv],
+        command,
         env={**base_environ(), **environ},
         cwd=ROOT,
         stdin=subprocess.DEVNULL,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
 
 import pytest
@@ -13,7 +12,7 @@ from devtools.ports import LOOPBACK
 from lambda_protocol.address import Address
 from lambda_protocol.environ import ConfigError
 from lambda_server.config import Config
-from tests.support import LIMIT_S, ROOT, base_environ
+from tests.support import run_to_end
 
 STARTS = pytest.mark.parametrize(
     "argv",
@@ -22,20 +21,6 @@ STARTS = pytest.mark.parametrize(
         pytest.param(("-m", "lambda_server", "serve"), id="serve"),
     ],
 )
-
-
-def run(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a Python program to its end."""
-    return subprocess.run(
-        [sys.executable, *argv],
-        env={**base_environ(), **environ},
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
 
 
 def test_nothing_needs_to_be_set() -> None:
@@ -156,7 +141,7 @@ def test_broker_and_endpoints_exclude_each_other() -> None:
 def test_a_wrong_setting_is_one_line_and_code_2(
     argv: tuple[str, ...], environ: dict[str, str]
 ) -> None:
-    done = run(*argv, **environ)
+    done = run_to_end([sys.executable, *argv], **environ)
 
     (line,) = done.stderr.splitlines()
     assert line.startswith("lambda-server: ")
@@ -172,7 +157,8 @@ def test_a_taken_port_is_one_line_that_names_its_holder_and_code_1(
 ) -> None:
     with socket.create_server((LOOPBACK, 0)) as taken:
         port = taken.getsockname()[1]
-        done = run(*argv, **{"PORT": "0", "INVOKE_API_HOST": LOOPBACK, name: str(port)})
+        ports = {"PORT": "0", "INVOKE_API_HOST": LOOPBACK, name: str(port)}
+        done = run_to_end([sys.executable, *argv], **ports)
 
     started, line = done.stderr.splitlines()
     assert "Starting gunicorn" in started

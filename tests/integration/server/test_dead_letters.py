@@ -17,7 +17,7 @@ from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import AsyncInvocation, InvocationType
 from lambda_server.dead_letters import DeadLetters
-from tests.support import ROOT, base_environ, make_invocation, unique_name
+from tests.support import make_invocation, run_to_end, unique_name
 
 
 class Letters:
@@ -62,14 +62,9 @@ class Letters:
 
     def command(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run ``lambda-server dead``."""
-        return subprocess.run(
+        return run_to_end(
             [sys.executable, "-m", "lambda_server", "dead", *words],
-            env={**base_environ(), "AMQP_URI": self.uri, "TZ": "UTC", **environ},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
+            **{"AMQP_URI": self.uri, "TZ": "UTC", **environ},
         )
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from lambda_protocol.invoke_amqp import (
 )
 from lambda_protocol.invoke_http import encode_outcome
 from lambda_protocol.limits import ANNOUNCED_MAX_S
+from tests.unit.protocol.vectors import delivered
 
 NAMES = [
     "X-Amz-Client-Context",
@@ -55,14 +56,8 @@ BODIES = st.one_of(
     st.binary(max_size=60), st.sampled_from([b"{}", b'"\\ud800"', b"\xff", b"[" * 2000])
 )
 MESSAGES = st.builds(
-    lambda headers, correlation_id, reply_to, body: Delivery(
-        channel=1,
-        delivery_tag=1,
-        redelivered=False,
-        routing_key="echo",
-        properties=Properties(headers=headers, correlation_id=correlation_id, reply_to=reply_to),
-        body=body,
-        body_size=len(body),
+    lambda headers, correlation_id, reply_to, body: delivered(
+        Properties(headers=headers, correlation_id=correlation_id, reply_to=reply_to), body
     ),
     st.dictionaries(st.sampled_from(NAMES), VALUES),
     SHORT,
@@ -109,7 +104,7 @@ def test_any_reply_is_an_outcome_whose_headers_can_be_written_or_an_error(
         assert 0 <= answer.within_s <= ANNOUNCED_MAX_S
         return
     assert isinstance(answer, Outcome)
-    invocation = decode_call(_plain(), FUNCTION).invocation
+    invocation = decode_call(delivered(Properties()), FUNCTION).invocation
     for _, value in encode_outcome(invocation, answer).headers:
         assert not {*value} & {*"\r\n\0"}
         assert value.isascii()
@@ -120,15 +115,3 @@ def test_any_reply_to_is_an_address_or_none(reply_to: str | None) -> None:
     address = parse_reply_to(reply_to)
 
     assert address is None or address.queue == reply_to
-
-
-def _plain() -> Delivery:
-    return Delivery(
-        channel=1,
-        delivery_tag=1,
-        redelivered=False,
-        routing_key="echo",
-        properties=Properties(),
-        body=b"{}",
-        body_size=2,
-    )

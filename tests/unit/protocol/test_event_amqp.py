@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from lambda_protocol.amqp_frames import Delivery, FrameReader, Properties, publish_pieces
+from lambda_protocol.amqp_frames import FrameReader, Properties, publish_pieces
 from lambda_protocol.async_amqp import decode_async, encode_async, encode_dead_letter
 from lambda_protocol.errors import InvalidRequestContentException
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import AsyncInvocation, InvocationType
 from lambda_protocol.queues import async_queue, call_queue, dead_letter_queue
 from tests.support import make_invocation
+from tests.unit.protocol.vectors import delivered
 
 FUNCTION = FunctionRef(name="echo")
 
@@ -20,19 +21,6 @@ FUNCTION = FunctionRef(name="echo")
 def make_event(**changes: Any) -> AsyncInvocation:
     invocation = make_invocation(type=InvocationType.EVENT)
     return replace(AsyncInvocation.accepted(invocation), **changes)
-
-
-def delivered(properties: Properties, body: bytes = b"{}") -> Delivery:
-    """Return the message as a consumer gets it."""
-    return Delivery(
-        channel=1,
-        delivery_tag=1,
-        redelivered=False,
-        routing_key="echo.events",
-        properties=properties,
-        body=body,
-        body_size=len(body),
-    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lambda_protocol.amqp_frames import Delivery, Properties
+from lambda_protocol.amqp_frames import Properties
 from lambda_protocol.errors import (
     InvalidRequestContentException,
     LambdaApiError,
@@ -25,23 +25,7 @@ from lambda_protocol.invoke_amqp import (
     encode_started,
 )
 from tests.support import make_invocation
-from tests.unit.protocol.vectors import CALLS, ERRORS, FUNCTION, OUTCOMES
-
-
-def delivered(properties: Properties, body: bytes = b"{}", **changes: Any) -> Delivery:
-    return Delivery(
-        **{
-            "channel": 1,
-            "delivery_tag": 1,
-            "redelivered": False,
-            "routing_key": "echo",
-            "properties": properties,
-            "body": body,
-            "body_size": len(body),
-            **changes,
-        }
-    )
-
+from tests.unit.protocol.vectors import CALLS, ERRORS, FUNCTION, OUTCOMES, delivered
 
 # --- calls
 

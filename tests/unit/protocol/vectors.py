@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from lambda_protocol.amqp_frames import Delivery, Properties
 from lambda_protocol.errors import ServiceUnavailable, TooManyRequestsException
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Outcome
 from tests.support import make_invocation
+
+
+def delivered(properties: Properties, body: bytes = b"{}", **changes: Any) -> Delivery:
+    """Return the message as a consumer gets it."""
+    plain = Delivery(
+        channel=1,
+        delivery_tag=1,
+        redelivered=False,
+        routing_key="echo",
+        properties=properties,
+        body=body,
+        body_size=len(body),
+    )
+    return replace(plain, **changes)
+
 
 CONTEXT = base64.b64encode(b'{"custom":{"k":"v"}}').decode()
 FUNCTION = FunctionRef(name="echo", region="eu-west-1", account_id="111122223333")

@@ -83,9 +83,9 @@ class Address(NamedTuple):
 
     @property
     def is_ours(self) -> bool:
-        """Whether this machine can listen on the host, and tells so without asking anybody.
+        """Whether this machine can listen on the host, as far as it shows without DNS.
 
-        So of names only two count: ``localhost`` and the machine's own.
+        Of names only ``localhost`` and the machine's own name count.
         """
         if self.host in (EVERY_HOST, "localhost", socket.gethostname()):
             return True
@@ -158,5 +158,5 @@ def split_url(text: str) -> urllib.parse.SplitResult:
 
 
 def peer_host(host: str) -> str:
-    """Return a peer's IP address; one that IPv6 shows as ``::ffff:1.2.3.4`` as IPv4."""
+    """Return a peer's IP address. The IPv6 form ``::ffff:1.2.3.4`` becomes IPv4."""
     return host.removeprefix(_MAPPED) if "." in host else host

@@ -1,12 +1,16 @@
-"""AMQP 0-9-1 frames of the message path: publish, acknowledge, deliver; nothing else.
+"""The AMQP 0-9-1 frames of a message: publish, deliver, acknowledge, reject.
 
-Encoding a call with a general client costs as much as running it, so the three frames a call
-needs are written and read here, against the byte layout of the specification. Whatever else
-arrives is handed back as it came, for pika. Tested frame by frame against pika's own codec.
+A general client takes as long to encode a call as the call takes to run. So this module writes and
+reads these frames itself, by the byte layout of the specification. The reader hands all other
+frames back for pika. Tests compare each frame with pika's codec.
 
-The two kinds of nonsense differ. Properties come from any client of the broker: what cannot be
-read of them is left out, and what was read can be written again. Frames come from the broker
-itself: one that AMQP does not allow ends the connection, by ``FrameError``.
+Malformed bytes have two sources:
+
+* Properties come from any client of the broker. The reader leaves out the properties that it cannot
+  read. All others can be written again.
+* Frames come from the broker. A frame that AMQP does not allow raises ``FrameError``, which ends
+  the connection.
+
 Source: AMQP 0-9-1 specification, sections 4.2 (wire format) and 1.8 (basic class).
 """
 

@@ -62,7 +62,7 @@ class Refusals:
 
 
 def exactly(*names: str) -> str:
-    """Return RabbitMQ's regular expression for these names; one that ends in ``*`` is a prefix."""
+    """Return RabbitMQ's regular expression for these names. A name with ``*`` last is a prefix."""
     return "^(" + "|".join(map(_pattern, names)) + ")$"
 
 

@@ -36,7 +36,7 @@ def descriptor_limit() -> int:
 
 
 class SpareDescriptor:
-    """A descriptor that is given up for a moment to refuse a connection. One thread."""
+    """A spare descriptor: closed for a moment, it lets a connection be refused. One thread."""
 
     def __init__(self) -> None:
         """Hold one."""

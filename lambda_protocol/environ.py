@@ -17,7 +17,7 @@ _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 
 
 class ConfigError(ValueError):
-    """A setting has a value that it cannot have; the message is for whoever set it."""
+    """A setting has an invalid value. The message is for the user."""
 
 
 class WrongValue(ValueError):

@@ -114,7 +114,7 @@ def with_qualifier(function: FunctionRef, qualifier: str) -> FunctionRef:
 
 
 def function_not_found(function: FunctionRef) -> ResourceNotFoundException:
-    """Return the error for a function nobody has heard of."""
+    """Return the error for a function that does not exist."""
     return ResourceNotFoundException(f"Function not found: {function.qualified_arn}")
 
 

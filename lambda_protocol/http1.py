@@ -67,7 +67,7 @@ class PeerGoneError(Exception):
 
 
 class _BrokenChunkError(Exception):
-    """Where a chunk or a trailer should be there is something else: the body cannot be told."""
+    """The body is chunked, and a chunk or a trailer of it is malformed."""
 
 
 class Request:

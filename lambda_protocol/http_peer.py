@@ -1,8 +1,8 @@
-"""Tells an HTTP client that left from one that only stopped sending and still reads.
+"""Distinguishes an HTTP client that has left from a client that only stopped sending.
 
-TCP gives both the same sign, a FIN. A client that has left answers whatever it is sent with a
-reset, so it is sent an interim response. ``100 Continue`` is the one interim response that
-Python's ``http.client`` skips too: it takes any other for the answer.
+TCP sends a FIN in both cases. If the client has left, its kernel answers further bytes with a
+reset. So the client is sent an interim response. Python's ``http.client`` skips the interim
+response ``100 Continue``, and takes any other for the answer.
 Source: RFC 9110, section 15.2; RFC 9293, section 3.5.2.
 """
 

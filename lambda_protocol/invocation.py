@@ -24,7 +24,7 @@ class InvocationType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invocation:
-    """One invocation of a function, as every door of both programs hands it on."""
+    """One invocation of a function, whichever protocol and program it came by."""
 
     request_id: str  #: ours, never the SDK's; the same everywhere, UUIDv4
     function: FunctionRef

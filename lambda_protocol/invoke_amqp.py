@@ -249,10 +249,10 @@ class ReplyAddress(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def parse_reply_to(reply_to: str | None) -> ReplyAddress | None:
-    """Return where a call's reply goes; None when nobody waits, or nobody could be reached.
+    """Return where a call's reply goes. None: there is no ``reply_to``, or it is malformed.
 
-    A direct reply-to address is opaque, but a made-up one makes RabbitMQ close the connection of
-    whoever publishes to it, so what is none of its own is nobody's.
+    If a client publishes to a malformed direct reply-to address, RabbitMQ closes the client's
+    connection. So an address has to look like those that RabbitMQ makes.
     """
     if not reply_to:
         return None

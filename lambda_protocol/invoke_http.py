@@ -1,6 +1,6 @@
 """The Invoke API over HTTP: request to ``Invocation``, ``Outcome`` to response, and back.
 
-One codec serves the Lambda Server, rapid and the client between them, so all doors answer alike.
+The Lambda Server, rapid and the client between them share this codec, so they answer alike.
 Source: API_Invoke, API_InvokeAsync.
 """
 

@@ -30,7 +30,7 @@ FUNCTION_TIMEOUT_LIMIT_S: Final = 86_400
 #: Init phase of an on-demand function, seconds.
 #: Source: Lambda developer guide, "Lambda execution environment lifecycle".
 INIT_TIMEOUT_S: Final = 10.0
-#: Oldest an event may get before it is given up, seconds: the default, and the least there can be.
+#: The age at which an asynchronous invocation is discarded, seconds: the default, and the least.
 #: Source: API_PutFunctionEventInvokeConfig.
 EVENT_AGE_MAX_S: Final = 21_600
 EVENT_AGE_MIN_S: Final = 60

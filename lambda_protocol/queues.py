@@ -1,6 +1,6 @@
 """The queues and exchanges of a function in RabbitMQ: their names, and how they are declared.
 
-All are durable. Whoever declares one again with other arguments is refused by RabbitMQ.
+All are durable. RabbitMQ refuses a declaration with other arguments than the first one.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def async_queue(function: FunctionRef, queue_type: str) -> Queue:
 def dead_letter_queue(function: FunctionRef, queue_type: str) -> Queue:
     """Return the queue of invocations that could not be run.
 
-    They may be looked at as often as one likes: RabbitMQ 4 drops a message of a quorum queue that
-    was given back 20 times, unless it is told another number.
+    ``lambda-server dead list`` reads dead letters and requeues them. RabbitMQ 4 drops a message
+    of a quorum queue that was requeued 20 times. ``x-delivery-limit`` sets another number.
     """
     arguments: dict[str, Any] = {"x-queue-type": queue_type}
     if queue_type == "quorum":

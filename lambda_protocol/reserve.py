@@ -180,7 +180,7 @@ class Reserve:
             self._serve(guest, request)
 
     def _read_request(self, sock: socket.socket) -> Request | None:
-        """Return the request, all of which is there; None for one that is refused."""
+        """Return the request, which has arrived whole. None: the request is refused."""
         reader = RequestReader(sock, max_body_bytes=0, pace=self._pace)
         try:
             request = reader.read_head()

@@ -1,4 +1,4 @@
-"""Tells whether this process has a controlling terminal, whose end is told by SIGHUP."""
+"""Whether this process has a controlling terminal: its end sends SIGHUP."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def make_invoker(config: Config) -> AmqpInvoker | HttpInvoker:
 
 
 def _as_api_error(error: Exception, request_id: str) -> LambdaApiError:
-    """Return what a caller is told of an exception, Flask's own among them."""
+    """Return the API error for an exception, Flask's own exceptions included."""
     if isinstance(error, NotFound):
         return UnknownOperationException("No operation of the Invoke API has this path.")
     if isinstance(error, MethodNotAllowed):

@@ -72,12 +72,13 @@ class Broker:
 
     @contextlib.contextmanager
     def client(self) -> Iterator[RpcClient]:
-        """Lend this thread's client; raises ``ServiceException`` when the broker is away.
+        """Lend this thread's client. Raises ``ServiceException`` if the broker is not reached.
 
-        A connection that was lost while it was idle is replaced before it is lent. One that is
-        lost in use is dropped, and the call with it, which may have run; ``NotSentError`` comes
-        through, since that call has not. So is one that RabbitMQ stops to read: after the alarm
-        a rapid finds the reply address gone, and does not start the call.
+        * If an idle connection was lost, it is replaced before it is lent.
+        * If a connection is lost in use, it is dropped, and the call may have run.
+          ``NotSentError`` passes through: the call has not run.
+        * If RabbitMQ stops reading a connection, the connection is dropped. After the alarm rapid
+          finds the reply address gone, and does not start the call.
         """
         slot = self._slot()
         with slot.lock:
@@ -192,7 +193,7 @@ class Broker:
 
 
 class _Slot:
-    """A thread and its client; ``lock`` is held by whoever uses the client."""
+    """A thread and its client. The user of the client holds ``lock``."""
 
     def __init__(self, owner: threading.Thread) -> None:
         self.lock = threading.Lock()

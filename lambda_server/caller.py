@@ -8,7 +8,7 @@ from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer
 
 
 class CallerGoneError(Exception):
-    """The caller hung up before its answer; whatever is answered, it cannot be told."""
+    """The caller hung up before its answer."""
 
 
 def caller_of(environ: dict[str, Any]) -> HttpPeer | None:

@@ -141,7 +141,7 @@ def invoke(
 def dead() -> None:
     """Show, redrive or delete dead letters.
 
-    A dead letter is an asynchronous invocation that was given up. AMQP_URI names the broker, as
+    A dead letter is an asynchronous invocation that was discarded. AMQP_URI names the broker, as
     for `serve`.
     """
 

@@ -1,4 +1,4 @@
-"""What the Lambda Server is told, all of it by environment variables."""
+"""The settings of the Lambda Server, read from environment variables."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Config:
 
     @classmethod
     def from_environ(cls, variables: Mapping[str, str]) -> Config:
-        """Return the settings in ``variables``; raises ``ConfigError``.
+        """Return the settings in ``variables``. Raises ``ConfigError``.
 
-        A broker (AMQP_URI) or endpoints (LAMBDA_ENDPOINTS), not both; with neither, no function
-        is known and the server says so.
+        AMQP_URI and LAMBDA_ENDPOINTS exclude each other. If neither is set, the server knows no
+        function and logs a warning.
         """
         env = Environ(variables)
         broker = env.broker()

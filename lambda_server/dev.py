@@ -171,7 +171,7 @@ class _Slot:
         return self._rapid.url
 
     def start(self) -> None:
-        """Start its rapid, or if that is known to be in vain, one that answers why."""
+        """Start the function's rapid. If it cannot start, another rapid answers with the reason."""
         function = self.function
         if self._reason is None:
             argv, address = _rapid_argv(*function.command), _free_address()

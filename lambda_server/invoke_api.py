@@ -118,7 +118,7 @@ class InvokeApi:
 
 
 def as_api_error(error: Exception, request_id: str) -> LambdaApiError:
-    """Return what a caller is told of an exception; logs one that nobody foresaw."""
+    """Return the API error for an exception. Logs an unexpected one."""
     if isinstance(error, LambdaApiError):
         return error
     if isinstance(error, CallerGoneError):
@@ -201,9 +201,9 @@ def _header_lookup(environ: dict[str, Any]) -> HeaderLookup:
 
 
 def _read_payload(environ: dict[str, Any], limit: int, share: Share | None) -> bytes:
-    """Return the body, decided on before it is read; raises the 413 of one that is too large.
+    """Return the body. Raises 413 before the body is read, if it is too large.
 
-    ``share`` takes its bytes before that; 429 when it cannot.
+    ``share`` takes the bytes of the body first, and raises 429 if it cannot.
     """
     length = environ.get("CONTENT_LENGTH")
     stream = environ["wsgi.input"]

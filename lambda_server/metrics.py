@@ -43,7 +43,7 @@ def set_broker_blocked(is_blocked: bool) -> None:
 def expose_metrics(app: Flask) -> None:
     """Measure ``app``'s requests and serve ``/metrics``, over all workers when there are several.
 
-    Requests are told apart by endpoint, never by path: a path has a function's name in it.
+    Requests are counted by endpoint, never by path: a path contains a function's name.
     """
     kind = GunicornInternalPrometheusMetrics if os.environ.get(MULTIPROC_DIR) else PrometheusMetrics
     kind(app, path="/metrics", group_by="endpoint", excluded_paths=["/healthz", "/readyz"])

@@ -313,7 +313,7 @@ class RpcClient:
         return error or _refusal(function, self._ask(function.queue_name)) or _unreachable(function)
 
     def _unanswered(self, invocation: Invocation) -> LambdaApiError:
-        """Return why nobody answered: all are busy, or nobody is there."""
+        """Return why no instance answered: all are busy, or there is none."""
         function = invocation.function
         state = self._state(function.queue_name)
         error = _refusal(function, state)
@@ -331,7 +331,7 @@ class RpcClient:
         return self._ask(queue) if state is UNKNOWN else state
 
     def _is_unreachable(self, queue: str) -> bool:
-        """Whether it is known that a queue is on a node that is down; waits for nobody's answer."""
+        """Whether a queue is known to be on a node that is down. Does not wait for RabbitMQ."""
         try:
             state = self._queue_states.fresh(queue, lambda: self._ask(queue), wait_s=0.0)
         except TimeoutError:
@@ -393,7 +393,7 @@ class RpcClient:
 
 
 def _refusal(function: FunctionRef, state: QueueState) -> LambdaApiError | None:
-    """Return what a caller is told of a queue in this state, None when it takes calls."""
+    """Return the API error for a queue in this state. None: the queue takes calls."""
     if not state.exists:
         return function_not_found(function)
     return None if state.fault is None else _unreachable(function)

@@ -1,4 +1,4 @@
-"""A :class:`Call`: one invocation on its way through rapid, and whoever waits for its outcome."""
+"""A :class:`Call`: one invocation on its way through rapid, with the receiver of its outcome."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ OnStarted = Callable[[float, bool], None]
 class Call:
     """One invocation in hand. Guarded by the scheduler's lock, but for what never changes.
 
-    It is in one place at a time, the scheduler's queue or an environment; whoever takes it out
-    of there finishes it, so it is finished once.
+    A call is in one place at a time: the scheduler's queue, or an environment. The code that takes
+    a call out of its place finishes the call, so a call is finished once.
     """
 
     __slots__ = (
@@ -85,7 +85,7 @@ class Call:
 
     @property
     def is_asynchronous(self) -> bool:
-        """Whether nobody waits for the answer."""
+        """Whether the invocation is asynchronous: no caller waits for the answer."""
         return self.invocation.type is InvocationType.EVENT
 
     def begin(self, now: float, timeout_s: float) -> None:

@@ -1,10 +1,11 @@
-"""HTTP/1.1 on threads: one connection a thread, one :class:`Exchange` a request.
+"""An HTTP/1.1 server: a thread for each connection, an :class:`Exchange` for each request.
 
-An exchange is answered once, by any thread, and answering never blocks: that is how a runtime
-parked in ``next`` gets its event straight from whoever has it, and a caller its response straight
-from the runtime's thread, with no hand-over between threads. ``socketserver`` gives the listener
-and the threads. ``http.server`` would parse as well, at a third of the cost of a call, and brings
-e-mail and TLS along, which is a quarter of the time to start.
+An exchange is answered once, by any thread, and an answer never blocks. So the thread that has an
+invocation answers the runtime's parked ``next`` itself. The thread of the runtime answers the
+caller itself. No thread hands over to another.
+
+``socketserver`` has the listener and the threads. ``http.server`` could parse requests too, and
+would add a third to the cost of a call. It imports e-mail and TLS, a quarter of the time to start.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ TEXT: Final[Headers] = (("Content-Type", "text/plain; charset=utf-8"),)
 
 
 class Exchange:
-    """A request and its one answer. Thread-safe: anyone may answer, whoever is first does."""
+    """A request and its one answer. Thread-safe: the first answer counts, of any thread."""
 
     __slots__ = (
         "_answered",
@@ -86,9 +87,9 @@ class Exchange:
         self._answered = False
 
     def answer(self, status: int, headers: Headers = (), body: bytes = b"") -> bool:
-        """Send the response; False when the peer is gone or somebody else answered.
+        """Send the response. False: the peer is gone, or another thread has answered.
 
-        Never blocks: what the peer does not take at once is sent on by the listener's sender.
+        Never blocks: the listener's sender writes the bytes that the peer does not take at once.
         """
         with self._lock:
             if self._answered:
@@ -420,7 +421,7 @@ class Connection(BaseRequestHandler):
     def _wait_for_turn(self) -> bool:
         """Let a pipelined request wait: answers go out in the order of requests.
 
-        Behind one that is parked it would wait for ever: that is no conversation, and it ends.
+        Behind a parked request it would wait for ever. So the connection ends.
         """
         exchange = self._exchange
         assert exchange is not None

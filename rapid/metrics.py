@@ -1,4 +1,4 @@
-"""Counts of one function, kept as plain numbers and rendered only when somebody asks.
+"""The metrics of one function: plain numbers, rendered at each scrape.
 
 prometheus_client is imported on the first scrape: it is a tenth of rapid's memory.
 """
@@ -45,7 +45,7 @@ COUNTERS: Final = {
 
 
 class Histogram:
-    """Counts by bucket. Guarded by whoever owns it."""
+    """Counts by bucket. Guarded by its owner's lock."""
 
     def __init__(self, bounds: Sequence[float] = BUCKETS_S) -> None:
         """``bounds`` are ascending; a last bucket takes what is over them."""
@@ -121,7 +121,7 @@ class Metrics:
             self._counts["lambda_async_event_retries"] += 1
 
     def on_async_discarded(self, condition: str) -> None:
-        """An event is given up, for the reason that a destination is told."""
+        """An asynchronous invocation is discarded, for the reason in its record."""
         with self._lock:
             self._events_dropped[condition] += 1
 

@@ -73,7 +73,7 @@ OnExit = Callable[[ExitStatus], None]
 
 
 class Reaper:
-    """The only ``wait`` of the program: whoever else waited would see exits as successes.
+    """The only caller of ``wait`` in rapid: a second one would see exits as successes.
 
     Thread-safe.
     """

@@ -24,8 +24,8 @@ class SelfCopyError(Exception):
 def copy_self(target: Path = TARGET) -> list[Path]:
     """Copy this program's one file to ``target``, link it as ``rapid`` beside it; return both.
 
-    The volume may be in memory, so the file is in it once. Each name is made aside and renamed, so
-    nobody ever sees half a file. Raises ``SelfCopyError``.
+    The volume may be in memory, so the file is in it once. Each file is made under another
+    name and then renamed, so no reader sees half a file. Raises ``SelfCopyError``.
     """
     source = _own_file()
     copies = [target, target.with_name(ALIAS)]

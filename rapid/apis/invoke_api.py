@@ -1,4 +1,4 @@
-"""The front door on :8080: the Invoke API of one function, its health and its figures."""
+"""The Invoke API of one function on port 8080, with health checks and metrics."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ AcceptEvent = Callable[[Invocation, Callable[[LambdaApiError | None], None]], No
 
 
 class InvokeApi:
-    """Routes of the front door. Thread-safe."""
+    """The routes of the Invoke API. Thread-safe."""
 
     def __init__(
         self,

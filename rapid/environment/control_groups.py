@@ -64,7 +64,7 @@ class EnvironmentGroup:
         return name.startswith(f"{_PREFIX}-") and name != self.folder.name
 
     def close(self) -> None:
-        """Remove the control group; one that a process is left in is used again."""
+        """Remove the control group. If a process is left in it, the group is used again."""
         if self.folder is not None:
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
@@ -114,7 +114,7 @@ class EnvironmentGroups:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether we may make groups below ``folder``. The root of all is nobody's to divide."""
+    """Whether rapid may make groups below ``folder``. The root group is never divided."""
     return (folder / "cgroup.events").exists() and all(
         os.access(path, os.W_OK) for path in (folder, folder / "cgroup.procs")
     )

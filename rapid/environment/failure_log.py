@@ -1,6 +1,6 @@
 """One warning for each failure that rapid finds: what ended the invocation, and after how long.
 
-What a handler raises is no such failure: the function's own log tells of that.
+An exception of a handler is no such failure: the function's own log has it.
 """
 
 from __future__ import annotations

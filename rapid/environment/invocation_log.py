@@ -41,7 +41,7 @@ class InvocationLog:
         self._clock = clock
 
     def is_wanted(self, call: Call) -> bool:
-        """Whether anybody will see the lines of ``call``."""
+        """Whether the lines of ``call`` are printed or kept for a log tail."""
         return self._settings.prints_reports or call.invocation.wants_log_tail
 
     def begin(self, call: Call) -> None:
@@ -78,7 +78,7 @@ class InvocationLog:
         return dataclasses.replace(outcome, log_tail=tail[-LOG_TAIL_BYTES:])
 
     def init_failed(self, failure: Failure, *, init_s: float, phase: str, status: str) -> None:
-        """Report on an init that failed; one that succeeded is in its first REPORT."""
+        """Report a failed init. A successful init is part of the first REPORT line."""
         error_type = None if status == "timeout" else failure.error_type
         self.print(
             records.init_report(
@@ -129,7 +129,7 @@ class NoLog:
     """The log of an environment whose processes have not begun."""
 
     def is_wanted(self, _call: Call) -> bool:
-        """Nobody sees lines of a call."""
+        """Return False: lines of a call are not printed."""
         return False
 
     def begin(self, call: Call) -> None:

@@ -1,4 +1,4 @@
-"""What an environment tells whoever owns it: the scheduler."""
+"""The notifications that an environment sends to its owner, the scheduler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an environment and its runtime stand, and what one out of turn is told."""
+"""The phases of an environment and its runtime, and the refusal of a request out of order."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class RuntimeProgress:
         return RuntimeApiError(400, "InvalidRequestID", "Invalid request ID")
 
     def invalid_transition(self, to: RuntimeState) -> RuntimeApiError:
-        """Return the refusal of what is out of turn."""
+        """Return the refusal of a request that the phase does not allow."""
         return RuntimeApiError(
             403,
             "InvalidStateTransition",

@@ -103,7 +103,7 @@ class TelemetryEmitter:
         return True
 
     def end_init_locked(self, extensions: Iterable[Extension], init_s: float) -> bool:
-        """Tell that init is done; return whether anybody listens to what follows."""
+        """Emit the end of init. Return whether telemetry has subscribers from now on."""
         now = time.time()
         for extension in extensions:
             self._tell_init(_extension_event(extension, now, None))
@@ -301,47 +301,47 @@ class TelemetryEmitter:
 
 
 class NoTelemetry:
-    """The emitter of an environment to whose telemetry nobody can listen."""
+    """The emitter of an environment without subscribers of telemetry."""
 
     def subscribe(self, _extension: Extension, _subscription: Subscription) -> bool:
         """Return False: it is too late for a subscription, or too early."""
         return False
 
     def end_init_locked(self, _extensions: Iterable[Extension], _init_s: float) -> bool:
-        """Return False: nobody listens to what follows."""
+        """Return False: telemetry has no subscribers."""
         return False
 
     def measure(self) -> int:
-        """Return 0: nobody wants to know."""
+        """Return 0: no record has it."""
         return 0
 
     def begin(self, call: Call, init_s: float | None) -> None:
-        """Tell nobody."""
+        """Emit nothing."""
 
     def forget_locked(self, call: Call) -> None:
-        """Tell nobody."""
+        """Emit nothing."""
 
     def note_answer_locked(self, call: Call, began_at: float, size: int, ending: Ending) -> None:
-        """Tell nobody."""
+        """Emit nothing."""
 
     def end_runtime_locked(self, peak_memory_bytes: int) -> None:
-        """Tell nobody."""
+        """Emit nothing."""
 
     def end_phase_locked(self) -> None:
-        """Tell nobody."""
+        """Emit nothing."""
 
     def end_one_of_many(self, call: Call, ending: Ending) -> None:
-        """Tell nobody."""
+        """Emit nothing."""
 
     def fail_init(
         self, extensions: Iterable[Extension], failure: Failure, *, init_s: float, status: str
     ) -> None:
-        """Tell nobody."""
+        """Emit nothing."""
 
     def fail(
         self, calls: Iterable[Call], failure: Failure, status: str, *, is_failure: bool
     ) -> None:
-        """Tell nobody."""
+        """Emit nothing."""
 
     def print_init(self) -> None:
         """Log nothing."""

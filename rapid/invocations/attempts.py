@@ -59,7 +59,7 @@ class Transport(Protocol[A_contra]):
         """Deliver a record; ``on_delivered`` is called once."""
 
     def dead_letter(self, attempt: A_contra, condition: Condition, outcome: Outcome | None) -> None:
-        """Keep an invocation that was discarded where somebody can find it, and finish it."""
+        """Keep a discarded invocation as a dead letter, and finish it."""
 
     def finish(self, attempt: A_contra) -> None:
         """Forget an invocation that needs no further attempt."""

@@ -76,7 +76,7 @@ def parse_destination(name: str, text: str, own: FunctionRef) -> Destination:
 
 
 def record_invocation(record: bytes, function: FunctionRef, cause: Invocation) -> Invocation:
-    """Return the invocation of a function that is told of what became of ``cause``."""
+    """Return the invocation of a function that is the destination of ``cause``."""
     return Invocation(
         request_id=new_request_id(),
         function=function,

@@ -98,10 +98,10 @@ def destination_record(
     attempts: int,
     now_s: float,
 ) -> bytes:
-    """Return what a destination is told of an asynchronous invocation, as JSON.
+    """Return the record of an asynchronous invocation for a destination, as JSON.
 
-    ``outcome`` is the last attempt's, None when none was made or none reached the function.
-    ``now_s`` is epoch seconds.
+    ``outcome`` is that of the last attempt. None: no attempt reached the function. ``now_s`` is
+    epoch seconds.
     """
     invocation = async_invocation.invocation
     when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_s))
@@ -142,9 +142,9 @@ def error_message(condition: Condition, outcome: Outcome | None) -> str:
 
 
 def _as_json(payload: bytes) -> bytes:
-    """Return a payload as it stands in a record, unchanged; what is no JSON stands as text.
+    """Return a payload for a record: JSON unchanged, other bytes as a JSON string.
 
-    No tree is built: one that can be read may be too deep to be written inside another.
+    The JSON is not parsed into objects: nested in a record it could be too deep to be written.
     """
     try:
         require_json(payload)

@@ -60,7 +60,7 @@ class LineWriter:
     def put(self, data: bytes) -> None:
         """Have ``data`` written after what waits, by :meth:`LineOutput.write_waiting`.
 
-        The caller sees to it that there is room, and that somebody writes.
+        The caller makes sure of the room, and that a thread calls it.
         """
         self.output.put(self, data)
 
@@ -76,7 +76,7 @@ class LineWriter:
 class LineOutput:
     """A descriptor that several threads write whole lines to. Thread-safe.
 
-    A pipe that nobody reads blocks the output's own thread, and the callers of
+    A pipe without a reader blocks the output's own thread, and the callers of
     :meth:`write_waiting`. The other methods never wait for it.
 
     On a terminal a carriage return becomes a line end: AWS's runtime clients separate the lines

@@ -180,7 +180,7 @@ class Config:
 
 
 def _environment(env: Settings, words: Sequence[str], root: Path) -> EnvironmentSettings:
-    """Return what the environments are told; ``words`` are the command and its arguments."""
+    """Return the settings of the environments; ``words`` are the command and its arguments."""
     command, handler = find_command(words, root)
     handler = env.text("AWS_LAMBDA_FUNCTION_HANDLER") or handler or env.text("_HANDLER")
     region = env.text("AWS_REGION") or env.text("AWS_DEFAULT_REGION", "us-east-1")

@@ -1,4 +1,4 @@
-"""What an execution environment and the APIs of its processes are told."""
+"""The settings of an execution environment and of the APIs of its processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class EnvironmentSettings:
 
     @property
     def initialization_type(self) -> str:
-        """What the function is told of how it was started."""
+        """The value of ``AWS_LAMBDA_INITIALIZATION_TYPE``."""
         return self.environ["AWS_LAMBDA_INITIALIZATION_TYPE"]
 
     @property

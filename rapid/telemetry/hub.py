@@ -1,4 +1,4 @@
-"""Telemetry of one environment: early events, kept for whoever subscribes, and the subscribers."""
+"""The telemetry of one environment: its subscribers, and early records for later subscribers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rapid.telemetry.subscription import Subscription
 
 #: What one can subscribe to.
 STREAMS: Final = ("platform", "function", "extension")
-#: Kept while nobody has subscribed, as much as the largest subscriber would.
+#: Kept until an extension subscribes, as much as the largest subscriber would keep.
 _EARLY_ITEMS: Final = 10_000
 _EARLY_BYTES: Final = 1_048_576
 
 
 class Telemetry:
-    """Who listens, and what they are told, in one order for all. Thread-safe.
+    """The subscribers, which get all records in the same order. Thread-safe.
 
-    Publishing never blocks: it adds to buffers, which threads of the subscribers empty. Its lock
-    may be taken while any other is held, and nothing is taken under it.
+    Publishing never blocks: it adds to buffers, which threads of the subscribers empty. The lock
+    may be taken under any other lock. No lock is taken under it.
     """
 
     def __init__(self, *, logs_json: bool, on_error: OnError) -> None:
@@ -41,7 +41,7 @@ class Telemetry:
 
     @property
     def has_subscribers(self) -> bool:
-        """Whether anybody listens."""
+        """Whether there are subscribers."""
         return bool(self._subscribers)
 
     def subscription_of(self, extension_id: str) -> Subscription | None:
@@ -81,7 +81,7 @@ class Telemetry:
         return True
 
     def close_subscription(self) -> bool:
-        """Take no more subscriptions, forget early events; return whether anybody listens."""
+        """Refuse subscriptions, forget early records; return whether there are subscribers."""
         with self._lock:
             self._early = None
             wanted = [each.subscription.types for each in self._subscribers.values()]

@@ -33,7 +33,7 @@ OnError = Callable[[Exception], None]
 
 
 class RecordBuffer:
-    """Events in order, within bounds: the oldest give way. Guarded by whoever owns it."""
+    """Records in order, within bounds: the oldest are dropped. Guarded by its owner's lock."""
 
     def __init__(self, max_items: int, max_bytes: int) -> None:
         """Hold nothing; ``max_bytes`` is compared with the events' weights."""
@@ -136,7 +136,7 @@ class Subscriber:
             self._changed.notify_all()
 
     def flush(self, limit_s: float) -> None:
-        """Wait until all there is was delivered; one that does not take it is not waited for."""
+        """Wait until all records are delivered. A subscriber that takes none is not waited for."""
         with self._changed:
             self._is_hurried = True
             self._changed.notify_all()

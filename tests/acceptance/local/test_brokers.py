@@ -11,7 +11,8 @@ import pytest
 from devtools import brokers
 from devtools.brokers import BrokerChoice, BrokerKind, BrokerUnusable, find_broker
 from devtools.ports import LOOPBACK, free_ports
-from devtools.rabbitmq_node import RabbitmqNode
+from devtools.rabbitmq_node import RabbitmqError, RabbitmqNode
+from tests.acceptance.local.conftest import left_running
 
 Listen = Callable[[Callable[[socket.socket], None]], int]
 
@@ -109,3 +110,16 @@ def test_a_private_node_is_started_when_there_is_no_other_and_then_found_running
     finally:
         node.stop()
     assert not private.answers()
+
+
+@pytest.mark.broker
+@pytest.mark.slow
+def test_a_node_that_cannot_start_says_why_and_leaves_no_process(tmp_path: Path) -> None:
+    node = RabbitmqNode(tmp_path)
+    (tmp_path / "data").write_text("a file where a folder has to be")
+
+    with pytest.raises(RabbitmqError, match=r"the end of .*rabbitmq\.log"):
+        node.start()
+
+    assert node.is_stopped()
+    assert left_running(tmp_path) == []

@@ -212,11 +212,9 @@ class Node:
         raise AssertionError("\n".join([f"{what} did not become ready", *ends]))
 
     def _is_ready(self) -> bool:
-        with suppress(KubeError, OSError):
-            conditions = self.kube.get(f"/api/v1/nodes/{NAME}")["status"]["conditions"]
-            return {"type": "Ready", "status": "True"}.items() <= _by_type(
-                conditions, "Ready"
-            ).items()
+        with suppress(KubeError):
+            self.kube.run("wait", "--for=condition=Ready", f"node/{NAME}", "--timeout=1s")
+            return True
         return False
 
     def _end_containers(self) -> None:
@@ -366,10 +364,3 @@ def _mounts_below(*folders: Path) -> list[str]:
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     points = [line.split()[4] for line in lines]
     return [each for each in points if any(each.startswith(f"{folder}/") for folder in folders)]
-
-
-def _by_type(conditions: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    for condition in conditions:
-        if condition["type"] == kind:
-            return {"type": kind, "status": condition["status"]}
-    return {}

@@ -39,7 +39,6 @@ class Programs:
     """Where the built programs are, and the versions their go.mod files name."""
 
     kubernetes: str
-    etcd: str
     keda: str
 
     def __getitem__(self, name: str) -> Path:
@@ -77,7 +76,6 @@ def known_programs() -> Programs:
     kubernetes, keda = ((_HERE / name / "go.mod").read_text() for name in ("kubernetes", "keda"))
     return Programs(
         kubernetes=required_version(kubernetes, "k8s.io/kubernetes"),
-        etcd=required_version(kubernetes, "go.etcd.io/etcd/server/v3"),
         keda=required_version(keda, "github.com/kedacore/keda/v2"),
     )
 

@@ -6,8 +6,6 @@ import json
 import threading
 from typing import Any
 
-import pytest
-
 from devtools.progress import wait_until
 from tests.acceptance.node.functions import Answer, Load, MakeFunction, Recorder, invoke
 from tests.acceptance.node.node import NAME
@@ -50,37 +48,6 @@ def test_rolling_restarts_and_scaling_down_lose_and_double_no_call(
     print(f"\n  {len(load.answers)} calls across two restarts and a scale-down")
     assert load.wrong() == {}
     assert {key: recorder.runs[key] for key in load.answers} == dict.fromkeys(load.answers, 1)
-
-
-def test_a_call_within_the_grace_period_is_answered_by_the_pod_that_ends(
-    make_function: MakeFunction, recorder: Recorder
-) -> None:
-    function = make_function("patient")
-    function.apply()
-
-    call = Calling("patient", {"id": "patient", "sleep": 12})
-    started(recorder, "patient")
-    function.kubectl("rollout", "restart", "deployment/patient")
-
-    assert call.answer().status == 200
-    assert recorder.runs["patient"] == 1
-
-
-def test_a_call_longer_than_the_grace_period_is_answered_500(
-    make_function: MakeFunction, recorder: Recorder
-) -> None:
-    function = make_function("hurried")
-    function.pod["terminationGracePeriodSeconds"] = 2
-    function.apply()
-
-    call = Calling("hurried", {"id": "hurried", "sleep": 25})
-    started(recorder, "hurried")
-    function.kubectl("rollout", "restart", "deployment/hurried")
-    answer = call.answer()
-
-    assert (answer.status, json.loads(answer.body)["Type"]) == (500, "Service")
-    assert answer.took_s < 25
-    assert recorder.runs["hurried"] == 1
 
 
 def test_calls_of_a_pod_that_is_deleted_by_force_are_answered_500_and_no_others(
@@ -164,66 +131,14 @@ def test_a_pod_that_breaks_the_restricted_profile_is_refused(make_function: Make
     assert function.pods() == {}
 
 
-@pytest.mark.parametrize(("size", "is_enough"), [("20Mi", True), ("4Mi", False)])
-def test_a_volume_in_memory_holds_one_copy_of_rapid(
-    make_function: MakeFunction, size: str, is_enough: bool
-) -> None:
-    function = make_function(f"memory-{size.lower()}")
+def test_a_volume_in_memory_holds_one_copy_of_rapid(make_function: MakeFunction) -> None:
+    """If it holds none, rapid says so in one line: tests/unit/rapid/test_self_copy.py."""
+    function = make_function("memory")
     (volume,) = [each for each in function.pod["volumes"] if each["name"] == "rapid"]
-    volume["emptyDir"] = {"medium": "Memory", "sizeLimit": size}
-    # So that Kubernetes keeps what a container said that ended.
-    function.pod["initContainers"][0]["terminationMessagePolicy"] = "FallbackToLogsOnError"
-    function.apply(is_ready=is_enough)
-    if is_enough:
-        assert invoke(function.name, {"key": "value"}).status == 200
-        return
+    volume["emptyDir"] = {"medium": "Memory", "sizeLimit": "20Mi"}
+    function.apply()
 
-    lines: list[str] = []
-
-    def has_failed() -> bool:
-        for status in function.statuses("initContainerStatuses"):
-            for state in (status["state"], status["lastState"]):
-                lines[:] = state.get("terminated", {}).get("message", "").splitlines()
-                if lines:
-                    return True
-        return False
-
-    assert wait_until(has_failed, 60.0), function.pods()
-    (line,) = lines
-    assert line.startswith("rapid: cannot copy /usr/local/bin/rapid to /tmp: ")
-    assert "No space left on device" in line
-    assert line.endswith("raise the volume's sizeLimit")
-
-
-def test_a_pod_without_a_broker_waits_for_one(make_function: MakeFunction) -> None:
-    function = make_function("early")
-    function.container["env"] = [
-        {"name": "RAPID_AMQP_URI", "value": "amqp://later.messaging.svc.cluster.local:5672"}
-        if each["name"] == "RAPID_AMQP_URI"
-        else each
-        for each in function.container["env"]
-    ]
-    function.apply(is_ready=False)
-    assert wait_until(
-        lambda: [status.get("started") for status in function.statuses()] == [True], 60.0
-    )
-
-    assert [status["ready"] for status in function.statuses()] == [False]
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "later", "namespace": "messaging"},
-        "spec": {
-            "selector": {"app.kubernetes.io/name": "rabbitmq"},
-            "ports": [{"port": 5672, "targetPort": "amqp"}],
-        },
-    }
-    function.workplace.kube.apply([service])
-    function.rolled_out()
-
-    assert invoke("early", {"key": "value"}).status == 200
-    assert [status["restartCount"] for status in function.statuses()] == [0]
-    function.workplace.kubectl("delete", "service", "later", "--namespace=messaging")
+    assert invoke(function.name, {"key": "value"}).status == 200
 
 
 def test_fifty_pods_of_one_function_are_ready_and_answer(make_function: MakeFunction) -> None:

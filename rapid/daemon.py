@@ -24,6 +24,7 @@ from rapid.apis.invoke_api import InvokeApi
 from rapid.apis.runtime_api import RuntimeApiListener
 from rapid.connection_limits import share_descriptors
 from rapid.deadline import Deadline, StopDeadlines
+from rapid.environment.context import EnvironmentContext
 from rapid.environment.control_groups import EnvironmentGroups
 from rapid.environment.environment import ExecutionEnvironment
 from rapid.invocations.destinations import (
@@ -250,18 +251,21 @@ class Daemon:
     def _make_environment(
         self, scheduler: Scheduler, index: int, *, init_limit_s: float | None
     ) -> ExecutionEnvironment:
-        return ExecutionEnvironment(
+        context = EnvironmentContext(
             index=index,
             settings=self._config.environment,
-            lock=scheduler.lock,
             owner=scheduler,
+            lock=scheduler.lock,
+            init_phase="init" if init_limit_s is None else "invoke",
+            init_limit_s=self._config.init_timeout_s if init_limit_s is None else init_limit_s,
+        )
+        return ExecutionEnvironment(
+            context,
             reaper=self._reaper,
             listen=lambda environment: self._listener(index).attach(environment),
             platform_lines=self._platform_lines,
             outputs=self._outputs,
             open_group=lambda: self._groups.of_environment(index),
-            init_limit_s=self._config.init_timeout_s if init_limit_s is None else init_limit_s,
-            init_phase="init" if init_limit_s is None else "invoke",
         )
 
     def _open_first_listener(self) -> None:

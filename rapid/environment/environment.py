@@ -5,123 +5,72 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
 from lambda_protocol.address import Address
 from lambda_protocol.errors import ErrorType
-from lambda_protocol.invocation import new_request_id
 from rapid.call import Call, Failure, timed_out
+from rapid.environment.context import EnvironmentContext
 from rapid.environment.control_groups import EnvironmentGroup
 from rapid.environment.extensions import answer_event, invoke_event
-from rapid.environment.invocation_log import InvocationLog
-from rapid.environment.launch import LaunchError
 from rapid.environment.outcomes import Outcomes
-from rapid.environment.owner import EnvironmentOwner
 from rapid.environment.phases import Phase, RuntimeState
 from rapid.environment.process_life import EnvironmentProcesses
 from rapid.environment.requests import EnvironmentRequests
 from rapid.environment.state import EnvironmentState, ParkedNext
-from rapid.environment.telemetry_emitter import NoTelemetry, TelemetryEmitter
+from rapid.environment.telemetry_emitter import NoTelemetry
+from rapid.environment.thread import EnvironmentThread
 from rapid.logs.output import Outputs
 from rapid.logs.platform_lines import PlatformLines
 from rapid.processes import ExitStatus, Reaper
-from rapid.settings.environment import EnvironmentSettings
-from rapid.telemetry.hub import Telemetry
 
 logger = logging.getLogger(__name__)
 
 #: The longest text of an unexpected error that its caller gets, characters.
 _ERROR_TEXT: Final = 300
-#: A wait for the end of the environment that ends without it goes on, seconds.
-_LONGEST_WAIT_S: Final = 3600.0
 
 
 class ExecutionEnvironment:
     """One sandbox. Thread-safe; its state is guarded by the lock it shares with the scheduler.
 
     It never waits under that lock: state changes under it, processes, sockets and callbacks
-    come after. Its thread, ``env-N``, starts it, waits until it is to end, and ends it: so an end
-    needs no new thread. An unexpected exception in any thread that serves it ends it.
+    come after. An unexpected exception in any thread that serves it ends it.
     """
 
     def __init__(
         self,
+        context: EnvironmentContext,
         *,
-        index: int,
-        settings: EnvironmentSettings,
-        lock: threading.Lock,
-        owner: EnvironmentOwner,
         reaper: Reaper,
         listen: Callable[[EnvironmentRequests], Address],
         platform_lines: PlatformLines,
         outputs: Outputs,
         open_group: Callable[[], EnvironmentGroup],
-        init_limit_s: float,
-        init_phase: str,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``listen`` opens the Runtime API for this environment and returns its address.
-
-        ``init_phase`` is ``init``, or ``invoke`` when a failed init is done again for a call.
-        """
-        self.index = index
-        self._settings = settings
-        self._lock = lock
-        self._owner = owner
-        self._listen = listen
-        self._platform_lines = platform_lines
-        self._stdout = outputs.stdout
-        self._init_limit_s = init_limit_s
-        self._init_phase = init_phase
-        self._clock = clock
-        self._registered = threading.Condition(lock)  # an extension has, or the init has failed
-        self._state = EnvironmentState(
-            is_shared=settings.is_multi_concurrency,
-            slots=settings.runtime_concurrency,
-            idle_timeout_s=settings.idle_timeout_s,
-            created_at=clock(),
-            init_s=init_limit_s,
-        )  # guarded by _lock
-        self._has_no_thread = False  # the clock does what the thread would have done
-        self._end_reason = ("", 0.0)  # what extensions are told, and the time for the runtime
-        self._is_ending = threading.Event()
-        self._telemetry = Telemetry(logs_json=settings.logs_json, on_error=self.fail_unexpectedly)
-        token = new_request_id()
+        """``listen`` opens the Runtime API for this environment and returns its address."""
+        self.index = context.index
+        self._context = context
+        self._settings = context.settings
+        self._lock = context.lock
+        self._owner = context.owner
+        self._clock = context.clock
+        self._state = EnvironmentState(context)  # guarded by _lock
         self._processes = EnvironmentProcesses(
-            settings,
-            reaper,
-            outputs,
-            index=index,
-            metadata_token=token,
-            open_group=open_group,
-            on_error=self.fail_unexpectedly,
+            context, reaper, outputs, open_group=open_group, on_error=self.fail_unexpectedly
         )
-        self._outcomes = Outcomes(
-            settings,
-            owner,
-            self._processes,
-            index=index,
-            init_phase=init_phase,
-            is_shared=settings.is_multi_concurrency,
-            end_lines=self.end_lines,
-            clock=clock,
-        )
-        self._requests = EnvironmentRequests(
+        self._outcomes = Outcomes(self, context, self._processes, platform_lines, outputs.stdout)
+        self._thread = EnvironmentThread(
             self,
+            context,
             self._state,
-            lock,
-            self._registered,
-            owner=owner,
             processes=self._processes,
             outcomes=self._outcomes,
-            telemetry=self._telemetry,
-            version=settings.version,
-            metadata_token=token,
-            clock=clock,
+            requests=EnvironmentRequests(
+                self, context, self._state, processes=self._processes, outcomes=self._outcomes
+            ),
+            listen=listen,
         )
 
     def __repr__(self) -> str:
@@ -136,14 +85,7 @@ class ExecutionEnvironment:
 
     def start(self) -> None:
         """Start extensions and runtime from the environment's own thread; never raises."""
-        thread = threading.Thread(target=self._run, name=f"env-{self.index}", daemon=True)
-        try:
-            thread.start()
-        except (RuntimeError, MemoryError) as error:
-            self.fail_unexpectedly(error)
-            with self._lock:
-                self._has_no_thread = True
-                self._owner.note_deadline_locked(0.0)
+        self._thread.start()
 
     @property
     def can_take_locked(self) -> bool:
@@ -175,7 +117,7 @@ class ExecutionEnvironment:
 
     def deliver(self, call: Call, parked: ParkedNext) -> None:
         """Send the event to the runtime; a call that cannot be sent goes back to the queue."""
-        with self._ends_on_error():
+        with self.ends_on_error():
             self._outcomes.begin(call, self._state.init_s)
             if len(self._state.extensions) and not self._state.calls.is_shared:
                 self._tell_extensions(call)
@@ -189,8 +131,8 @@ class ExecutionEnvironment:
 
     def _due_locked(self, now: float) -> Callable[[], None] | None:
         state = self._state
-        if self._has_no_thread:
-            return self._end
+        if self._thread.is_missing:
+            return self._thread.end_processes
         if state.is_due_to_go:
             return self.retire
         if now < state.next_deadline:
@@ -203,7 +145,7 @@ class ExecutionEnvironment:
 
     def next_deadline_locked(self) -> float:
         """Return when :meth:`due_locked` may next have something, monotonic seconds."""
-        return 0.0 if self._has_no_thread else self._state.next_deadline
+        return 0.0 if self._thread.is_missing else self._state.next_deadline
 
     def running_locked(self) -> list[Call]:
         """Return the calls the runtime works on."""
@@ -224,71 +166,6 @@ class ExecutionEnvironment:
     def retire(self) -> None:
         """Shut down an environment that is no longer wanted; ends what still runs."""
         self.fail(_RETIRED, "SPINDOWN", is_failure=False)
-
-    # --- its thread
-
-    def _run(self) -> None:
-        with self._ends_on_error():
-            self._start()
-        while not self._is_ending.wait(_LONGEST_WAIT_S):
-            pass
-        self._end()
-
-    def _start(self) -> None:
-        address = self._listen(self._requests)
-        self._requests.runtime_api_port = address.port
-        sandbox = self._processes.open(address)
-        log = InvocationLog(
-            self._settings, sandbox, self._platform_lines, self._stdout, self._clock
-        )
-        emitter = TelemetryEmitter(
-            settings=self._settings,
-            telemetry=self._telemetry,
-            sandbox=sandbox,
-            log=log,
-            init_phase=self._init_phase,
-            clock=self._clock,
-        )
-        self._outcomes.log, self._outcomes.emitter = log, emitter
-        emitter.begin_init()
-        try:
-            self._processes.start_extensions(self._on_extension_start, self._on_extension_exit)
-            if self._wait_for_registrations():
-                self._processes.start_runtime(self._on_runtime_exit)
-        except LaunchError as error:
-            self.fail(error.failure, "FAILURE")
-        finally:
-            self._processes.close_writers()
-
-    def _wait_for_registrations(self) -> bool:
-        """Wait until every extension has registered; False when that came to nothing."""
-        state = self._state
-        with self._lock:
-            self._registered.wait_for(
-                lambda: state.extensions.all_registered or state.phase is not Phase.INIT,
-                max(0.0, state.init_deadline - self._clock()),
-            )  # when the init deadline comes first, it is the clock's business
-            return state.extensions.all_registered and state.phase is Phase.INIT
-
-    def _end(self) -> None:
-        """End every process, extensions last, and say when nothing is left."""
-        reason, linger_s = self._end_reason
-        try:
-            with self._outcomes.errors_logged():
-                self._processes.shut_down(
-                    self._state.extensions,
-                    self._lock,
-                    self._telemetry,
-                    reason=reason,
-                    linger_s=linger_s,
-                )
-            with self._outcomes.errors_logged():
-                self._processes.end(self._telemetry)
-        finally:
-            with self._lock:
-                self._state.move(Phase.GONE)
-                self._owner.on_gone_locked(self)
-        self._owner.dispatch()
 
     # --- what happens to it
 
@@ -348,8 +225,7 @@ class ExecutionEnvironment:
             failed_init = state.phase is Phase.INIT and is_failure
             was_init = state.phase is Phase.INIT
             state.move(Phase.SHUTDOWN)
-            self._end_reason = (reason, linger_s)
-            self._registered.notify_all()
+            state.registered.notify_all()
             victims = list(state.calls.by_id.values())
             state.calls.by_id.clear()
             state.parked.clear()
@@ -370,7 +246,35 @@ class ExecutionEnvironment:
                 is_failure=is_failure,
             )
         finally:
-            self._is_ending.set()
+            self._thread.end(reason, linger_s)
+
+    def on_runtime_exit(self, status: ExitStatus) -> None:
+        """End with the runtime."""
+        with self.ends_on_error():
+            self.fail(self._processes.with_cause(_runtime_exit(status), status), "FAILURE")
+
+    def on_extension_exit(self, name: str, status: ExitStatus) -> None:
+        """End with an extension."""
+        message = "exit code 0" if status.code == 0 else str(status)
+        with self.ends_on_error():
+            with self._lock:
+                self._state.extensions.on_exit(name)
+            failure = Failure(ErrorType.EXTENSION_CRASH, message)
+            failure = self._processes.with_cause(failure, status)
+            self.fail(replace(failure, cause=f"extension {name}: {failure.cause}"), "FAILURE")
+
+    def on_gone_locked(self) -> None:
+        """Note that nothing is left of it."""
+        self._state.move(Phase.GONE)
+        self._owner.on_gone_locked(self)
+
+    @contextlib.contextmanager
+    def ends_on_error(self) -> Iterator[None]:
+        """End the environment if the block raises."""
+        try:
+            yield
+        except Exception as error:
+            self.fail_unexpectedly(error)
 
     def _on_undelivered(self, call: Call) -> None:
         with self._lock:
@@ -380,27 +284,10 @@ class ExecutionEnvironment:
             self._owner.requeue_locked(call)
         self.fail(Failure(ErrorType.EXIT_ERROR, "Runtime is gone"), "FAILURE")
 
-    def _on_runtime_exit(self, status: ExitStatus) -> None:
-        with self._ends_on_error():
-            self.fail(self._processes.with_cause(_runtime_exit(status), status), "FAILURE")
-
-    def _on_extension_start(self, name: str) -> None:
-        with self._lock:
-            self._state.extensions.add_external(name)
-
-    def _on_extension_exit(self, name: str, status: ExitStatus) -> None:
-        message = "exit code 0" if status.code == 0 else str(status)
-        with self._ends_on_error():
-            with self._lock:
-                self._state.extensions.on_exit(name)
-            failure = Failure(ErrorType.EXTENSION_CRASH, message)
-            failure = self._processes.with_cause(failure, status)
-            self.fail(replace(failure, cause=f"extension {name}: {failure.cause}"), "FAILURE")
-
     def _on_init_timeout(self) -> None:
-        failure = timed_out(self._init_limit_s)
-        if self._init_phase == "init":
-            message = f"Init timed out after {self._init_limit_s:g} s"
+        failure = timed_out(self._context.init_limit_s)
+        if self._context.init_phase == "init":
+            message = f"Init timed out after {self._context.init_limit_s:g} s"
             failure = Failure(ErrorType.EXIT_ERROR, message, cause="timeout")
         self.fail(failure, "TIMEOUT", init_status="timeout", only_if_due=True)
 
@@ -437,16 +324,8 @@ class ExecutionEnvironment:
             answer_event(exchange, body)
 
     def _act(self, act: Callable[[], None]) -> None:
-        with self._ends_on_error():
+        with self.ends_on_error():
             act()
-
-    @contextlib.contextmanager
-    def _ends_on_error(self) -> Iterator[None]:
-        """End the environment if the block raises."""
-        try:
-            yield
-        except Exception as error:
-            self.fail_unexpectedly(error)
 
 
 _RETIRED: Final = Failure(

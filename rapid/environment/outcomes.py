@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from lambda_protocol.errors import ErrorType
 from lambda_protocol.invocation import Outcome
 from rapid.call import Call, Failure
+from rapid.environment.context import EnvironmentContext
+from rapid.environment.core import Core
 from rapid.environment.diagnosis import failed_init
 from rapid.environment.extensions import Extension
 from rapid.environment.failure_log import log_failed_calls, log_failed_environment, memory_facts
 from rapid.environment.invocation_log import InvocationLog, NoLog
-from rapid.environment.owner import EnvironmentOwner
 from rapid.environment.process_life import EnvironmentProcesses
+from rapid.environment.sandbox import Sandbox
 from rapid.environment.telemetry_emitter import NoTelemetry, TelemetryEmitter
-from rapid.settings.environment import EnvironmentSettings
+from rapid.logs.output import LineOutput
+from rapid.logs.platform_lines import PlatformLines
+from rapid.telemetry.hub import Telemetry
 from rapid.telemetry.records import Ending
 
 logger = logging.getLogger(__name__)
@@ -28,30 +31,47 @@ class Outcomes:
 
     def __init__(
         self,
-        settings: EnvironmentSettings,
-        owner: EnvironmentOwner,
+        core: Core,
+        context: EnvironmentContext,
         processes: EnvironmentProcesses,
-        *,
-        index: int,
-        init_phase: str,
-        is_shared: bool,
-        end_lines: Callable[[], None],
-        clock: Callable[[], float] = time.monotonic,
+        platform_lines: PlatformLines,
+        output: LineOutput,
     ) -> None:
-        """Give outcomes to ``owner``.
+        """Give outcomes to the owner, and log on ``output`` once there is a sandbox.
 
-        If the runtime ``is_shared`` by several calls, half lines end with each call.
+        If several calls share the runtime, half lines end with each call.
         """
-        self._settings = settings
-        self._owner = owner
+        self._settings = context.settings
+        self._owner = context.owner
         self._processes = processes
-        self._index = index
-        self._init_phase = init_phase
-        self._is_shared = is_shared
-        self._end_lines = end_lines
-        self._clock = clock
+        self._platform_lines = platform_lines
+        self._output = output
+        self._index = context.index
+        self._init_phase = context.init_phase
+        self._is_shared = context.settings.is_multi_concurrency
+        self._end_lines = core.end_lines
+        self._clock = context.clock
+        self.telemetry = Telemetry(
+            logs_json=self._settings.logs_json, on_error=core.fail_unexpectedly
+        )
         self.log: InvocationLog | NoLog = NoLog()
         self.emitter: TelemetryEmitter | NoTelemetry = NoTelemetry()
+
+    def open(self, sandbox: Sandbox) -> None:
+        """Say what happens in ``sandbox`` from now on: its init begins."""
+        log = InvocationLog(
+            self._settings, sandbox, self._platform_lines, self._output, self._clock
+        )
+        emitter = TelemetryEmitter(
+            settings=self._settings,
+            telemetry=self.telemetry,
+            sandbox=sandbox,
+            log=log,
+            init_phase=self._init_phase,
+            clock=self._clock,
+        )
+        self.log, self.emitter = log, emitter
+        emitter.begin_init()
 
     def begin(self, call: Call, init_s: float | None) -> None:
         """Say that ``call`` starts; ``init_s`` is how long the environment's init took."""

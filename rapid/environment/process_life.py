@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from lambda_protocol.address import Address
+from lambda_protocol.invocation import new_request_id
 from rapid.call import Failure
+from rapid.environment.context import EnvironmentContext
 from rapid.environment.control_groups import EnvironmentGroup
 from rapid.environment.extensions import Extensions, discover
 from rapid.environment.launch import Launch, OnExit
@@ -21,7 +23,6 @@ from rapid.logs.capture import OnError
 from rapid.logs.level import is_kept
 from rapid.logs.output import Outputs
 from rapid.processes import ExitStatus, Reaper
-from rapid.settings.environment import EnvironmentSettings
 from rapid.telemetry.hub import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -39,21 +40,19 @@ class EnvironmentProcesses:
 
     def __init__(
         self,
-        settings: EnvironmentSettings,
+        context: EnvironmentContext,
         reaper: Reaper,
         outputs: Outputs,
         *,
-        index: int,
-        metadata_token: str,
         open_group: Callable[[], EnvironmentGroup],
         on_error: OnError,
     ) -> None:
         """Start nothing; ``on_error`` gets what goes wrong in the thread that reads the output."""
-        self._settings = settings
+        self.metadata_token = new_request_id()  #: what they show the metadata endpoint
+        self._settings = context.settings
         self._reaper = reaper
         self._outputs = outputs
-        self._index = index
-        self._metadata_token = metadata_token
+        self._index = context.index
         self._open_group = open_group
         self._on_error = on_error
         self._sandbox: Sandbox | None = None
@@ -78,7 +77,7 @@ class EnvironmentProcesses:
             self._sandbox,
             index=self._index,
             runtime_api=str(runtime_api),
-            metadata_token=self._metadata_token,
+            metadata_token=self.metadata_token,
         )
         return self._sandbox
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from lambda_protocol.invocation import Outcome
 from rapid.call import Call, Failure
+from rapid.environment.context import EnvironmentContext
+from rapid.environment.core import Core
 from rapid.environment.extensions import Extensions
 from rapid.environment.outcomes import Outcomes
-from rapid.environment.owner import EnvironmentOwner
 from rapid.environment.phases import (
     FAILED_STATES,
     PostedId,
@@ -21,7 +20,6 @@ from rapid.environment.phases import (
 from rapid.environment.process_life import EnvironmentProcesses
 from rapid.environment.state import EnvironmentState, ParkedNext
 from rapid.http_service import Exchange
-from rapid.telemetry.hub import Telemetry
 from rapid.telemetry.records import Ending
 from rapid.telemetry.subscription import Subscription
 
@@ -32,53 +30,30 @@ _SUCCESS: Final = Ending()
 T = TypeVar("T")
 
 
-class Core(Protocol):
-    """What the requests change: the environment itself."""
-
-    def advance_locked(self) -> None:
-        """Enter the next phase if the runtime and every extension wait for it."""
-
-    def end_lines(self) -> None:
-        """Pass on half lines of the runtime, unless it has other invocations that go on."""
-
-    def fail(self, failure: Failure, reason: str, *, linger_s: float = 0.0) -> None:
-        """Begin the shutdown; ``reason`` is what extensions are told."""
-
-    def fail_unexpectedly(self, error: Exception) -> None:
-        """End an environment in which something went wrong that nobody foresaw."""
-
-
 class EnvironmentRequests:
     """The requests. Thread-safe: connections of the processes call it."""
 
     def __init__(
         self,
         core: Core,
+        context: EnvironmentContext,
         state: EnvironmentState,
-        lock: threading.Lock,
-        registered: threading.Condition,
         *,
-        owner: EnvironmentOwner,
         processes: EnvironmentProcesses,
         outcomes: Outcomes,
-        telemetry: Telemetry,
-        version: str,
-        metadata_token: str,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Serve ``core``; ``registered`` is notified when an extension may have registered."""
-        self.metadata_token = metadata_token  #: what its processes show the metadata endpoint
+        """Serve ``core``."""
+        #: What its processes show the metadata endpoint.
+        self.metadata_token = processes.metadata_token
         self.runtime_api_port = 0  #: of the APIs that its processes call
         self._core = core
         self._state = state
-        self._lock = lock
-        self._registered = registered
-        self._owner = owner
+        self._lock = context.lock
+        self._owner = context.owner
         self._processes = processes
         self._outcomes = outcomes
-        self._telemetry = telemetry
-        self._version = version
-        self._clock = clock
+        self._version = context.settings.version
+        self._clock = context.clock
 
     def fail_unexpectedly(self, error: Exception) -> None:
         """End the environment, for a request had an effect that nobody foresaw."""
@@ -181,7 +156,7 @@ class EnvironmentRequests:
         with self._lock:
             emitter = self._outcomes.emitter
             result = change(self._state.extensions)
-            self._registered.notify_all()
+            self._state.registered.notify_all()
             self._core.advance_locked()
         self._owner.dispatch()
         emitter.print_init()
@@ -212,7 +187,7 @@ class EnvironmentRequests:
         """Return what an extension has subscribed to; raises ``ApiError`` if it is none."""
         with self._lock:
             extension = self._state.extensions.find(identifier)
-        return self._telemetry.subscription_of(extension.id)
+        return self._outcomes.telemetry.subscription_of(extension.id)
 
     def subscribe(self, identifier: str | None, subscription: Subscription) -> bool:
         """Begin an extension's subscription; False when it is too late for that.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Protocol
 
 from rapid.call import Call
+from rapid.environment.context import EnvironmentContext
 from rapid.environment.extensions import Extensions
 from rapid.environment.phases import MOVES, Phase, RuntimeProgress
 from rapid.environment.runtime_calls import OneCall, RuntimeCalls, SeveralCalls
@@ -24,16 +26,12 @@ class EnvironmentState:
     All times are monotonic seconds.
     """
 
-    def __init__(
-        self,
-        *,
-        is_shared: bool,
-        slots: int,
-        idle_timeout_s: float,
-        created_at: float,
-        init_s: float,
-    ) -> None:
-        """Begin the init phase, which may take ``init_s``; the runtime takes ``slots`` calls."""
+    def __init__(self, context: EnvironmentContext) -> None:
+        """Begin the init phase."""
+        settings = context.settings
+        is_shared = settings.is_multi_concurrency
+        #: Notified when an extension may have registered, or the init has failed.
+        self.registered = threading.Condition(context.lock)
         self.phase = Phase.INIT
         self.runtime = RuntimeProgress()
         self.calls: RuntimeCalls = SeveralCalls() if is_shared else OneCall()
@@ -41,13 +39,13 @@ class EnvironmentState:
         self.parked: list[ParkedNext] = []
         self.tenant: str | None = None  #: of every call it serves; None: it has served none
         self.is_replaced = False
-        self.created_at = created_at
-        self.init_deadline = created_at + init_s
+        self.created_at = context.clock()
+        self.init_deadline = self.created_at + context.init_limit_s
         self.init_s: float | None = None  #: how long the init took
         self.idle_since = 0.0
         self.answered_at = 0.0
-        self._slots = slots
-        self._idle_timeout_s = idle_timeout_s
+        self._slots = settings.runtime_concurrency
+        self._idle_timeout_s = settings.idle_timeout_s
 
     def move(self, to: Phase) -> None:
         """Enter another phase."""

@@ -38,7 +38,7 @@ def start_faulty() -> Iterator[StartFaulty]:
     "fault",
     [
         "rapid.environment.process_life:discover",
-        "rapid.environment.environment:InvocationLog",
+        "rapid.environment.outcomes:InvocationLog",
         "rapid.environment.launch:Launch.start_runtime",
         "rapid.environment.phases:RuntimeProgress.on_next",
         "rapid.apis.runtime_api:next_headers",

@@ -42,8 +42,7 @@ from rapid.scheduling.scheduler import Scheduler
 from rapid.settings.config import Config
 
 if TYPE_CHECKING:
-    from lambda_protocol.amqp_refusals import Permissions
-    from rapid.broker.call_consumer import CallConsumer
+    from rapid.broker.amqp_consumer import AmqpConsumer
     from rapid.invocations.http_sender import HttpSender
 
 logger = logging.getLogger(__name__)
@@ -62,8 +61,6 @@ _LOOK_S: Final = 0.05
 
 #: Errors of an address that has another port as its remedy.
 _PORT_ERRORS: Final = (errno.EADDRINUSE, errno.EACCES)
-#: The exchanges and queues of delays, which all functions share.
-_RETRY_NAMES: Final = "lambda.retry.*"
 
 
 class Daemon:
@@ -297,7 +294,7 @@ class Daemon:
     ) -> None:
         """Queue an asynchronous invocation that came by HTTP: in RabbitMQ, or in memory."""
         if self._consumer is not None:
-            self._consumer.asynchronous.accept(invocation, on_accepted)
+            self._consumer.asynchronous.acceptance.accept(invocation, on_accepted)
         else:
             assert self._memory_queue is not None
             self._memory_queue.accept(invocation)
@@ -326,69 +323,19 @@ class Daemon:
             send_by_http=self._send_by_http,
         )
 
-    def _make_consumer(self) -> CallConsumer | None:
+    def _make_consumer(self) -> AmqpConsumer | None:
         config, broker = self._config, self._config.broker
         if broker is None:
             return None
-        from lambda_protocol.queues import call_queue
-        from rapid.broker.async_consumer import AsyncConsumer
-        from rapid.broker.call_consumer import CallConsumer  # pika: only with a broker
-        from rapid.broker.slots import Slots
+        from rapid.broker.assembly import make_consumer  # pika: only with a broker
 
-        function, timeout_s = config.environment.function, config.environment.timeout_s
-        slots = Slots(config.slots)
-
-        def make_async_consumer(defer: Callable[[Callable[[], None]], None]) -> AsyncConsumer:
-            return AsyncConsumer(
-                function=function,
-                queue_type=broker.async_queue_type,
-                longest_s=timeout_s,
-                checks_payload=config.checks_payload,
-                policy=config.asynchronous.retry_policy,
-                on_success=config.asynchronous.on_success,
-                on_failure=config.asynchronous.on_failure,
-                scheduler=self._scheduler,
-                slots=slots,
-                metrics=self._metrics,
-                send_by_http=self._send_by_http,
-                defer=defer,
-            )
-
-        return CallConsumer(
-            broker.address,
-            function=function,
+        return make_consumer(
+            config,
+            broker,
             scheduler=self._scheduler,
-            slots=slots,
             metrics=self._metrics,
-            make_async_consumer=make_async_consumer,
-            needs=_broker_permissions(config),
-            longest_s=timeout_s,
-            queue=call_queue(function, broker.queue_type, broker.queue_expires_s),
-            reruns_redelivered=broker.reruns_redelivered,
-            checks_payload=config.checks_payload,
+            send_by_http=self._send_by_http,
         )
-
-
-def _broker_permissions(config: Config) -> Permissions:
-    """Return what rapid's user has to be granted for this function: a test holds it to be enough.
-
-    RabbitMQ asks for read on a queue that has a dead-letter exchange, and write on the exchange.
-    """
-    from lambda_protocol.amqp_refusals import Permissions, exactly
-    from lambda_protocol.queues import async_queue_name, dead_letter_queue_name
-
-    calls = config.environment.function.queue_name
-    asynchronous, dead = (
-        async_queue_name(config.environment.function),
-        dead_letter_queue_name(config.environment.function),
-    )
-    given = (config.asynchronous.on_success, config.asynchronous.on_failure)
-    exchanges = [d.exchange for d in given if isinstance(d, AmqpDestination) and d.exchange]
-    return Permissions(
-        configure=exactly(calls, asynchronous, dead, _RETRY_NAMES),
-        write=exactly("amq.default", _RETRY_NAMES, *dict.fromkeys(exchanges)),
-        read=exactly(calls, asynchronous, _RETRY_NAMES),
-    )
 
 
 def _make_sender(config: Config) -> HttpSender | None:

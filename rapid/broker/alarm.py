@@ -10,7 +10,6 @@ import logging
 import time
 from typing import Final
 
-from lambda_protocol.amqp_frames import Delivery
 from rapid.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -25,12 +24,11 @@ ALARM_POLL_S: Final = 0.5
 
 
 class Alarm:
-    """Whether there is an alarm, and the calls that wait for its end. One thread: amqp-consumer."""
+    """Whether there is an alarm. One thread: amqp-consumer."""
 
     def __init__(self, metrics: Metrics) -> None:
         """Know of none."""
         self.reason: str | None = None  #: RabbitMQ's own words while there is one
-        self.held: list[Delivery] = []
         self._metrics = metrics
         self._since = 0.0
         self._ended_at = float("-inf")
@@ -58,13 +56,7 @@ class Alarm:
         self.reason = reason
         return reason is not None
 
-    def take_held(self) -> list[Delivery]:
-        """Return the calls that waited; the taker has them."""
-        held, self.held = self.held, []
-        return held
-
     def forget(self) -> None:
-        """Forget an alarm with the connection that told of it; RabbitMQ delivers calls again."""
-        self.held.clear()
+        """Forget an alarm with the connection that told of it."""
         self.reason = None
         self._metrics.on_broker_blocked(False)

@@ -26,6 +26,7 @@ class AsyncChannel:
         longest_s: float,
     ) -> None:
         """Publish on ``channel``, which is fresh, and consume ``queue`` there."""
+        self.is_lost = False  #: whether the connection is gone
         self.lose = reply_channel.lose
         self._explain = reply_channel.explain
         self._calls_channel = reply_channel.channel
@@ -66,7 +67,11 @@ class AsyncChannel:
             publisher.restart_clock()
 
     def fail(self) -> None:
-        """Tell whoever still waits for a confirm that the connection is gone."""
+        """Tell whoever still waits for a confirm that the connection is gone.
+
+        RabbitMQ has every message again that is not acknowledged.
+        """
+        self.is_lost = True
         for publisher in self._publishers:
             publisher.fail()
 

@@ -8,27 +8,22 @@ from typing import Any, cast
 import pytest
 
 from lambda_protocol.amqp_connection import connection_parameters
-from lambda_protocol.amqp_refusals import Permissions
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import ResourceNotFoundException, ServiceUnavailable
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import UNHANDLED, Invocation, InvocationType, Outcome
 from lambda_protocol.memory_broker import MemoryBroker
-from lambda_protocol.queues import call_queue
 from lambda_server.rpc_client import RpcClient
-from rapid.broker.async_consumer import AsyncConsumer
-from rapid.broker.call_consumer import CallConsumer
-from rapid.broker.slots import Slots
+from rapid.broker.assembly import make_consumer
 from rapid.call import Call
 from rapid.environment.environment import ExecutionEnvironment
 from rapid.environment.state import ParkedNext
-from rapid.invocations.retry_policy import RetryPolicy
 from rapid.metrics import Metrics
 from rapid.scheduling.scheduler import Scheduler
+from rapid.settings.config import Config
 from tests.support import LIMIT_S, make_invocation, wait_until
 
 FUNCTION = FunctionRef(name="echo")
-POLICY = RetryPolicy(max_retries=2, delays_s=(60, 120), backoff_s=(1, 300), max_age_s=21_600)
 
 
 class Environment:
@@ -84,7 +79,15 @@ class Instance:
     def __init__(self, broker: MemoryBroker) -> None:
         self.invocations: list[Invocation] = []
         self.function_error: str | None = None
-        metrics, slots = Metrics(FUNCTION.name), Slots(1)
+        variables = {
+            "AWS_LAMBDA_FUNCTION_NAME": FUNCTION.name,
+            "RAPID_AMQP_EVENT_QUEUE_TYPE": "classic",
+            "RAPID_AMQP_URI": broker.uri,
+        }
+        config = Config.from_environ(("bootstrap",), variables)
+        assert config.broker is not None
+        self.longest_delay_s = max(config.asynchronous.retry_policy.delays_s)
+        metrics = Metrics(FUNCTION.name)
         scheduler = Scheduler(
             max_concurrency=1,
             queue_timeout_s=LIMIT_S,
@@ -92,35 +95,12 @@ class Instance:
             make_environment=self._make_environment,
             metrics=metrics,
         )
-
-        def make_async_consumer(defer: Callable[[Callable[[], None]], None]) -> AsyncConsumer:
-            return AsyncConsumer(
-                function=FUNCTION,
-                queue_type="classic",
-                longest_s=LIMIT_S,
-                checks_payload=True,
-                policy=POLICY,
-                on_success=None,
-                on_failure=None,
-                scheduler=scheduler,
-                slots=slots,
-                metrics=metrics,
-                send_by_http=lambda *_: None,
-                defer=defer,
-            )
-
-        self.consumer = CallConsumer(
-            BrokerAddress(uri=broker.uri),
-            function=FUNCTION,
+        self.consumer = make_consumer(
+            config,
+            config.broker,
             scheduler=scheduler,
-            slots=slots,
             metrics=metrics,
-            make_async_consumer=make_async_consumer,
-            needs=Permissions(configure="", write="", read=""),
-            longest_s=LIMIT_S,
-            queue=call_queue(FUNCTION, "classic", 1_800.0),
-            reruns_redelivered=False,
-            checks_payload=True,
+            send_by_http=lambda *_: None,
         )
 
     def _make_environment(
@@ -194,7 +174,7 @@ def test_an_asynchronous_invocation_runs_once_if_it_succeeds(
 
     wait_until(lambda: bool(instance.invocations), "the attempt")
     assert instance.invocations[0].request_id == invocation.request_id
-    memory_broker.advance(max(POLICY.delays_s))
+    memory_broker.advance(instance.longest_delay_s)
     assert client.call(make_invocation(function=FUNCTION)).function_error is None
     assert len(instance.invocations) == 2
     assert [memory_broker.waiting(f"echo.{queue}") for queue in ("events", "dead")] == [0, 0]

@@ -15,6 +15,8 @@ from lambda_protocol.amqp_stream import NotSentError
 
 #: How long the broker may take to confirm a message, seconds.
 CONFIRM_LIMIT_S: Final = 30.0
+#: How long RabbitMQ may take to confirm what it read before an alarm began, seconds.
+CONFIRM_IN_ALARM_S: Final = 2.0
 
 
 class Confirm(StrEnum):

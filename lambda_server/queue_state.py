@@ -6,6 +6,7 @@ on a node of the cluster that is down. Only the answer to a passive declaration 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -14,7 +15,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lambda_protocol.amqp_connection import AmqpConnection, ChannelClosedByBroker, is_missing
+from lambda_protocol.errors import LambdaApiError, ServiceUnavailable
+from lambda_protocol.function_name import FunctionRef, function_not_found
 
+logger = logging.getLogger(__name__)
+
+#: A caller that has waited for so long looks after its queue as often, seconds.
+LOOK_AROUND_S: Final = 1.0
 #: How old a known state may be, seconds: a queue is asked for at most so often.
 FRESH_S: Final = 1.0
 #: How long a thread waits for what another one asks, seconds.
@@ -47,6 +54,20 @@ def ask_queue_state(connection: AmqpConnection, queue: str) -> QueueState:
         return QueueState(fault=error.reply_text)  # its node is down, or it is another's alone
     channel.close()
     return QueueState(consumers=int(answer.method.consumer_count))
+
+
+def refusal(function: FunctionRef, state: QueueState) -> LambdaApiError | None:
+    """Return the API error for a queue in this state. None: the queue takes calls."""
+    if not state.exists:
+        return function_not_found(function)
+    return None if state.fault is None else unreachable(function)
+
+
+def unreachable(function: FunctionRef) -> ServiceUnavailable:
+    """Return the error for a queue that is on a node that is down."""
+    return ServiceUnavailable(
+        f"The queue of the function {function.name} cannot be reached: try again later."
+    )
 
 
 class QueueStates:
@@ -91,3 +112,32 @@ class QueueStates:
             self._known.move_to_end(queue)
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
+
+
+class Queues:
+    """The queues of one connection's broker. One thread: the connection's owner."""
+
+    def __init__(self, connection: AmqpConnection, states: QueueStates) -> None:
+        """Ask by ``connection``; connections to one broker share ``states``."""
+        self._connection = connection
+        self._states = states
+
+    def ask(self, queue: str) -> QueueState:
+        """Return the state of a queue now; raises one of ``BrokerLost``."""
+        state = ask_queue_state(self._connection, queue)
+        if state.fault is not None:
+            logger.warning("queue not reached", extra={"queue": queue, "broker_says": state.fault})
+        return state
+
+    def state(self, queue: str) -> QueueState:
+        """Return the state of a queue, at most a second old."""
+        state = self._states.fresh(queue, lambda: self.ask(queue))
+        return self.ask(queue) if state is UNKNOWN else state
+
+    def is_unreachable(self, queue: str) -> bool:
+        """Whether a queue is known to be on a node that is down. Does not wait for RabbitMQ."""
+        try:
+            state = self._states.fresh(queue, lambda: self.ask(queue), wait_s=0.0)
+        except TimeoutError:
+            return False
+        return state.fault is not None

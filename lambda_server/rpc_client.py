@@ -14,25 +14,19 @@ from lambda_protocol.amqp_connection import (
     AmqpConnection,
     Channel,
     ChannelClosed,
-    ChannelClosedByBroker,
     Parameters,
     broker_blocked,
-    is_missing,
 )
 from lambda_protocol.amqp_frames import Delivery, publish_pieces
-from lambda_protocol.amqp_stream import NotSentError
-from lambda_protocol.async_amqp import encode_async
-from lambda_protocol.confirmed_publisher import Confirm, ConfirmedPublisher
 from lambda_protocol.errors import (
     LambdaApiError,
     ResourceNotReadyException,
     ServiceException,
-    ServiceUnavailable,
     TooManyRequestsException,
 )
-from lambda_protocol.function_name import FunctionRef, function_not_found
+from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.http_peer import HttpPeer
-from lambda_protocol.invocation import AsyncInvocation, Invocation, Outcome
+from lambda_protocol.invocation import Invocation, Outcome
 from lambda_protocol.invoke_amqp import (
     DIRECT_REPLY_TO,
     decode_reply,
@@ -42,20 +36,20 @@ from lambda_protocol.invoke_amqp import (
     parse_reply_to,
 )
 from lambda_protocol.limits import REPLY_GRACE_S
-from lambda_protocol.queues import async_queue_name
+from lambda_server.async_publisher import AsyncPublisher
 from lambda_server.caller import CallerGoneError
-from lambda_server.queue_state import UNKNOWN, QueueState, QueueStates, ask_queue_state
+from lambda_server.queue_state import (
+    LOOK_AROUND_S,
+    Queues,
+    QueueStates,
+    refusal,
+    unreachable,
+)
 
 logger = logging.getLogger(__name__)
 
-#: A call that has waited for so long looks after its caller and its queue as often, seconds.
-LOOK_AROUND_S: Final = 1.0
-
 #: More than a socket takes at once: RabbitMQ is asked first whether it reads, bytes.
 PROBE_BYTES: Final = 64 * 1024
-#: How long RabbitMQ may take to confirm what it read before an alarm began, seconds.
-CONFIRM_IN_ALARM_S: Final = 2.0
-
 _Error = TypeVar("_Error", bound=Exception)
 
 
@@ -90,14 +84,15 @@ class RpcClient:
         ``on_alarm`` hears why RabbitMQ reads nothing any more, and None when it reads.
         """
         self._queue_timeout_s = queue_timeout_s
-        self._queue_states = QueueStates() if queue_states is None else queue_states
         self._waiting: _WaitingCall | None = None
         self._replies: deque[Delivery] = deque()  # of the current call: frames, then the outcome
         self._is_returned = False
         self._closed_by: Exception | None = None  # why the reply channel was
-        self._publisher: ConfirmedPublisher | None = None
-        self._async_closed: Exception | None = None  # why the last one was
         self._connection = AmqpConnection(parameters, self._on_delivery, on_alarm=on_alarm)
+        self.queues = Queues(self._connection, queue_states or QueueStates())
+        self._async_publisher = AsyncPublisher(
+            self._connection, self.queues, probe=self.probe, queue_timeout_s=queue_timeout_s
+        )
         try:
             self._channel = self._open_channel()
             self._connection.check_publishing(self._channel)
@@ -156,77 +151,15 @@ class RpcClient:
             self._waiting = None
 
     def publish_async(self, invocation: Invocation) -> None:
-        """Publish an Event and wait for the broker's confirm; raises ``LambdaApiError``.
-
-        404 when the function has no call queue, as for a call. RabbitMQ is asked for it first: an
-        event in the socket of a broker that reads nothing would run long after it was refused.
-        """
-        function, queue = invocation.function, async_queue_name(invocation.function)
-        channel = self._async_publisher().channel
-        try:
-            self.probe()  # without it RabbitMQ answers in an alarm, too
-            self._connection.call(channel, "queue_declare", queue=function.queue_name, passive=True)
-        except ChannelClosedByBroker as error:
-            if is_missing(error):
-                raise function_not_found(function) from error
-            # The call queue is on a node that is down, say. The async queue may be reached.
-        confirms: list[Confirm] = []
-        publisher = self._async_publisher()
-        publisher.publish(
-            "",
-            queue,
-            encode_async(AsyncInvocation.accepted(invocation)),
-            invocation.payload,
-            confirms.append,
-        )
-        match self._await_confirm(publisher, function, confirms):
-            case Confirm.NOT_SENT:
-                raise NotSentError("the broker connection is closed")
-            case Confirm.LOST:
-                raise ConnectionError("the broker connection was lost")
-            case Confirm.RETURNED if self._ask(queue).fault is not None:
-                raise _unreachable(function)
-            case Confirm.RETURNED:
-                raise ServiceUnavailable(
-                    f"The function {function.name} takes no asynchronous invocations: "
-                    f"its queue {queue} does not exist."
-                )
-            case Confirm.REFUSED:
-                raise ServiceUnavailable("The broker refused the invocation.")
-
-    def _await_confirm(
-        self, publisher: ConfirmedPublisher, function: FunctionRef, confirms: list[Confirm]
-    ) -> Confirm:
-        sent_at = time.monotonic()
-        channel = publisher.channel
-        while not confirms:
-            waited_s = time.monotonic() - sent_at
-            is_blocked = self.blocked_reason is not None
-            if waited_s >= (CONFIRM_IN_ALARM_S if is_blocked else self._queue_timeout_s):
-                if not is_blocked:
-                    channel.close()  # see _discard
-                raise ServiceException(
-                    "RabbitMQ did not confirm the invocation in time; it may have it."
-                )
-            queue = async_queue_name(function)
-            if waited_s >= LOOK_AROUND_S and not is_blocked and self._is_unreachable(queue):
-                channel.close()
-                raise _unreachable(function)
-            self._connection.poll(min(self._queue_timeout_s - waited_s, LOOK_AROUND_S))
-            if channel.is_closed:
-                raise self._async_closed or ChannelClosed(0, "the async channel was closed")
-        return confirms[0]
+        """Publish an asynchronous invocation; see :meth:`AsyncPublisher.publish`."""
+        self._async_publisher.publish(invocation)
 
     def require_function(self, function: FunctionRef) -> None:
         """Check that a call of ``function`` would find its queue; raises ``LambdaApiError``."""
         self.probe()
-        error = _refusal(function, self._ask(function.queue_name))
+        error = refusal(function, self.queues.ask(function.queue_name))
         if error is not None:
             raise error
-
-    def queue_state(self, queue: str) -> QueueState:
-        """Return what RabbitMQ says of ``queue`` now."""
-        return ask_queue_state(self._connection, queue)
 
     @property
     def blocked_reason(self) -> str | None:
@@ -302,21 +235,22 @@ class RpcClient:
         if call.is_started:
             return
         function = call.invocation.function
-        if self._is_unreachable(function.queue_name):
-            raise self._discard(_unreachable(function))
+        if self.queues.is_unreachable(function.queue_name):
+            raise self._discard(unreachable(function))
 
     def _unroutable(self, invocation: Invocation) -> LambdaApiError:
         """Return why RabbitMQ returned a call: there is no queue, or it cannot be reached."""
         function = invocation.function
-        error = _refusal(function, self._state(function.queue_name))
+        error = refusal(function, self.queues.state(function.queue_name))
         # What was known may be a second old; it is not what the call has met.
-        return error or _refusal(function, self._ask(function.queue_name)) or _unreachable(function)
+        error = error or refusal(function, self.queues.ask(function.queue_name))
+        return error or unreachable(function)
 
     def _unanswered(self, invocation: Invocation) -> LambdaApiError:
         """Return why no instance answered: all are busy, or there is none."""
         function = invocation.function
-        state = self._state(function.queue_name)
-        error = _refusal(function, state)
+        state = self.queues.state(function.queue_name)
+        error = refusal(function, state)
         if error is not None:
             return error
         if state.consumers == 0:
@@ -324,25 +258,6 @@ class RpcClient:
                 f"No instance of the function {function.name} is running."
             )
         return TooManyRequestsException()
-
-    def _state(self, queue: str) -> QueueState:
-        """Return the state of a queue, at most a second old."""
-        state = self._queue_states.fresh(queue, lambda: self._ask(queue))
-        return self._ask(queue) if state is UNKNOWN else state
-
-    def _is_unreachable(self, queue: str) -> bool:
-        """Whether a queue is known to be on a node that is down. Does not wait for RabbitMQ."""
-        try:
-            state = self._queue_states.fresh(queue, lambda: self._ask(queue), wait_s=0.0)
-        except TimeoutError:
-            return False
-        return state.fault is not None
-
-    def _ask(self, queue: str) -> QueueState:
-        state = self.queue_state(queue)
-        if state.fault is not None:
-            logger.warning("queue not reached", extra={"queue": queue, "broker_says": state.fault})
-        return state
 
     def _on_delivery(self, delivery: Delivery) -> None:
         if is_question(delivery):
@@ -380,26 +295,3 @@ class RpcClient:
 
     def _on_closed(self, _channel: Channel, reason: Exception) -> None:
         self._closed_by = reason
-
-    def _on_async_closed(self, _channel: Channel, reason: Exception) -> None:
-        self._async_closed = reason
-
-    def _async_publisher(self) -> ConfirmedPublisher:
-        if self._publisher is None or not self._publisher.channel.is_open:
-            channel = self._connection.open_channel()
-            channel.add_on_close_callback(self._on_async_closed)
-            self._publisher = ConfirmedPublisher(self._connection, channel)
-        return self._publisher
-
-
-def _refusal(function: FunctionRef, state: QueueState) -> LambdaApiError | None:
-    """Return the API error for a queue in this state. None: the queue takes calls."""
-    if not state.exists:
-        return function_not_found(function)
-    return None if state.fault is None else _unreachable(function)
-
-
-def _unreachable(function: FunctionRef) -> ServiceUnavailable:
-    return ServiceUnavailable(
-        f"The queue of the function {function.name} cannot be reached: try again later."
-    )

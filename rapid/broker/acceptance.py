@@ -6,18 +6,14 @@ import functools
 import itertools
 from collections import deque
 from collections.abc import Callable
-from typing import Final
 
 from lambda_protocol.amqp_connection import broker_blocked
 from lambda_protocol.async_amqp import encode_async
-from lambda_protocol.confirmed_publisher import Confirm
+from lambda_protocol.confirmed_publisher import CONFIRM_IN_ALARM_S, Confirm
 from lambda_protocol.errors import LambdaApiError, ServiceException
 from lambda_protocol.invocation import AsyncInvocation, Invocation
 from rapid.broker.async_channel import AsyncChannel
 from rapid.broker.commands import Commands
-
-#: How long RabbitMQ may take to confirm what it read before an alarm began, seconds.
-CONFIRM_IN_ALARM_S: Final = 2.0
 
 #: Gets None when RabbitMQ has an invocation, or why it has not.
 OnAccepted = Callable[[LambdaApiError | None], None]

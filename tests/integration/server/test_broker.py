@@ -47,12 +47,12 @@ def test_an_idle_connection_outlives_the_heartbeat(
     monkeypatch.setattr(broker_module, "KEEP_ALIVE_S", 0.2)
     ours = make_broker(through(proxy, broker, "/?heartbeat=1"))
     with ours.client() as client:
-        client.queue_state(queue)
+        client.queues.ask(queue)
 
     assert not proxy.wait_ended(BEYOND_HEARTBEAT_S)
 
     with ours.client() as client:
-        assert client.queue_state(queue).consumers == 0
+        assert client.queues.ask(queue).consumers == 0
     assert proxy.accepted == 1
 
 
@@ -73,7 +73,7 @@ def test_a_connection_is_kept_from_call_to_call(broker: str, proxy: Proxy, queue
 
     for _ in range(10):
         with ours.client() as client:
-            client.queue_state(queue)
+            client.queues.ask(queue)
 
     assert proxy.accepted == 1
 
@@ -85,7 +85,7 @@ def test_each_thread_has_a_client_of_its_own(broker: str, proxy: Proxy, queue: s
     def use() -> int:
         with ours.client() as client:
             together.wait(LIMIT_S)
-            client.queue_state(queue)
+            client.queues.ask(queue)
             return id(client)
 
     with ThreadPoolExecutor(3) as pool:
@@ -115,7 +115,7 @@ def test_a_connection_lost_while_idle_costs_no_call(broker: str, proxy: Proxy, q
     proxy.cut()
 
     with ours.client() as client:
-        assert client.queue_state(queue).consumers == 0
+        assert client.queues.ask(queue).consumers == 0
     assert proxy.accepted == 2
 
 
@@ -127,13 +127,13 @@ def test_a_connection_lost_in_use_is_500_and_the_next_call_is_served(
     def lose() -> None:
         with ours.client() as client:
             proxy.cut()
-            client.queue_state(queue)
+            client.queues.ask(queue)
 
     with pytest.raises(ServiceException, match="lost"):
         lose()
 
     with ours.client() as client:
-        assert client.queue_state(queue).consumers == 0
+        assert client.queues.ask(queue).consumers == 0
 
 
 def test_an_error_of_the_call_leaves_the_connection(broker: str, proxy: Proxy) -> None:
@@ -187,9 +187,9 @@ def test_calls_go_on_after_the_broker_has_restarted(broker: str, tmp_path: Path)
 
         node.kill()
         with contextlib.suppress(ServiceException), ours.client() as client:
-            client.queue_state("any")
+            client.queues.ask("any")
         assert ours.missing() is not None
         node.start()
 
         with ours.client() as client:
-            assert client.queue_state("any").exists is False
+            assert client.queues.ask("any").exists is False

@@ -256,7 +256,7 @@ def test_the_reply_address_of_a_call_that_was_given_up_exists_no_more(
     with pytest.raises(ResourceNotReadyException):
         result.result()
 
-    wait_until(lambda: not client.queue_state(reply_to).exists, "the address to be gone")
+    wait_until(lambda: not client.queues.ask(reply_to).exists, "the address to be gone")
 
 
 @pytest.mark.usefixtures("short_grace")
@@ -312,11 +312,11 @@ def test_consumers_are_counted_where_there_is_a_queue(
     make_client: MakeClient, function: Function
 ) -> None:
     client = make_client()
-    assert client.queue_state(unique_name()).exists is False
-    counts: list[Any] = [client.queue_state(function.ref.name).consumers]
+    assert client.queues.ask(unique_name()).exists is False
+    counts: list[Any] = [client.queues.ask(function.ref.name).consumers]
     for _ in range(2):
         function.channel.basic_consume(function.ref.name, lambda *_: None)
-        counts.append(client.queue_state(function.ref.name).consumers)
+        counts.append(client.queues.ask(function.ref.name).consumers)
 
     assert counts == [0, 1, 2]
 

@@ -7,15 +7,9 @@ import re
 import pytest
 
 from devtools import k8s_lint
-from devtools.k8s_lint import Finding, Skip, read_skips, unused
+from devtools.k8s_lint import Finding, read_skips
 from tests.acceptance.k8s.clusters import CLUSTERS, places
 from tests.acceptance.k8s.manifests import K8S, load
-
-FINDING = Finding("CKV_K8S_38", "tokens", "prometheus:Deployment.monitoring.prometheus")
-
-
-def test_yamllint_finds_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    assert k8s_lint.yamllint() == 0, capfd.readouterr().out
 
 
 def test_every_skip_has_a_reason_and_no_two_are_alike() -> None:
@@ -28,21 +22,6 @@ def test_every_skip_has_a_reason_and_no_two_are_alike() -> None:
         re.compile(skip.where)
         assert re.match(r"CKV2?_K8S_", skip.check)
         assert len(skip.reason.split()) >= 8
-
-
-@pytest.mark.parametrize(
-    ("skip", "covers"),
-    [
-        (Skip("CKV_K8S_38", "prometheus:.*", "it asks the API"), True),
-        (Skip("CKV_K8S_3", "prometheus:.*", "another check"), False),
-        (Skip("CKV_K8S_38", "prometheus", "only a part of where"), False),
-        (Skip("CKV_K8S_38", "keda:.*", "another folder"), False),
-    ],
-    ids=lambda value: value.reason if isinstance(value, Skip) else "",
-)
-def test_a_skip_covers_what_matches_as_a_whole(skip: Skip, covers: bool) -> None:
-    assert skip.covers(FINDING) == covers
-    assert (unused([skip], [FINDING]) == []) == covers
 
 
 #: Probes, image tags, read-only root, tokens.

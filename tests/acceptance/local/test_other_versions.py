@@ -32,17 +32,6 @@ def test_a_part_runs_its_tests_with_its_programs_and_ends_as_they_do(
     assert other_versions.main([Part("it", root, {"TOOL": "show"}, (str(test),))]) == code
 
 
-def test_what_cannot_be_had_is_left_out_and_said(
-    root: DebianRoot, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
-    (root.folder / "packages").write_text("others, so that it is made again")
-
-    assert other_versions.main([Part("the part", root, {}, ())]) == 0
-
-    assert "the part: left out, debootstrap needs root" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("each", PARTS, ids=lambda each: each.name)
 def test_the_tests_of_a_part_exist(each: Part) -> None:
     names = [name for name in each.tests if not name.startswith("-")]

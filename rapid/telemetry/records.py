@@ -152,18 +152,7 @@ def runtime_done(
     metrics: RecordBody = {"durationMs": round(duration_ms, 3)}
     if produced_bytes is not None:
         metrics["producedBytes"] = produced_bytes
-    return TelemetryRecord(
-        "platform.runtimeDone",
-        {
-            "requestId": ref.request_id,
-            **_ending(ending),
-            "metrics": metrics,
-            **_spans(spans),
-            **_tracing(ref),
-            **_tenant(ref),
-        },
-        at,
-    )
+    return _of_ended("platform.runtimeDone", ref, ending, metrics, spans, at)
 
 
 def report(
@@ -189,29 +178,15 @@ def report(
     }
     if init_ms is not None:
         metrics["initDurationMs"] = round(init_ms, 3)
-    return TelemetryRecord(
-        "platform.report",
-        {
-            "requestId": ref.request_id,
-            **_ending(ending),
-            "metrics": metrics,
-            **_spans(spans),
-            **_tracing(ref),
-            **_tenant(ref),
-        },
-        at,
-    )
+    return _of_ended("platform.report", ref, ending, metrics, spans, at)
 
 
 def report_of_one_of_many(
     ref: InvocationRef, ending: Ending, *, duration_ms: float, spans: Iterable[Span], at: float
 ) -> TelemetryRecord:
     """An invocation is over that was not alone in its runtime: its duration is all one can say."""
-    metrics = {"durationMs": round(duration_ms, 3)}
-    body = {"requestId": ref.request_id, **_ending(ending), "metrics": metrics}
-    return TelemetryRecord(
-        "platform.report", {**body, **_spans(spans), **_tracing(ref), **_tenant(ref)}, at
-    )
+    metrics: RecordBody = {"durationMs": round(duration_ms, 3)}
+    return _of_ended("platform.report", ref, ending, metrics, spans, at)
 
 
 def fault(request_id: str, error_type: str, message: str, *, at: float) -> TelemetryRecord:
@@ -250,6 +225,18 @@ def logs_dropped(records: int, size: int, *, at: float) -> TelemetryRecord:
 
 def _init(init: InitRef) -> RecordBody:
     return {"initializationType": init.initialization_type, "phase": init.phase}
+
+
+def _of_ended(
+    kind: str,
+    ref: InvocationRef,
+    ending: Ending,
+    metrics: RecordBody,
+    spans: Iterable[Span],
+    at: float,
+) -> TelemetryRecord:
+    body: RecordBody = {"requestId": ref.request_id, **_ending(ending), "metrics": metrics}
+    return TelemetryRecord(kind, {**body, **_spans(spans), **_tracing(ref), **_tenant(ref)}, at)
 
 
 def _ending(ending: Ending) -> RecordBody:

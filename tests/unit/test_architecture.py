@@ -157,6 +157,32 @@ def imported_at_run_time(tree: ast.Module) -> set[str]:
     return found
 
 
+# --- size
+
+#: The most lines of a class and of a function, docstrings and decorators included.
+CLASS_LINES = 300
+FUNCTION_LINES = 50
+
+
+@pytest.mark.parametrize("module", ALL_MODULES)
+def test_a_class_and_a_function_can_be_read_at_one_sitting(module: str) -> None:
+    """A longer one has two subjects. Cut it where they meet, not into a class and its helpers."""
+    long = {
+        node.name: lines
+        for node in ast.walk(tree_of(ALL_MODULES[module]))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := lines_of(node))
+        > (CLASS_LINES if isinstance(node, ast.ClassDef) else FUNCTION_LINES)
+    }
+
+    assert long == {}
+
+
+def lines_of(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    return (node.end_lineno or first) - first + 1
+
+
 # --- imports without effect
 
 

@@ -1,8 +1,9 @@
-"""Distinguishes an HTTP client that has left from a client that only stopped sending.
+"""Finds out whether the peer of a connection is gone.
 
-TCP sends a FIN in both cases. If the client has left, its kernel answers further bytes with a
-reset. So the client is sent an interim response. Python's ``http.client`` skips the interim
-response ``100 Continue``, and takes any other for the answer.
+An HTTP client that only stopped sending is not: it still waits for the answer. TCP sends a FIN in
+both cases. If the client has left, its kernel answers further bytes with a reset. So the client is
+sent an interim response. Python's ``http.client`` skips the interim response ``100 Continue``, and
+takes any other for the answer.
 Source: RFC 9110, section 15.2; RFC 9293, section 3.5.2.
 """
 
@@ -24,6 +25,16 @@ _PROBE_DELAYS_S: Final = (0.0, 1.0, 4.0, 16.0)
 _RESET_WAIT_MS: Final = 10
 #: How often a client that has sent a FIN is looked at, seconds.
 _CHECK_S: Final = 1.0
+
+
+def has_ended(sock: socket.socket, *, may_send: bool = False) -> bool:
+    """Whether the peer of a connection that owes us nothing has closed it. Never blocks.
+
+    Bytes that it sends unasked end the connection as well, unless it ``may_send``.
+    """
+    poller = select.poll()  # select.select takes no descriptor over 1,023
+    poller.register(sock, select.POLLRDHUP if may_send else select.POLLIN | select.POLLRDHUP)
+    return bool(poller.poll(0))
 
 
 class HttpPeer:

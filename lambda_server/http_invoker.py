@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import http.client
 import logging
-import select
-import socket
 import threading
 from collections.abc import Mapping
 from typing import Final
@@ -14,7 +12,7 @@ from lambda_protocol.address import Address
 from lambda_protocol.errors import ResourceNotReadyException, ServiceException
 from lambda_protocol.function_name import function_not_found
 from lambda_protocol.http_client import AnswerTooLargeError, BoundedConnection
-from lambda_protocol.http_peer import HttpPeer
+from lambda_protocol.http_peer import HttpPeer, has_ended
 from lambda_protocol.invocation import Invocation, Outcome
 from lambda_protocol.invoke_http import decode_response, encode_request
 from lambda_protocol.limits import REPLY_GRACE_S, RESPONSE_PAYLOAD_BYTES
@@ -103,9 +101,9 @@ class HttpInvoker:
             connections = self._local.connections = {}
         connection = connections.get(address)
         if connection is not None and connection.sock is not None:
-            if not _is_readable(connection.sock):
+            if not has_ended(connection.sock):
                 return connection
-            connection.close()  # readable between calls: the peer has closed it
+            connection.close()
         connection = BoundedConnection(address)
         connection.begin(self._connect_timeout_s)
         try:
@@ -119,9 +117,3 @@ class HttpInvoker:
             connections.pop(next(iter(connections))).close()  # the oldest
         connections[address] = connection
         return connection
-
-
-def _is_readable(sock: socket.socket) -> bool:
-    poller = select.poll()  # select.select takes no descriptor over 1,023
-    poller.register(sock, select.POLLIN)
-    return bool(poller.poll(0))

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from lambda_protocol.address import Address
 from lambda_protocol.http_client import BoundedConnection
+from lambda_protocol.http_peer import has_ended
 from rapid.telemetry.subscription import Endpoint
 
 #: Records are delivered here, whatever name the destination has.
@@ -59,7 +60,7 @@ class HttpTransport:
 
     def _post(self, records: Sequence[bytes], limit_s: float) -> int:
         connection, endpoint = self._connection, self._endpoint
-        if connection.sock is not None and _has_ended(connection.sock):
+        if connection.sock is not None and has_ended(connection.sock):
             connection.close()
         connection.begin(limit_s)
         body = b"[" + b",".join(records) + b"]"
@@ -84,7 +85,7 @@ class TcpTransport:
 
     def send(self, records: Sequence[bytes], limit_s: float) -> None:
         """Write one batch."""
-        if self._socket is not None and _has_ended(self._socket):
+        if self._socket is not None and has_ended(self._socket, may_send=True):
             self.close()
         ends_at = time.monotonic() + limit_s
         if self._socket is None:
@@ -97,14 +98,3 @@ class TcpTransport:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-
-
-def _has_ended(sock: socket.socket) -> bool:
-    """Whether the peer has closed, as far as one can tell before writing; never blocks."""
-    sock.settimeout(0)  # else a socket with a timeout waits for bytes, whatever the flags
-    try:
-        return sock.recv(1, socket.MSG_PEEK) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True

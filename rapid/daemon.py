@@ -67,7 +67,7 @@ class Daemon:
     """One rapid. One thread, the main one, runs it; it alone knows all the parts."""
 
     def __init__(self, config: Config, outputs: Outputs) -> None:
-        """Bind every port; raises ``OSError`` for one that is taken, ``ConfigError`` likewise."""
+        """Bind every port. Raises ``OSError`` if a port is taken, and ``ConfigError``."""
         self._signals = _catch_signals()  # before a port is open: whoever sees it may stop us
         self._config = config
         environment = config.environment
@@ -172,7 +172,7 @@ class Daemon:
         return True
 
     def _stop(self, reader: int) -> int:
-        """Stop in reverse: doors, what is in hand, processes, the broker's connection."""
+        """Stop in reverse: the APIs, invocations in hand, processes, the broker's connection."""
         self._is_stopping = True
         self._invoke_api.refuse_invocations()
         logger.info("stopping")

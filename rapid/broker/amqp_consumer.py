@@ -145,7 +145,7 @@ class AmqpConsumer:
             connection.shut_down()
 
     def _step(self, channel: ReplyChannel) -> None:
-        """Wait for messages and commands, and do what they and a change of load ask for."""
+        """Wait for messages and commands, handle them, and set the prefetch counts."""
         connection, commands = channel.connection, self._commands
         # The end may have been heard of while something else was waited for.
         has_news = (
@@ -220,7 +220,7 @@ class AmqpConsumer:
         return connection.blocked_reason != self._alarm.reason
 
     def _probe(self, channel: ReplyChannel) -> None:
-        """Have RabbitMQ tell of an alarm though nothing is published."""
+        """Publish a message for no queue: RabbitMQ reports an alarm only to publishers."""
         if time.monotonic() >= self._probe_due:
             self._probe_due = time.monotonic() + PROBE_S
             channel.connection.probe(channel.channel)

@@ -59,9 +59,9 @@ class Arrivals:
             return now - (difference - least)
 
     def learn(self, call: IncomingCall, sent_s: float | None) -> None:
-        """Note that the caller sent something just now, at ``sent_s`` on its clock.
+        """Note that the caller sent a message now, at ``sent_s`` on its clock.
 
-        None: it has not answered, and its call is taken for one that was sent just now.
+        None: the caller has not answered. Its call counts as sent now.
         """
         if call.reply_to is None or call.sent_s is None:
             return

@@ -67,7 +67,7 @@ class AsyncChannel:
             publisher.restart_clock()
 
     def fail(self) -> None:
-        """Tell whoever still waits for a confirm that the connection is gone.
+        """Report to each publisher that waits for a confirm that the connection is gone.
 
         RabbitMQ has every message again that is not acknowledged.
         """

@@ -91,7 +91,7 @@ class QueueConsumer:
 
     @property
     def may_get_back(self) -> bool:
-        """Whether a redelivered message may be one that never came here."""
+        """Whether a redelivered message may have never arrived here before."""
         return time.monotonic() - self._cancelled_at < RETURN_S
 
     @property

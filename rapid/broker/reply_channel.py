@@ -1,9 +1,9 @@
 """The AMQP channel of replies: sends a reply and the acknowledgement of its call in one write.
 
-A direct reply-to address names a process on a node of the broker. RabbitMQ closes the connection
-of whoever publishes to one whose node is not there (so does 3.10; a caller's node may die while
-its call runs), and everything in hand would be lost with it. So the first reply to a node goes
-over a connection of its own; where it arrived, the others follow on ours.
+A direct reply-to address names a process on a node of RabbitMQ. If that node is down, RabbitMQ
+closes the connection of the client that publishes to the address, and all calls in hand are lost.
+RabbitMQ 3.10 does so, and a caller's node may die while its call runs. So rapid sends the first
+reply to a node over a connection of its own. If it arrives, the others go over the usual one.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class ReplyChannel:
     def reply(
         self, delivery: Delivery, reply_to: str | None, properties: Properties, body: bytes
     ) -> None:
-        """Send a reply, if somebody waits for one, and acknowledge the call."""
+        """Send the reply, if the call has a reply address, and acknowledge the call."""
         address = parse_reply_to(reply_to)
         ack = self.consumer.acknowledge(delivery)
         if address is None:

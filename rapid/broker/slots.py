@@ -134,7 +134,7 @@ class Slots:
 
 
 def read_ahead(fitting: float, current: int) -> int:
-    """Return the step for ``fitting`` calls a slot: up only when it fits twice, so it settles."""
+    """Return the step for ``fitting`` calls a slot. A step up has to fit twice, against swings."""
     if fitting < current:
         return max(step for step in READ_AHEAD_STEPS if step <= fitting)
     return max(step for step in READ_AHEAD_STEPS if step <= max(current, fitting / 2))

@@ -19,10 +19,10 @@ class Core(Protocol):
         """Pass on half lines of the runtime, unless it has other invocations that go on."""
 
     def fail(self, failure: Failure, reason: str, *, linger_s: float = 0.0) -> None:
-        """Begin the shutdown; ``reason`` is what extensions are told."""
+        """Begin the shutdown; ``reason`` is the ``shutdownReason`` for extensions."""
 
     def fail_unexpectedly(self, error: Exception) -> None:
-        """End an environment in which something went wrong that nobody foresaw."""
+        """End the environment after an unexpected error."""
 
     def on_runtime_exit(self, status: ExitStatus) -> None:
         """Note that the runtime has ended."""

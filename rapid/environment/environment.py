@@ -197,7 +197,7 @@ class ExecutionEnvironment:
             self._processes.end_lines()
 
     def fail_unexpectedly(self, error: Exception) -> None:
-        """End an environment in which something went wrong that nobody foresaw; log it."""
+        """End the environment after an unexpected error, and log the error."""
         logger.error("environment failed", extra={"env": self.index}, exc_info=error)
         text = f"{type(error).__name__}: {error}"[:_ERROR_TEXT]
         failure = Failure(ErrorType.UNKNOWN, f"rapid failed: {text}", is_logged=True)

@@ -72,9 +72,10 @@ class Extensions:
     """The registry of one environment. Guarded by the scheduler's lock."""
 
     def __init__(self, *, hear_invoke: bool = True) -> None:
-        """Know nobody; registration is open.
+        """Begin without extensions; registration is open.
 
-        A runtime that takes several invocations at once has none of them told: ``hear_invoke``.
+        ``hear_invoke``: whether extensions may subscribe to INVOKE. If the runtime takes several
+        invocations at once, they may not.
         """
         self.is_open = True
         self._hear_invoke = hear_invoke
@@ -242,7 +243,7 @@ def discover(directory: Path) -> list[Path]:
 
 
 def invoke_event(*, deadline_ms: int, request_id: str, invoked_arn: str, trace_id: str) -> bytes:
-    """Return the event that tells of an invocation."""
+    """Return the lifecycle event INVOKE."""
     return json.dumps(
         {
             "eventType": "INVOKE",

@@ -56,7 +56,7 @@ class EnvironmentRequests:
         self._clock = context.clock
 
     def fail_unexpectedly(self, error: Exception) -> None:
-        """End the environment, for a request had an effect that nobody foresaw."""
+        """End the environment after an unexpected error of a request."""
         self._core.fail_unexpectedly(error)
 
     # --- the Runtime API

@@ -64,7 +64,8 @@ class EnvironmentThread:
     def end(self, reason: str, linger_s: float) -> None:
         """Begin the end. Any thread.
 
-        ``reason`` is what extensions are told; ``linger_s`` is how long the runtime may go on.
+        ``reason`` is the ``shutdownReason`` for extensions. ``linger_s`` is how long the runtime
+        may go on.
         """
         self._end_reason = (reason, linger_s)
         self._is_ending.set()

@@ -11,8 +11,8 @@ from rapid.call import Call
 class CallQueue:
     """Two queues, each first in, first out. Guarded by the scheduler's lock.
 
-    A caller waits for the answer to a call, and nobody for that to an asynchronous invocation. So
-    an asynchronous invocation starts only when no call waits.
+    Only a call has a caller that waits for the answer. So an asynchronous invocation starts only
+    when no call waits.
     """
 
     __slots__ = ("asynchronous", "calls")

@@ -71,12 +71,12 @@ class Matching:
     def match(self, now: float) -> Actions:
         """Match waiting calls to environments, each of which serves one tenant.
 
-        1. A call goes to the environment of its tenant that became idle last, or to one that has
-           served nobody. An asynchronous invocation does so when no call waits. A call whose caller
-           may be gone waits until the caller has been asked.
-        2. For a call that is left an environment is started, unless a slot is coming for it.
-        3. Where no more can be started, an idle environment of another tenant is replaced.
-        4. What is left waits; the clock ends its wait.
+        1. A call goes to the environment of its tenant that became idle last, or to a fresh one.
+           An asynchronous invocation does so when no call waits. If its caller may be gone, a call
+           waits until the caller has been asked.
+        2. For each call that is left an environment is started, unless a slot is coming for it.
+        3. If no more can be started, an idle environment of another tenant is replaced.
+        4. The other calls wait. The clock ends their wait.
         """
         actions = Actions([], [], [], [])
         left: list[Call] = []
@@ -160,7 +160,7 @@ class Matching:
             self._note_deadline(now + CONFIRM_LIMIT_S)
 
     def _make_room(self, actions: Actions) -> ExecutionEnvironment | None:
-        """Start an environment or replace an idle one, the one that is idle longest."""
+        """Start an environment, or replace the environment that is idle longest."""
         if self._has_room:
             environment = self.start()
             actions.start.append(environment)

@@ -44,7 +44,7 @@ class MakeEnvironment(Protocol):
 
 
 class Scheduler:
-    """Where every call of rapid goes through, whatever door it came by. Thread-safe.
+    """Matches the calls of every API and of RabbitMQ to execution environments. Thread-safe.
 
     Decides under its lock and acts outside it. The thread ``clock`` owns every deadline.
     """
@@ -151,7 +151,7 @@ class Scheduler:
             self.note_deadline_locked(0.0)
             return is_over
 
-    # --- for the doors
+    # --- for the Invoke API and the consumers
 
     def submit(self, call: Call) -> None:
         """Take a call; its ``on_outcome`` is called once, from any thread, maybe before this ends.

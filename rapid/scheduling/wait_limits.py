@@ -44,8 +44,8 @@ class WaitLimits:
     def take_throttled(self, now: float) -> list[Call]:
         """Take the calls that have waited too long out of the queue, and return them.
 
-        One that an environment is starting for has until the end of that, which may take as long
-        as the function may.
+        If an environment is starting for a call, the call may wait for it as long as the function
+        may run.
         """
         throttled = []
         for call in [call for call in self._waiting.calls if call.wait_deadline <= now]:
@@ -58,9 +58,9 @@ class WaitLimits:
         return throttled
 
     def take_announcements(self, now: float) -> list[tuple[OnStarted, float, bool]]:
-        """Return whom to tell that a call takes long, when it is answered, and whether it runs.
+        """Return the callers of long calls, the time of the answer, and whether the call runs.
 
-        Each is told once, or a second time when a call that was said to wait runs.
+        A caller hears once that its call waits, and once that the call runs.
         """
         announce = []
         environments = self._matching.environments.values()

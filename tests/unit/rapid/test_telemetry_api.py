@@ -112,6 +112,7 @@ def mutated(noise: random.Random) -> bytes:
     return data
 
 
+@pytest.mark.timeout(300)  # some seconds, or a minute on a busy machine
 def test_20000_fuzzed_bodies_are_subscriptions_or_refused() -> None:
     noise = random.Random(11)
     taken, refused = 0, []

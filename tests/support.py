@@ -540,6 +540,15 @@ def run_rapid(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return run_to_end([*RAPID, *argv], **environ)
 
 
+def run_command(
+    *words: str | Path, timeout: float = 3 * LIMIT_S, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end and keep what it prints; options are those of subprocess."""
+    return subprocess.run(
+        words, capture_output=True, text=True, check=False, timeout=timeout, **options
+    )
+
+
 def run_to_end(command: Sequence[str], **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, with ``environ`` added to a bare environment."""
     return subprocess.run(

@@ -21,7 +21,7 @@ from tests.acceptance.readme_run import (
     blocks_of,
     logical_lines,
 )
-from tests.support import ROOT
+from tests.support import ROOT, run_command
 
 #: New namespaces for network, mounts and processes; all that runs in them ends with the command.
 ISOLATED = ("unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
@@ -50,14 +50,15 @@ def test_every_block_works_in_the_order_given_while_the_stack_of_make_up_runs(
     if (reason := lack()) is not None:
         pytest.skip(reason)
 
-    done = subprocess.run(
-        [*ISOLATED, sys.executable, "-m", "tests.acceptance.readme_run", str(tmp_path)],
+    done = run_command(
+        *ISOLATED,
+        sys.executable,
+        "-m",
+        "tests.acceptance.readme_run",
+        str(tmp_path),
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
         timeout=LIMIT_S - 10,
-        check=False,
     )
 
     records = [json.loads(line) for line in done.stdout.splitlines()]

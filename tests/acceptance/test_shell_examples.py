@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -16,7 +15,7 @@ from lambda_server.cli import main as lambda_server
 from rapid.settings.command_line import USAGE
 from tests.documents import Block, blocks, make_targets
 from tests.shell_commands import commands_of
-from tests.support import ROOT
+from tests.support import ROOT, run_command
 
 #: Source: kubectl 1.36, `kubectl --help`.
 KUBECTL: Final = {
@@ -117,9 +116,7 @@ def test_a_block_is_shell_and_what_it_names_is_there(
 ) -> None:
     monkeypatch.chdir(ROOT)  # where paths of commands are looked for
 
-    done = subprocess.run(
-        ["bash", "-n"], input=block.text, capture_output=True, text=True, check=False
-    )
+    done = run_command("bash", "-n", input=block.text)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert list(problems_of(block)) == []

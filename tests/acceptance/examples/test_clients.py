@@ -16,7 +16,7 @@ import pytest
 
 from devtools.ports import LOOPBACK, free_ports
 from tests.conftest import StartRapid, StartServer
-from tests.support import ECHO, LIMIT_S, MISBEHAVE, ROOT, base_environ, unique_name
+from tests.support import ECHO, LIMIT_S, MISBEHAVE, ROOT, base_environ, run_command, unique_name
 
 CLIENTS: Final = ROOT / "examples" / "clients"
 FUNCTION_FAILED: Final = 1
@@ -32,14 +32,8 @@ def run_client(client: str, *arguments: str, **environ: str) -> subprocess.Compl
     command = [str(CLIENTS / client), *arguments]
     if client.endswith(".py"):
         command.insert(0, sys.executable)
-    return subprocess.run(
-        command,
-        env={**base_environ(), **environ},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=2 * LIMIT_S,
-        check=False,
+    return run_command(
+        *command, env={**base_environ(), **environ}, stdin=subprocess.DEVNULL, timeout=2 * LIMIT_S
     )
 
 

@@ -23,7 +23,7 @@ import wasmtime
 from PIL import Image, ImageChops
 
 from tests.conftest import StartRapid
-from tests.support import AWSLAMBDARIC, ROOT, give_up
+from tests.support import AWSLAMBDARIC, ROOT, give_up, run_command
 
 if TYPE_CHECKING:
     from picture import PictureModule
@@ -42,13 +42,14 @@ Handler = Callable[[object, object], Any]
 
 def build(folder: Path, out: Path, *variables: str) -> subprocess.CompletedProcess[str]:
     """Build the module of ``folder`` by its Makefile."""
-    return subprocess.run(
-        ["make", "--silent", f"--directory={folder}", f"OUT={out}", *variables],
+    return run_command(
+        "make",
+        "--silent",
+        f"--directory={folder}",
+        f"OUT={out}",
+        *variables,
         env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
-        capture_output=True,
-        text=True,
         timeout=BUILD_LIMIT_S,
-        check=False,
     )
 
 

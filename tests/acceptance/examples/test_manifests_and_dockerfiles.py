@@ -17,7 +17,7 @@ import yaml
 from lambda_protocol import __version__
 from rapid.self_copy import TARGET
 from tests.acceptance.k8s.checks.functions import EMULATOR
-from tests.support import ROOT, setting
+from tests.support import ROOT, run_command, setting
 
 EXAMPLES: Final = ROOT / "examples"
 FOLDERS: Final = sorted(EXAMPLES.glob("echo-lambda*"))
@@ -196,11 +196,8 @@ def test_shellcheck_finds_nothing(script: Path) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("no shellcheck on this machine")
 
-    done = subprocess.run(
-        ["shellcheck", "--external-sources", "--source-path", str(script.parent), str(script)],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_command(
+        "shellcheck", "--external-sources", "--source-path", str(script.parent), str(script)
     )
 
     assert (done.returncode, done.stdout) == (0, "")

@@ -11,7 +11,7 @@ import yaml
 
 from tests.acceptance.k8s.prometheus import as_debian_takes_it, need_prometheus, scrape_config
 from tests.acceptance.k8s.promql import PROMETHEUS, alerts
-from tests.support import LIMIT_S
+from tests.support import LIMIT_S, run_command
 
 RULES = PROMETHEUS / "alerts.yml"
 RULE_TESTS = Path(__file__).with_name("alerts_test.yml")
@@ -23,9 +23,7 @@ def _promtool() -> None:
 
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["promtool", *arguments], capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
+    return run_command("promtool", *arguments, timeout=LIMIT_S)
 
 
 def test_the_configuration_and_the_rules_are_valid(tmp_path: Path) -> None:

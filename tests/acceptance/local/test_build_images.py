@@ -10,7 +10,7 @@ import pytest
 
 from devtools.kind_cluster.names import IMAGES
 from lambda_protocol import __version__
-from tests.support import ROOT
+from tests.support import ROOT, run_command
 
 FOLDERS = {
     "echo-lambda": "examples/echo-lambda",
@@ -31,13 +31,8 @@ def docker(tmp_path: Path) -> Path:
 
 def build(docker: Path) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """Run the script; return how it ended, and the calls of docker."""
-    done = subprocess.run(
-        [ROOT / "scripts" / "build-images"],
-        env={"PATH": f"{docker.parent}:/usr/bin:/bin"},
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_command(
+        ROOT / "scripts" / "build-images", env={"PATH": f"{docker.parent}:/usr/bin:/bin"}, cwd="/"
     )
     calls = docker.parent / "calls"
     return done, calls.read_text().splitlines() if calls.exists() else []

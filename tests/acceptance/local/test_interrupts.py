@@ -15,7 +15,7 @@ from devtools import venv
 from devtools.interrupts import uninterrupted
 from devtools.ports import free_ports
 from tests.acceptance.local.conftest import left_running
-from tests.support import ROOT, Program, wait_until
+from tests.support import ROOT, Program, run_command, wait_until
 
 STACK = ("-m", "devtools.local_stack")
 INTERRUPTED = 130
@@ -71,13 +71,7 @@ def test_an_interrupt_while_the_environment_is_made_is_one_line(
 def test_a_record_that_cannot_be_read_is_one_line(tmp_path: Path, command: str, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
 
-    done = subprocess.run(
-        [sys.executable, *STACK, command, "--folder", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_command(sys.executable, *STACK, command, "--folder", str(tmp_path), cwd=ROOT)
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"{tmp_path}/state.json says what runs, and cannot be read")

@@ -17,6 +17,7 @@ import pytest
 
 from devtools.ports import LOOPBACK, free_ports
 from tests.acceptance.local.conftest import left_running
+from tests.support import run_command
 
 _CHECKOUT = Path(__file__).resolve().parent.parent.parent.parent
 _TAKEN_FROM_ENVIRON = ("AMQP_", "BROKER", "LAMBDA_", "PORT", "RAPID_")
@@ -32,15 +33,9 @@ class Stack:
 
     def __call__(self, command: str, **settings: str) -> subprocess.CompletedProcess[str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(_TAKEN_FROM_ENVIRON)}
-        return subprocess.run(
-            [sys.executable, "-m", "devtools.local_stack", command, "--folder", self.folder],
-            env=kept | {"PORT": str(self.port), "BROKER": "none", **self._mark} | settings,
-            cwd=_CHECKOUT,
-            capture_output=True,
-            text=True,
-            timeout=55,
-            check=False,
-        )
+        environ = kept | {"PORT": str(self.port), "BROKER": "none", **self._mark} | settings
+        words = (sys.executable, "-m", "devtools.local_stack", command, "--folder", self.folder)
+        return run_command(*words, env=environ, cwd=_CHECKOUT, timeout=55)
 
     def pids(self) -> list[int]:
         """Return the processes that are written down, the function's first."""
@@ -68,19 +63,13 @@ def _make(folder: Path, target: str) -> subprocess.CompletedProcess[str]:
     (folder / "scripts").mkdir()
     shutil.copy(_CHECKOUT / "scripts" / "local", folder / "scripts")
     shutil.copy(_CHECKOUT / "Makefile", folder)
-    return _run("make", "--no-print-directory", target, cwd=folder)
+    return run_command("make", "--no-print-directory", target, cwd=folder)
 
 
 def _rabbitmqctl(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run what ``scripts/rabbitmqctl`` runs, on the node in ``folder``."""
-    return _run(sys.executable, "-m", "devtools.rabbitmq_node", str(folder), *words, cwd=_CHECKOUT)
-
-
-def _run(
-    *words: str, cwd: Path, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words, cwd=cwd, env=env, capture_output=True, text=True, timeout=55, check=False
+    return run_command(
+        sys.executable, "-m", "devtools.rabbitmq_node", str(folder), *words, cwd=_CHECKOUT
     )
 
 
@@ -122,9 +111,7 @@ def test_make_status_prints_what_is_found_and_no_error(tmp_path: Path, code: int
 
 
 def test_an_unknown_target_points_to_make_help() -> None:
-    done = subprocess.run(
-        ["make", "hlep"], cwd=_CHECKOUT, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = run_command("make", "hlep", cwd=_CHECKOUT, timeout=60)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("There is no target 'hlep'. make help lists the targets.\n")
@@ -202,7 +189,7 @@ def test_what_up_prints_works_and_a_second_up_leaves_alone_what_runs(
     ):
         assert f"http://{LOOPBACK}:{local.port}" in lines
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        pasted = _run("bash", "-euc", lines, cwd=tmp_path, env=dict(os.environ, PATH=path))
+        pasted = run_command("bash", "-euc", lines, cwd=tmp_path, env=dict(os.environ, PATH=path))
         assert pasted.returncode == 0, pasted.stderr
         assert printed in pasted.stdout
     assert (tmp_path / "output.png").read_bytes().startswith(b"\x89PNG")

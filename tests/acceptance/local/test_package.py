@@ -19,7 +19,7 @@ import lambda_protocol
 import lambda_server
 import rapid
 from lambda_protocol import __version__
-from tests.support import ROOT, base_environ, run_rapid
+from tests.support import ROOT, base_environ, run_command, run_rapid
 
 PACKAGES = ("lambda_protocol", "lambda_server", "rapid")
 NAME = f"lambda_runtime_api_daemon-{__version__}"
@@ -65,15 +65,7 @@ def build(what: str, source: Path, target: Path) -> None:
 
 
 def run(*command: str, cwd: Path) -> None:
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env=base_environ(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    done = run_command(*command, cwd=cwd, env=base_environ(), timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

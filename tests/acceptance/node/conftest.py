@@ -81,9 +81,8 @@ def cluster(workplace: Workplace, up: str) -> Workplace:
 @pytest.fixture(scope="session")
 def recorder(cluster: Workplace) -> Iterator[Recorder]:
     """Give what counts the runs of functions, while there is a cluster."""
-    recorder = Recorder()
-    yield recorder
-    recorder.stop()
+    with Recorder() as recorder:
+        yield recorder
 
 
 @pytest.fixture

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import threading
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import yaml
 
 from devtools.kind_cluster.plan import path
-from devtools.ports import LOOPBACK
 from devtools.progress import wait_until
 from tests.acceptance.node.kube import Object
 from tests.acceptance.node.node import ADDRESS
 from tests.acceptance.node.workplace import Workplace
+from tests.http_listener import HttpListener
+from tests.support import Answer, Client
 
 _SERVER_PORT: Final = 8080
 _CALL_S: Final = 100.0
@@ -37,7 +35,7 @@ time.sleep(float(os.environ.get("INIT_S", "0")))
 
 def handler(event, context):
     if "id" in event:
-        urllib.request.urlopen(os.environ["RECORDER"] + "/" + event["id"]).close()
+        urllib.request.urlopen(os.environ["RECORDER"] + "/" + event["id"], b"").close()
     block = bytearray(event.get("mebibytes", 0) * 2**20)
     block[::4096] = bytes([1]) * len(block[::4096])
     time.sleep(event.get("sleep", 0))
@@ -45,53 +43,24 @@ def handler(event, context):
 """
 
 
-class Answer(NamedTuple):
-    """How an invocation ended."""
-
-    status: int
-    body: bytes
-    function_error: str | None
-    took_s: float
-
-
 def invoke(name: str, payload: object, *, is_event: bool = False) -> Answer:
     """Call a function through the Lambda Server, as a user does."""
-    connection = http.client.HTTPConnection(LOOPBACK, _SERVER_PORT, timeout=_CALL_S)
-    started = time.monotonic()
-    with contextlib.closing(connection):
-        headers = {"X-Amz-Invocation-Type": "Event" if is_event else "RequestResponse"}
-        connection.request("POST", path(name), json.dumps(payload), headers)
-        response = connection.getresponse()
-        body = response.read()
-    error = response.getheader("X-Amz-Function-Error")
-    return Answer(response.status, body, error, time.monotonic() - started)
+    kind = "Event" if is_event else "RequestResponse"
+    with Client(_SERVER_PORT, _CALL_S) as client:
+        return client.post(path(name), json.dumps(payload).encode(), X_Amz_Invocation_Type=kind)
 
 
-class Recorder:
-    """Counts how often each id ran. Thread-safe; pods reach it at the node's address."""
+class Recorder(HttpListener):
+    """Counts how often each id ran. Pods reach it at the node's address."""
 
     def __init__(self) -> None:
-        self.runs: Counter[str] = Counter()
-        lock, runs = threading.Lock(), self.runs
+        super().__init__(host=ADDRESS)
+        self.url = f"http://{ADDRESS}:{self.port}"
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                with lock:
-                    runs[self.path[1:]] += 1
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Print nothing."""
-
-        self._server = ThreadingHTTPServer((ADDRESS, 0), Handler)
-        self.url = f"http://{ADDRESS}:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, name="recorder", daemon=True).start()
-
-    def stop(self) -> None:
-        """Take no more."""
-        self._server.shutdown()
-        self._server.server_close()
+    @property
+    def runs(self) -> Counter[str]:
+        """How often each id ran so far."""
+        return Counter(each.path[1:] for each in list(self.deliveries))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,9 +123,11 @@ def test_a_call_wakes_a_function_that_has_no_pod(
     function = make_function("called")
     _scale_from_zero(function)
 
+    started = time.monotonic()
+
     answer = invoke(function.name, {"key": "value"})
 
-    print(f"\n  a call from 0 pods: answered after {answer.took_s:.1f} s")
+    print(f"\n  a call from 0 pods: answered after {time.monotonic() - started:.1f} s")
     assert (answer.status, answer.body) == (200, b'{"key": "value"}')
 
 

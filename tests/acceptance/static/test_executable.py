@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from devtools.ports import LOOPBACK, free_ports
-from tests.support import BASH_ECHO, ROOT, Client, Program, wait_until
+from tests.support import BASH_ECHO, ROOT, Client, Program, run_command, wait_until
 
 #: What an image for containers may grow by.
 SIZE_LIMIT = 18_000_000
@@ -48,15 +48,7 @@ def test_every_module_of_rapid_is_in_it(executable: Path) -> None:
 
 
 def run(executable: Path, *argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [executable, *argv],
-        env=environ,
-        input="print('a door')",
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
+    return run_command(executable, *argv, env=environ, input="print('a door')", timeout=20)
 
 
 class Started(Program):
@@ -142,12 +134,7 @@ def test_a_broker_that_is_not_there_is_looked_for_from_an_empty_root(empty_root:
 def test_it_may_be_a_file_that_can_only_be_executed(empty_root: Path) -> None:
     (empty_root / "rapid").chmod(0o111)
 
-    done = subprocess.run(
-        [*IN_EMPTY_ROOT, empty_root, "/rapid", "--version"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_command(*IN_EMPTY_ROOT, empty_root, "/rapid", "--version")
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("rapid ")
@@ -190,13 +177,11 @@ def test_a_module_beside_it_is_not_imported(executable: Path, tmp_path: Path) ->
     for name in ("sitecustomize", "usercustomize", "lambda_protocol", "json", "ctypes"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
 
-    done = subprocess.run(
-        [tmp_path / "rapid", "--version"],
+    done = run_command(
+        tmp_path / "rapid",
+        "--version",
         cwd=tmp_path,
         env={"PYTHONPATH": str(tmp_path), "PYTHONUSERBASE": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
     )
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -242,13 +227,8 @@ def test_an_exit_while_threads_start_is_no_crash(executable: Path) -> None:
 
 
 def copy_itself(root: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*IN_EMPTY_ROOT, root, *command],
-        env={"KUBERNETES_INIT_CONTAINER": "TRUE"},
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
+    return run_command(
+        *IN_EMPTY_ROOT, root, *command, env={"KUBERNETES_INIT_CONTAINER": "TRUE"}, timeout=20
     )
 
 

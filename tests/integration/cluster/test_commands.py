@@ -11,7 +11,7 @@ import pytest
 from devtools.kind_cluster.context import mismatch
 from tests.integration.cluster.conftest import LIMIT_S, SERVER, Machine, kubeconfig
 from tests.integration.cluster.things import items, scaled_object, workload
-from tests.support import ROOT
+from tests.support import ROOT, run_command
 
 pytestmark = pytest.mark.timeout(LIMIT_S + 30)
 
@@ -213,9 +213,7 @@ def test_the_launcher_makes_what_it_needs_and_keeps_standard_output(
 
     def run() -> subprocess.CompletedProcess[str]:
         environ = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
-        return subprocess.run(
-            [link, "token"], env=environ, cwd="/", capture_output=True, text=True, check=False
-        )
+        return run_command(link, "token", env=environ, cwd="/")
 
     done = run()
     assert done.stdout == f"python -m devtools.kind_cluster token, in {launcher.parents[1]}\n"

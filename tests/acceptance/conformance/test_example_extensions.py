@@ -13,7 +13,7 @@ import pytest
 from tests.acceptance.conformance.base_image import BaseImage
 from tests.acceptance.conformance.listener import COLD_CALL, platform_types, types_of
 from tests.conftest import StartRapid
-from tests.support import AWSLAMBDARIC, ECHO, MISBEHAVE, ROOT, wait_for, wait_until
+from tests.support import AWSLAMBDARIC, MISBEHAVE, ROOT, wait_for, wait_until
 
 EXAMPLES = ROOT / "examples" / "extensions"
 WRAPPER = EXAMPLES / "timing" / "wrapper"
@@ -73,17 +73,6 @@ def test_goodbye_tells_why_it_ended(
 
     wait_until(lambda: file.exists() and file.read_text().endswith("\n"), "the line")
     assert file.read_text() == f"{reason}\n"
-
-
-def test_the_external_extensions_leave_no_process(
-    start_rapid: StartRapid, environ: dict[str, str]
-) -> None:
-    rapid = start_rapid(ECHO, **environ)
-    assert len(rapid.descendants()) >= 3
-
-    assert rapid.stop() == 0
-
-    assert rapid.descendants() == []
 
 
 def test_timing_runs_inside_the_runtime_by_its_command(start_rapid: StartRapid) -> None:

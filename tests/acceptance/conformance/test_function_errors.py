@@ -40,18 +40,6 @@ def test_a_handlers_error_is_the_bytes_the_runtime_posted(door: Door) -> None:
     assert answer.headers["X-Amz-Executed-Version"] == "$LATEST"
 
 
-@conformance(39)
-def test_an_exception_under_awslambdaric_is_its_error(open_door: OpenDoor) -> None:
-    door = open_door(*AWSLAMBDARIC, "handlers.fail")
-
-    answer = door.invoke()
-
-    members = assert_function_error(answer)
-    assert (members["errorType"], members["errorMessage"]) == ("ValueError", "on purpose")
-    assert members["requestId"] == answer.headers["x-amzn-RequestId"]
-    assert "on purpose" in members["stackTrace"][-1]
-
-
 @pytest.mark.parametrize(
     ("event", "message"),
     [

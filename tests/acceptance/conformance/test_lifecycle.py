@@ -29,10 +29,6 @@ conformance = pytest.mark.conformance
 #: How long beyond AWS's 2 s a busy machine may take, seconds.
 GRACE_S = 5.0
 
-in_folder_and_namespace = pytest.mark.parametrize(
-    "in_namespace", [False, True], ids=["folder", "namespace"]
-)
-
 
 def base_image(folder: Path, *, in_namespace: bool) -> BaseImage:
     reason = why_no_namespace() if in_namespace else None
@@ -89,16 +85,28 @@ def test_the_bootstrap_runs_in_var_task(tmp_path: Path, present: list[str]) -> N
     assert (seen["argv"][1], seen["cwd"]) == (first, "/var/task")
 
 
-@conformance(91)
-def test_a_command_of_several_words_keeps_the_directory_and_names_the_handler(
-    start_rapid: StartRapid,
+@pytest.mark.parametrize(
+    ("words", "variable", "handler"),
+    [
+        pytest.param(
+            ["-m", "awslambdaric", "app.handler"],
+            "other.handler",
+            "app.handler",
+            marks=conformance(91),
+            id="several-words",
+        ),
+        pytest.param([], "app.handler", "app.handler", marks=conformance(92), id="one-word"),
+    ],
+)
+def test_a_command_keeps_the_directory_and_names_the_handler(
+    start_rapid: StartRapid, words: list[str], variable: str, handler: str
 ) -> None:
-    rapid = start_rapid(MISBEHAVE, "-m", "awslambdaric", "app.handler", _HANDLER="other.handler")
+    rapid = start_rapid(MISBEHAVE, *words, _HANDLER=variable)
 
     seen = environment_of(rapid)
 
-    assert seen["argv"][1:] == ["-m", "awslambdaric", "app.handler"]
-    assert seen["environ"]["_HANDLER"] == "app.handler"
+    assert seen["argv"][1:] == words
+    assert seen["environ"]["_HANDLER"] == handler
     assert seen["cwd"] == str(ROOT)
 
 
@@ -109,48 +117,31 @@ def test_rapid_python_m_awslambdaric_runs_the_handler(start_rapid: StartRapid) -
     assert rapid.invoke(b'{"x": 1}').json() == {"x": 1}
 
 
-@conformance(92)
-def test_with_one_argument_the_handler_is_the_environments(start_rapid: StartRapid) -> None:
-    rapid = start_rapid(MISBEHAVE, _HANDLER="app.handler")
-
-    seen = environment_of(rapid)
-
-    assert seen["environ"]["_HANDLER"] == "app.handler"
-    assert seen["argv"][1:] == []
-    assert seen["cwd"] == str(ROOT)
-
-
 # 93, 94: AWS's base images
 
 
-@conformance(93)
-@in_folder_and_namespace
-def test_rapid_in_place_of_the_emulator_runs_a_base_image(
-    tmp_path: Path, in_namespace: bool
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param((), marks=conformance(93), id="in-place-of-the-emulator"),
+        pytest.param(
+            ("/usr/local/bin/aws-lambda-rie",), marks=conformance(94), id="outer-entrypoint"
+        ),
+    ],
+)
+@pytest.mark.parametrize("in_namespace", [False, True], ids=["folder", "namespace"])
+def test_rapid_runs_a_base_image(
+    tmp_path: Path, command: tuple[str, ...], in_namespace: bool
 ) -> None:
     image = base_image(tmp_path / "root", in_namespace=in_namespace)
 
-    with image.program("/lambda-entrypoint.sh", "handlers.ctx") as rapid:
+    with image.program(*command, "/lambda-entrypoint.sh", "handlers.ctx") as rapid:
         answer = rapid.invoke(b'{"x": 1}')
 
     assert (answer.status, answer.headers.get("X-Amz-Function-Error")) == (200, None)
     assert answer.json()["event"] == {"x": 1}
     assert f"cwd={'' if in_namespace else image.folder}/var/task" in rapid.wait_for_log("exec '")
-
-
-@conformance(94)
-@in_folder_and_namespace
-def test_rapid_as_outer_entrypoint_runs_a_base_image(tmp_path: Path, in_namespace: bool) -> None:
-    image = base_image(tmp_path / "root", in_namespace=in_namespace)
-
-    with image.program(
-        "/usr/local/bin/aws-lambda-rie", "/lambda-entrypoint.sh", "handlers.ctx"
-    ) as rapid:
-        answer = rapid.invoke(b'{"x": 1}')
-
-    assert (answer.status, answer.headers.get("X-Amz-Function-Error")) == (200, None)
-    assert answer.json()["event"] == {"x": 1}
-    assert len([line for line in rapid.log if "exec '" in line]) == 1
+    assert sum("exec '" in line for line in rapid.log) == 1
 
 
 @conformance(94)
@@ -266,9 +257,7 @@ def test_an_extensions_environment_lacks_what_is_not_for_it(
 
 
 @conformance(98)
-def test_a_slow_init_is_reported_and_done_again_at_the_first_call(
-    start_rapid: StartRapid,
-) -> None:
+def test_a_slow_init_is_reported_and_done_again_at_the_first_call(start_rapid: StartRapid) -> None:
     rapid = start_rapid(
         MISBEHAVE,
         ready=False,

@@ -69,9 +69,7 @@ def test_each_environment_has_a_token_of_its_own(start_rapid: StartRapid) -> Non
 
 
 @conformance(126)
-def test_the_zone_is_that_of_the_region_or_the_one_that_is_set(
-    start_rapid: StartRapid,
-) -> None:
+def test_the_zone_is_that_of_the_region_or_the_one_that_is_set(start_rapid: StartRapid) -> None:
     settings = {"AWS_REGION": "eu-west-1", "RAPID_AVAILABILITY_ZONE_ID": "euw1-az3"}
     rapid = start_rapid(MISBEHAVE, **settings)
 

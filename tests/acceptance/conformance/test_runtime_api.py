@@ -268,19 +268,6 @@ def test_bytes_that_are_no_http_are_refused_with_a_content_type(
     assert answer.headers["Content-Type"]
 
 
-@conformance(81)
-def test_a_fault_has_a_content_type() -> None:
-    def fail(exchange: Exchange) -> None:
-        raise RuntimeError("a fault of ours")
-
-    with served(fail) as connection:
-        connection.send(f"GET {NEXT} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        answer = connection.read_answer()
-
-    assert (answer.status, answer.body) == (500, b'"Internal Server Error"')
-    assert answer.headers["Content-Type"] == "application/json"
-
-
 @conformance(127)
 @pytest.mark.parametrize("kind", ["response", "error"])
 def test_an_answer_that_echoes_another_invocation_id_is_410(puppet: Puppet, kind: str) -> None:

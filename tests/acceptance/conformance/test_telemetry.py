@@ -6,7 +6,7 @@ import json
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,29 +48,25 @@ UNKNOWN_ID = "11111111-2222-4333-8444-555555555555"
 TRACE = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
 
 
+class Subscriber(Listener):
+    """A listener, and rapids whose recorder extension subscribes it."""
+
+    def __init__(self, start_rapid: StartRapid, extension: RecorderExtension) -> None:
+        super().__init__()
+        self._start_rapid = start_rapid
+        self.extension = extension
+
+    def start(self, *command: str, subscription: Any = None, **settings: Any) -> Rapid:
+        """Start a rapid; ``subscription`` has changes of the body."""
+        body = json.dumps(a_subscription(self.port, **(subscription or {})))
+        environ = {"RECORDER_SUBSCRIBE": body, **self.extension.environ, **settings}
+        return self._start_rapid(*command, **environ)
+
+
 @pytest.fixture
-def listener() -> Iterator[Listener]:
-    with Listener() as listener:
+def listener(start_rapid: StartRapid, extension: RecorderExtension) -> Iterator[Subscriber]:
+    with Subscriber(start_rapid, extension) as listener:
         yield listener
-
-
-@pytest.fixture
-def start_with_recorder(
-    start_rapid: StartRapid, extension: RecorderExtension, listener: Listener
-) -> Callable[..., Rapid]:
-    """Give a factory: a rapid with the recorder extension, subscribed to the listener."""
-
-    def start(
-        *command: str,
-        subscription: dict[str, Any] | None = None,
-        ready: bool = True,
-        **environ: str,
-    ) -> Rapid:
-        body = json.dumps(a_subscription(listener.port, **(subscription or {})))
-        settings = {"RECORDER_SUBSCRIBE": body, **extension.environ, **environ}
-        return start_rapid(*command, ready=ready, **settings)
-
-    return start
 
 
 def a_subscription(port: int, **changes: Any) -> dict[str, Any]:
@@ -102,7 +98,7 @@ def serve(puppet: Puppet, turn: Turn, payload: bytes = b"{}") -> None:
 
 
 @conformance(114)
-def test_a_subscription_of_each_schema_is_answered_ok(puppet: Puppet, listener: Listener) -> None:
+def test_a_subscription_of_each_schema_is_answered_ok(puppet: Puppet, listener: Subscriber) -> None:
     extension = puppet.extension("internal", ["INVOKE"])
 
     for version in ("2022-07-01", "2022-12-13", "2025-01-29"):
@@ -142,7 +138,7 @@ NO_OBJECTS = (b"", b"no json", b"[]", b"[" * 100_000)
 
 @conformance(114)
 def test_a_wrong_subscription_is_refused_and_a_right_one_still_taken(
-    puppet: Puppet, listener: Listener
+    puppet: Puppet, listener: Subscriber
 ) -> None:
     extension = puppet.extension("internal", [])
     own_port = str(puppet.rapid.runtime_api_port)
@@ -160,7 +156,7 @@ def test_a_wrong_subscription_is_refused_and_a_right_one_still_taken(
 
 
 @conformance(114)
-def test_after_init_a_subscription_comes_too_late(puppet: Puppet, listener: Listener) -> None:
+def test_after_init_a_subscription_comes_too_late(puppet: Puppet, listener: Subscriber) -> None:
     extension = puppet.extension("internal", [])
     with puppet.park(), ready(puppet, extension), puppet.rapid.runtime_api() as client:
         late = ExtensionPuppet(client, extension.identifier)
@@ -178,7 +174,7 @@ def test_after_init_a_subscription_comes_too_late(puppet: Puppet, listener: List
 
 @conformance(115)
 def test_the_logs_api_takes_its_own_schemas_and_has_errors_of_its_own(
-    puppet: Puppet, listener: Listener
+    puppet: Puppet, listener: Subscriber
 ) -> None:
     extension = puppet.extension("internal", ["INVOKE"])
 
@@ -196,7 +192,7 @@ def test_the_logs_api_takes_its_own_schemas_and_has_errors_of_its_own(
         assert (refused.status, refused.error_type) == (400, "Logs.ValidationError")
 
 
-def test_a_second_subscription_replaces_the_first(puppet: Puppet, listener: Listener) -> None:
+def test_a_second_subscription_replaces_the_first(puppet: Puppet, listener: Subscriber) -> None:
     extension = puppet.extension("internal", [])
     with Listener() as second:
         extension.subscribe(TELEMETRY, a_subscription(listener.port))
@@ -213,10 +209,8 @@ def test_a_second_subscription_replaces_the_first(puppet: Puppet, listener: List
 
 
 @conformance(116)
-def test_records_come_in_order_with_the_functions_lines_inside(
-    start_with_recorder: Callable[..., Rapid], listener: Listener
-) -> None:
-    rapid = start_with_recorder(MISBEHAVE, subscription={"schemaVersion": "2025-01-29"})
+def test_records_come_in_order_with_the_functions_lines_inside(listener: Subscriber) -> None:
+    rapid = listener.start(MISBEHAVE, subscription={"schemaVersion": "2025-01-29"})
 
     answer = rapid.do(do="print", text="one\ntwo\nhalf")
     records = listener.wait_for("platform.report")
@@ -236,10 +230,8 @@ def test_records_come_in_order_with_the_functions_lines_inside(
 
 
 @conformance(116, 121)
-def test_records_of_awslambdaric_come_in_order_and_whole(
-    start_with_recorder: Callable[..., Rapid], listener: Listener
-) -> None:
-    rapid = start_with_recorder(*AWSLAMBDARIC, "handlers.log_lines")
+def test_records_of_awslambdaric_come_in_order_and_whole(listener: Subscriber) -> None:
+    rapid = listener.start(*AWSLAMBDARIC, "handlers.log_lines")
 
     rapid.invoke(b'{"message": "first\\nsecond"}')
     records = listener.wait_for("platform.report")
@@ -255,10 +247,8 @@ def test_records_of_awslambdaric_come_in_order_and_whole(
 
 
 @conformance(116, 121)
-def test_json_records_of_awslambdaric_are_objects(
-    start_with_recorder: Callable[..., Rapid], listener: Listener
-) -> None:
-    rapid = start_with_recorder(*AWSLAMBDARIC, "handlers.log_lines", AWS_LAMBDA_LOG_FORMAT="JSON")
+def test_json_records_of_awslambdaric_are_objects(listener: Subscriber) -> None:
+    rapid = listener.start(*AWSLAMBDARIC, "handlers.log_lines", AWS_LAMBDA_LOG_FORMAT="JSON")
 
     answer = rapid.invoke(b'{"message": "first\\nsecond"}')
     listener.wait_for("platform.report")
@@ -272,7 +262,7 @@ def test_json_records_of_awslambdaric_are_objects(
 
 @conformance(116)
 def test_the_figures_of_a_call_are_measured(
-    puppet: Puppet, calls: Calls, listener: Listener
+    puppet: Puppet, calls: Calls, listener: Subscriber
 ) -> None:
     extension = puppet.extension("internal", ["INVOKE"])
     extension.subscribe(TELEMETRY, a_subscription(listener.port))
@@ -327,7 +317,7 @@ def hold() -> None:
 
 
 @conformance(116)
-def test_init_is_told_as_the_schema_has_it(puppet: Puppet, listener: Listener) -> None:
+def test_init_is_told_as_the_schema_has_it(puppet: Puppet, listener: Subscriber) -> None:
     extension = puppet.extension("internal", ["INVOKE"])
     with Listener() as newest:
         other = puppet.extension("other", [])
@@ -378,12 +368,8 @@ def test_init_is_told_as_the_schema_has_it(puppet: Puppet, listener: Listener) -
         ),
     ],
 )
-def test_the_logs_api_tells_less(
-    start_with_recorder: Callable[..., Rapid], listener: Listener, version: str, kinds: list[str]
-) -> None:
-    rapid = start_with_recorder(
-        MISBEHAVE, subscription={"schemaVersion": version}, RECORDER_API=LOGS
-    )
+def test_the_logs_api_tells_less(listener: Subscriber, version: str, kinds: list[str]) -> None:
+    rapid = listener.start(MISBEHAVE, subscription={"schemaVersion": version}, RECORDER_API=LOGS)
 
     answer = rapid.do(do="print", text="hello\n")
     records = listener.wait_for("platform.report")
@@ -400,10 +386,8 @@ def test_the_logs_api_tells_less(
 
 
 @conformance(115, 116)
-def test_the_logs_api_tells_of_a_fault(
-    start_with_recorder: Callable[..., Rapid], listener: Listener
-) -> None:
-    rapid = start_with_recorder(
+def test_the_logs_api_tells_of_a_fault(listener: Subscriber) -> None:
+    rapid = listener.start(
         MISBEHAVE, subscription={"schemaVersion": "2021-03-18"}, RECORDER_API=LOGS
     )
 
@@ -429,13 +413,9 @@ def test_the_logs_api_tells_of_a_fault(
     ids=["error", "failure", "timeout"],
 )
 def test_a_call_that_fails_is_told_so_before_shutdown(
-    start_with_recorder: Callable[..., Rapid],
-    listener: Listener,
-    event: dict[str, Any],
-    status: str,
-    error_type: str,
+    listener: Subscriber, event: dict[str, Any], status: str, error_type: str
 ) -> None:
-    rapid = start_with_recorder(MISBEHAVE, AWS_LAMBDA_FUNCTION_TIMEOUT="1")
+    rapid = listener.start(MISBEHAVE, AWS_LAMBDA_FUNCTION_TIMEOUT="1")
 
     answer = rapid.do(**event)
     records = listener.wait_for("platform.report")
@@ -450,10 +430,10 @@ def test_a_call_that_fails_is_told_so_before_shutdown(
 
 @conformance(116)
 def test_an_init_that_fails_is_told_and_done_again_in_the_invoke_phase(
-    start_with_recorder: Callable[..., Rapid], tmp_path: Path, listener: Listener
+    tmp_path: Path, listener: Subscriber
 ) -> None:
     state = str(tmp_path / "state")
-    rapid = start_with_recorder(
+    rapid = listener.start(
         MISBEHAVE, ready=False, MISBEHAVE_INIT="once:exit", MISBEHAVE_STATE=state
     )
     listener.wait_for("platform.initReport")
@@ -472,9 +452,9 @@ def test_an_init_that_fails_is_told_and_done_again_in_the_invoke_phase(
 
 @conformance(116)
 def test_what_an_extension_prints_is_a_stream_of_its_own_and_not_in_the_tail(
-    start_with_recorder: Callable[..., Rapid], listener: Listener
+    listener: Subscriber,
 ) -> None:
-    rapid = start_with_recorder(MISBEHAVE, RECORDER_PRINT="from the extension")
+    rapid = listener.start(MISBEHAVE, RECORDER_PRINT="from the extension")
 
     answer = rapid.invoke(json.dumps({"do": "print", "text": "f\n"}), X_Amz_Log_Type="Tail")
     listener.wait_for("platform.report")
@@ -491,10 +471,8 @@ def tail_of(answer: Answer) -> str:
 
 
 @conformance(116)
-def test_only_the_streams_that_were_asked_for_come(
-    start_with_recorder: Callable[..., Rapid], listener: Listener
-) -> None:
-    rapid = start_with_recorder(
+def test_only_the_streams_that_were_asked_for_come(listener: Subscriber) -> None:
+    rapid = listener.start(
         MISBEHAVE, subscription={"types": ["function"]}, RECORDER_PRINT="from the extension"
     )
 
@@ -509,38 +487,26 @@ def test_only_the_streams_that_were_asked_for_come(
 
 
 @conformance(116)
+@pytest.mark.parametrize(
+    ("version", "first"), [("2022-07-01", '{"a": 1}\n'), ("2022-12-13", {"a": 1})]
+)
 def test_json_lines_are_objects_to_newer_schemas_and_text_to_older(
-    puppet_with_json: Callable[[str], list[Any]],
+    listener: Subscriber, version: str, first: object
 ) -> None:
-    assert puppet_with_json("2022-07-01") == ['{"a": 1}\n', "{no json\n", "text\n"]
-    assert puppet_with_json("2022-12-13") == [{"a": 1}, "{no json\n", "text\n"]
+    rapid = listener.start(
+        MISBEHAVE, subscription={"schemaVersion": version}, AWS_LAMBDA_LOG_FORMAT="JSON"
+    )
 
+    rapid.do(do="print", text='{"a": 1}\n{no json\ntext\n')
+    listener.wait_for("platform.report")
 
-@pytest.fixture
-def puppet_with_json(
-    start_with_recorder: Callable[..., Rapid], listener: Listener
-) -> Callable[[str], list[Any]]:
-    """Give a function that prints JSON and text in JSON format, and returns the records."""
-
-    def lines(version: str) -> list[Any]:
-        listener.deliveries.clear()
-        rapid = start_with_recorder(
-            MISBEHAVE, subscription={"schemaVersion": version}, AWS_LAMBDA_LOG_FORMAT="JSON"
-        )
-        rapid.do(do="print", text='{"a": 1}\n{no json\ntext\n')
-        records = listener.wait_for("platform.report")
-        return [record["record"] for record in records if record["type"] == "function"]
-
-    return lines
+    lines = [each["record"] for each in listener.of_type("function")]
+    assert lines == [first, "{no json\n", "text\n"]
 
 
 @conformance(116)
-def test_a_json_log_keeps_records_of_its_level_and_above(
-    start_with_recorder: Callable[..., Rapid], listener: Listener
-) -> None:
-    rapid = start_with_recorder(
-        MISBEHAVE, AWS_LAMBDA_LOG_FORMAT="JSON", AWS_LAMBDA_LOG_LEVEL="WARN"
-    )
+def test_a_json_log_keeps_records_of_its_level_and_above(listener: Subscriber) -> None:
+    rapid = listener.start(MISBEHAVE, AWS_LAMBDA_LOG_FORMAT="JSON", AWS_LAMBDA_LOG_LEVEL="WARN")
     lines = ['{"level":"debug"}', '{"level":"WARNING"}', '{"level":"Error"}', "plain", '{"x":1}']
 
     rapid.do(do="print", text="\n".join(lines) + "\n")
@@ -554,7 +520,7 @@ def test_a_json_log_keeps_records_of_its_level_and_above(
 
 @conformance(116)
 def test_a_runtime_of_several_at_once_is_reported_without_runtime_done(
-    start_puppet: StartPuppet, listener: Listener
+    start_puppet: StartPuppet, listener: Subscriber
 ) -> None:
     puppet = start_puppet(AWS_LAMBDA_MAX_CONCURRENCY="4")
     assert puppet.register("invoked", {"events": ["INVOKE"]}).status == 403
@@ -583,7 +549,7 @@ def test_a_runtime_of_several_at_once_is_reported_without_runtime_done(
     [("sandbox.localdomain", "/a/path?q=1"), ("sandbox", "/"), ("sandbox.localdomain", "")],
 )
 def test_host_and_path_of_the_destination_are_kept(
-    puppet: Puppet, listener: Listener, host: str, path: str
+    puppet: Puppet, listener: Subscriber, host: str, path: str
 ) -> None:
     extension = puppet.extension("internal", [])
     uri = f"http://{host}:{listener.port}{path}"
@@ -598,7 +564,7 @@ def test_host_and_path_of_the_destination_are_kept(
 
 
 @conformance(117)
-def test_the_logs_api_may_ask_for_put(puppet: Puppet, listener: Listener) -> None:
+def test_the_logs_api_may_ask_for_put(puppet: Puppet, listener: Subscriber) -> None:
     extension = puppet.extension("internal", [])
     destination = {
         "protocol": "HTTP",
@@ -640,14 +606,12 @@ def test_tcp_gets_a_record_a_line_and_a_new_connection_when_one_ends(
 
 @conformance(118)
 @pytest.mark.parametrize("is_there", [True, False], ids=["hanging", "gone"])
-def test_a_dead_subscriber_slows_no_call(
-    start_with_recorder: Callable[..., Rapid], listener: Listener, is_there: bool
-) -> None:
+def test_a_dead_subscriber_slows_no_call(listener: Subscriber, is_there: bool) -> None:
     if is_there:
         listener.hang()
     else:
         listener.close()
-    rapid = start_with_recorder(MISBEHAVE)
+    rapid = listener.start(MISBEHAVE)
     rapid.invoke()
 
     with rapid.client() as client:
@@ -660,10 +624,8 @@ def test_a_dead_subscriber_slows_no_call(
 
 
 @conformance(118)
-def test_what_a_subscriber_was_too_slow_for_is_told_once_it_is_back(
-    start_with_recorder: Callable[..., Rapid], listener: Listener
-) -> None:
-    rapid = start_with_recorder(MISBEHAVE)
+def test_what_a_subscriber_was_too_slow_for_is_told_once_it_is_back(listener: Subscriber) -> None:
+    rapid = listener.start(MISBEHAVE)
     rapid.invoke()
     listener.wait_for("platform.report")
     listener.status = 500
@@ -691,11 +653,9 @@ def test_what_a_subscriber_was_too_slow_for_is_told_once_it_is_back(
 
 
 @conformance(118)
-def test_a_batch_that_was_refused_comes_again_before_what_follows(
-    start_with_recorder: Callable[..., Rapid], listener: Listener
-) -> None:
+def test_a_batch_that_was_refused_comes_again_before_what_follows(listener: Subscriber) -> None:
     listener.status = 503
-    rapid = start_with_recorder(MISBEHAVE)
+    rapid = listener.start(MISBEHAVE)
     for number in range(20):
         rapid.do(do="print", text=f"{number}\n")
 
@@ -708,7 +668,7 @@ def test_a_batch_that_was_refused_comes_again_before_what_follows(
 
 @conformance(118)
 def test_what_is_left_is_delivered_before_extensions_hear_of_the_shutdown(
-    start_puppet: StartPuppet, tmp_path: Path, listener: Listener
+    start_puppet: StartPuppet, tmp_path: Path, listener: Subscriber
 ) -> None:
     directory = tmp_path / "external"
     make_extension(directory, "external")
@@ -732,10 +692,8 @@ def test_what_is_left_is_delivered_before_extensions_hear_of_the_shutdown(
 
 
 @conformance(121)
-def test_a_message_on_the_log_descriptor_is_one_record_and_printed(
-    start_with_recorder: Callable[..., Rapid], listener: Listener
-) -> None:
-    rapid = start_with_recorder(MISBEHAVE)
+def test_a_message_on_the_log_descriptor_is_one_record_and_printed(listener: Subscriber) -> None:
+    rapid = listener.start(MISBEHAVE)
     event = {"do": "log_frame", "type": "a55a0003", "text": "first\nsecond"}
 
     answer = rapid.invoke(json.dumps(event), X_Amz_Log_Type="Tail")
@@ -748,9 +706,9 @@ def test_a_message_on_the_log_descriptor_is_one_record_and_printed(
 
 @conformance(121)
 def test_messages_on_the_log_descriptor_below_the_level_are_left_out_of_a_json_log(
-    start_with_recorder: Callable[..., Rapid], listener: Listener
+    listener: Subscriber,
 ) -> None:
-    rapid = start_with_recorder(MISBEHAVE, AWS_LAMBDA_LOG_FORMAT="JSON")
+    rapid = listener.start(MISBEHAVE, AWS_LAMBDA_LOG_FORMAT="JSON")
 
     rapid.do(do="log_frame", type="a55a000a", text='{"debug": 1}')
     rapid.do(do="log_frame", type="a55a0016", text='{"error": 1}')
@@ -770,12 +728,9 @@ def test_without_extensions_there_is_no_log_descriptor(start_rapid: StartRapid) 
 
 
 def test_each_environment_has_telemetry_and_extensions_of_its_own(
-    start_with_recorder: Callable[..., Rapid],
-    extension: RecorderExtension,
-    calls: Calls,
-    listener: Listener,
+    calls: Calls, listener: Subscriber
 ) -> None:
-    rapid = start_with_recorder(MISBEHAVE, RAPID_MAX_CONCURRENCY="2")
+    rapid = listener.start(MISBEHAVE, RAPID_MAX_CONCURRENCY="2")
 
     started = [calls.start(rapid, b'{"do":"sleep","s":0.5}') for _ in range(2)]
     assert [call.result(LIMIT_S).status for call in started] == [200, 200]
@@ -783,13 +738,13 @@ def test_each_environment_has_telemetry_and_extensions_of_its_own(
 
     instances = {r["record"]["instanceId"] for r in records if r["type"] == "platform.initStart"}
     assert len(instances) == 2
-    environs = extension.written("environ")
+    environs = listener.extension.written("environ")
     assert sorted(environ["INSTANCE"] for environ in environs) == ["0", "1"]
     assert len({environ["AWS_LAMBDA_RUNTIME_API"] for environ in environs}) == 2
 
 
 def test_a_file_switches_extensions_and_telemetry_off(
-    start_puppet: StartPuppet, tmp_path: Path, listener: Listener
+    start_puppet: StartPuppet, tmp_path: Path, listener: Subscriber
 ) -> None:
     directory = tmp_path / "opt" / "extensions"
     directory.mkdir(parents=True)

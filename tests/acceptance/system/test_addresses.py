@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -177,27 +176,6 @@ def test_a_second_rapid_takes_a_free_port_for_the_runtime_api(plain: dict[str, s
             (line,) = [line for line in second.log if "is taken" in line]
     said = rf"\[INFO\] .* {re.escape(str(ELSEWHERE))} is taken: the Runtime API listens on "
     assert re.search(said, line)
-
-
-@pytest.mark.parametrize(
-    ("flags", "settings"),
-    [
-        ([], {"RAPID_RUNTIME_API_HOST": ELSEWHERE.host, "RAPID_RUNTIME_API_PORT": "9001"}),
-        (["--runtime-api-address", str(ELSEWHERE)], {}),
-    ],
-    ids=["setting", "flag"],
-)
-def test_a_runtime_api_port_that_was_asked_for_must_be_had(
-    flags: list[str], settings: dict[str, str]
-) -> None:
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # another test has it: it is taken all the same
-            stack.enter_context(socket.create_server(ELSEWHERE))
-        program = stack.enter_context(running(*RAPID, *flags, ECHO, RAPID_PORT="0", **settings))
-        assert program.wait_exit() == 1
-
-        (line,) = program.log
-        assert f"cannot listen on {ELSEWHERE}: Address" in line
 
 
 @each_program

@@ -105,11 +105,7 @@ def test_calls_of_callers_that_hung_up_are_dropped_unless_started(
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 @pytest.mark.parametrize("through_server", [False, True], ids=["direct", "server"])
 def test_a_caller_that_closed_only_its_sending_side_gets_its_answer(
-    start_server: StartServer,
-    ledger: Ledger,
-    callers: Callers,
-    version: str,
-    through_server: bool,
+    start_server: StartServer, ledger: Ledger, callers: Callers, version: str, through_server: bool
 ) -> None:
     rapid = ledger.start()
     program: Rapid | Server = rapid
@@ -147,11 +143,7 @@ def wait_for_drops(rapid: Rapid, ledger: Ledger, calls: int) -> None:
 
 
 def test_calls_in_the_broker_of_callers_that_hung_up_are_dropped_unless_started(
-    broker_server: Server,
-    broker: str,
-    ledger: Ledger,
-    pool: ThreadPoolExecutor,
-    callers: Callers,
+    broker_server: Server, broker: str, ledger: Ledger, pool: ThreadPoolExecutor, callers: Callers
 ) -> None:
     rapid = ledger.start(RAPID_AMQP_URI=broker, RAPID_MAX_CONCURRENCY=str(SLOTS))
     abandoned_before = count(broker_server, "abandoned")

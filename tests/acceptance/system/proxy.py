@@ -24,9 +24,9 @@ class Proxy:
     Thread-safe. Keeps what each client has sent.
     """
 
-    def __init__(self, target_port: int, *, host: str = LOOPBACK, port: int = 0) -> None:
+    def __init__(self, target_port: int, *, port: int = 0) -> None:
         self._target_port = target_port
-        self._listener = socket.create_server((host, port))
+        self._listener = socket.create_server((LOOPBACK, port))
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []  # guarded by _lock
         self._sent: list[bytearray] = []  # guarded by _lock; by connection, in order

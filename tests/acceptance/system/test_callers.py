@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import http.client
-import os
 import re
 import select
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -184,24 +182,6 @@ def test_calls_of_a_plain_amqp_client_that_is_gone_are_dropped(
     wait_for_drops(rapid, ledger, CALLERS)
     assert amqp.call(queue, b"[1]").body == b"[1]"
     assert amqp.waiting(queue) == 0  # what is dropped is acknowledged
-
-
-def test_calls_of_a_killed_server_are_dropped(
-    start_server: StartServer,
-    broker: str,
-    amqp: AmqpClient,
-    queue: str,
-    ledger: Ledger,
-    callers: Callers,
-) -> None:
-    server = start_server(AMQP_URI=broker)
-    callers(server, request(f"/2015-03-31/functions/{queue}/invocations", "{}"))
-    wait_until(lambda: amqp.waiting(queue) == CALLERS, "the calls in the queue")
-    for pid in (*server.descendants(), server.pid):
-        os.kill(pid, signal.SIGKILL)
-    rapid = ledger.start(AWS_LAMBDA_FUNCTION_NAME=queue, AMQP_URI=broker)
-
-    wait_for_drops(rapid, ledger, CALLERS)
 
 
 def test_calls_whose_callers_wait_are_run_however_long_they_have_waited(

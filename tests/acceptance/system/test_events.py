@@ -287,7 +287,8 @@ def test_the_record_of_a_failure_goes_to_its_destination(
     server: Server, start: Start, amqp: AmqpClient, function_name: str, kind: str
 ) -> None:
     key = "/failed.event" if kind == "exchange" else ""
-    queue = f"{function_name}.events" if kind == "function" else function_name
+    suffix = {"queue": "", "exchange": ".bound", "function": ".events"}[kind]
+    queue = f"{function_name}{suffix}"
     if kind == "function":
         start(AWS_LAMBDA_FUNCTION_NAME=function_name).stop()
     else:

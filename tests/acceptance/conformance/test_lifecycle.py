@@ -196,7 +196,15 @@ def test_the_runtimes_environment_is_complete(start_rapid: StartRapid) -> None:
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_SESSION_TOKEN": "token",
     }
-    own = {"MY_OWN": "kept", "AWS_EXECUTION_ENV": "AWS_Lambda_python3.12"}
+    own = {
+        "MY_OWN": "kept",
+        "lower_case": "2",
+        "WITH_NEWLINE": "a\nb",
+        "EMPTY": "",
+        "UNICODE": "žluťoučký",
+        "LD_LIBRARY_PATH": "/opt/lib-of-mine",
+        "AWS_EXECUTION_ENV": "AWS_Lambda_python3.12",
+    }
     rapid = start_rapid(
         MISBEHAVE, AWS_REGION="eu-west-1", _HANDLER="app.handler", **credentials, **own
     )

@@ -357,6 +357,7 @@ def test_events_are_counted(server: Server, start: Start, amqp: AmqpClient) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_instances_that_come_and_go_under_load_cost_no_event_an_attempt(
     server: Server, start: Start, chronicle: Chronicle
 ) -> None:

@@ -143,8 +143,7 @@ class Session:
         if (problem := self._stop_from(number)) is not None:
             return problem
         terminal = self._terminals[number]
-        if any(words[: len(server)] == server for words in commands_of(command)
-               for server in _SERVERS):  # fmt: skip
+        if is_server(command):
             terminal.type(command)
             self._running[number] = command
             return wait_until_up(command)
@@ -183,6 +182,13 @@ def logical_lines(text: str) -> Iterator[str]:
                 yield command.strip()
             command = ""
     assert not command.strip(), command
+
+
+def is_server(command: str) -> bool:
+    """Return whether a command runs until Ctrl-C."""
+    return any(
+        words[: len(server)] == server for words in commands_of(command) for server in _SERVERS
+    )
 
 
 def wait_until_up(command: str) -> str | None:

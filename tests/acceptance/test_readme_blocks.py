@@ -17,10 +17,13 @@ from devtools.rabbitmq_node import find_server
 from tests.acceptance.readme_run import (
     EXEMPT,
     FOLDERS,
+    IN_A_THIRD_TERMINAL,
     IN_ANOTHER_TERMINAL,
     blocks_of,
+    is_server,
     logical_lines,
 )
+from tests.documents import DOCUMENTS
 from tests.support import ROOT, run_command
 
 #: New namespaces for network, mounts and processes; all that runs in them ends with the command.
@@ -79,6 +82,16 @@ def test_exemptions_and_second_terminals_are_those_that_are_there() -> None:
 
     for pattern in EXEMPT:
         assert any(re.match(pattern, command) for command in commands), pattern
-    beside = [before for *_, before in found if "another terminal" in before[-30:]]
-    assert beside
-    assert all(before.endswith(IN_ANOTHER_TERMINAL) for before in beside)
+    for words in (IN_ANOTHER_TERMINAL, IN_A_THIRD_TERMINAL):
+        beside = [before for *_, before in found if words.strip(" \n:") in before[-30:]]
+        assert beside
+        assert all(before.endswith(words) for before in beside)
+
+
+def test_a_server_is_the_last_command_of_its_block() -> None:
+    """A server keeps its terminal, so a command after it would never run."""
+    for document in DOCUMENTS:
+        for line, language, text, _ in blocks_of(document):
+            commands = list(logical_lines(text)) if language == "sh" else []
+            servers = [command for command in commands if is_server(command)]
+            assert servers in ([], commands[-1:]), f"{document}:{line}"

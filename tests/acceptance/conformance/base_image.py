@@ -7,12 +7,11 @@ there yet, and /var/runtime/bootstrap honours AWS_LAMBDA_EXEC_WRAPPER.
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
-from tests.support import RAPID, Rapid
+from tests.support import RAPID, Rapid, run_command
 
 ENTRYPOINT: Final = """\
 #!/bin/sh
@@ -121,13 +120,7 @@ class _ImageRapid(Rapid):
 def why_no_namespace() -> str | None:
     """Return why this machine lets us have no mount namespace; None when it does."""
     try:
-        run = subprocess.run(
-            ["unshare", "--mount", "chroot", "/", "true"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
+        run = run_command("unshare", "--mount", "chroot", "/", "true")
     except FileNotFoundError:
         return "no unshare on this machine"
     return None if run.returncode == 0 else f"no mount namespace here: {run.stderr.strip()}"

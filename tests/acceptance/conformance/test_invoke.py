@@ -14,7 +14,7 @@ import pytest
 from tests.acceptance.conformance.conftest import OpenDoor
 from tests.acceptance.conformance.doors import Door, Gate, boto3_client
 from tests.acceptance.system.proxy import Proxy
-from tests.support import AWS_CLI, LIMIT_S, MISBEHAVE, Answer
+from tests.support import AWS_CLI, LIMIT_S, MISBEHAVE, Answer, run_command
 
 conformance = pytest.mark.conformance
 
@@ -285,14 +285,7 @@ def test_the_aws_cli_invokes_with_a_log_tail(door: Door, tmp_path: Path) -> None
     payload.write_text('{"x": 1}')  # on the command line version 2 wants base64
     command += ["--endpoint-url", door.url, "--payload", f"fileb://{payload}", str(out)]
 
-    run = subprocess.run(
-        [*AWS_CLI, *command],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    run = run_command(*AWS_CLI, *command, env=environ)
 
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout)

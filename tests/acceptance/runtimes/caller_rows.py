@@ -9,7 +9,6 @@ between: invocation type, function name, payload. It prints a line for each:
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,7 @@ from tests.acceptance.runtimes.recipes import (
     Recipe,
 )
 from tests.acceptance.runtimes.rows import version_in
-
-#: For a handful of calls, seconds; a JVM takes its time on a busy machine.
-_LIMIT_S: Final = 60.0
+from tests.support import run_command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +45,8 @@ class Caller:
     def run(self, folder: Path, endpoint: str, calls: Sequence[Sequence[str]]) -> list[list[str]]:
         """Make ``calls`` one after the other; return what the program printed of each."""
         command = [word.format(folder=folder) for word in self.command]
-        done = subprocess.run(
-            [*command, endpoint],
-            input="".join("\t".join(call) + "\n" for call in calls),
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT_S,
-            check=False,
-        )
+        lines = "".join("\t".join(call) + "\n" for call in calls)
+        done = run_command(*command, endpoint, input=lines)
         assert done.returncode == 0, done.stderr
         return [line.split("\t") for line in done.stdout.splitlines()]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,13 +18,11 @@ from tests.support import (
     AWSLAMBDARIC,
     BASH_ECHO,
     ECHO,
-    LIMIT_S,
     RAPID,
-    ROOT,
     Program,
     Rapid,
     Server,
-    base_environ,
+    run_to_end,
     wait_until,
 )
 
@@ -189,14 +186,6 @@ def test_a_host_that_is_none_is_one_line_and_code_2(command: tuple[str, ...], pr
 
 def lambda_server(*words: str) -> str:
     """Run the command and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "lambda_server", *words],
-        env=base_environ(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    done = run_to_end([sys.executable, "-m", "lambda_server", *words])
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -6,7 +6,6 @@ The file is the static one that RAPID_BINARY names, else a zipapp of the same co
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import zipapp
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import pytest
 import yaml
 
 from rapid.self_copy import ALIAS, TARGET
-from tests.support import IS_ONE_FILE, LIMIT_S, RAPID, ROOT
+from tests.support import IS_ONE_FILE, RAPID, ROOT, run_command
 
 #: Every manifest of the checkout that has rapid as an init container, the user story's first.
 MANIFESTS: Final = [
@@ -76,14 +75,8 @@ def test_the_init_container_of_a_manifest_copies_rapid_and_ends(
         volume.mkdir()
         (mount,) = container["volumeMounts"]
         assert mount["mountPath"] == str(TARGET.parent)
-        done = subprocess.run(
-            [*IN_CONTAINER, image, volume],
-            env={"PATH": "/usr/bin:/bin", **variables(container)},
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
+        environ = {"PATH": "/usr/bin:/bin", **variables(container)}
+        done = run_command(*IN_CONTAINER, image, volume, env=environ)
 
         assert (done.returncode, done.stderr) == (0, "")
         assert {path.name for path in volume.iterdir()} == {TARGET.name, ALIAS}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from devtools.rabbitmq_node import RabbitmqNode
 from tests.acceptance.system.conftest import through
 from tests.acceptance.system.proxy import Proxy
 from tests.conftest import StartRapid, StartServer
-from tests.support import ECHO, LIMIT_S, MISBEHAVE, base_environ, wait_until
+from tests.support import ECHO, LIMIT_S, MISBEHAVE, run_to_end, wait_until
 
 #: RabbitMQ's first version in which a consumer may ask for a time of its own.
 HAS_CONSUMER_ARGUMENT = (3, 12)
@@ -106,13 +105,7 @@ def test_gunicorn_lets_calls_end_for_as_long_as_the_server_is_told(
     settings: dict[str, str], grace: str
 ) -> None:
     code = "import lambda_server.gunicorn_conf as conf; print(conf.graceful_timeout)"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**base_environ(), **settings},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=True,
-    )
+
+    done = run_to_end([sys.executable, "-c", code], **settings)
 
     assert done.stdout.strip() == grace

@@ -20,7 +20,7 @@ from tests.acceptance.system.amqp import AmqpClient
 from tests.conftest import StartRapid, StartServer
 from tests.documents import code_words, table_rows
 from tests.events import CHRONICLE, Chronicle
-from tests.support import ECHO, LIMIT_S, ROOT, base_environ, unique_name, wait_until
+from tests.support import ECHO, ROOT, run_to_end, unique_name, wait_until
 
 ALL = ".*"
 NONE = "^$"
@@ -335,14 +335,8 @@ def test_the_server_needs_no_more_than_the_table_says(
 
 
 def dead(tenant: Tenant, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "lambda_server", "dead", *command, tenant.function_name],
-        env={**base_environ(), "AMQP_URI": tenant.uri},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    words = [sys.executable, "-m", "lambda_server", "dead", *command, tenant.function_name]
+    return run_to_end(words, AMQP_URI=tenant.uri)
 
 
 def test_the_dead_letters_need_no_more_than_the_table_says(

@@ -81,11 +81,6 @@ class ControlPlane:
             kubeconfig=self.folder / f"{name}.kubeconfig",
         )
 
-    @property
-    def api_port(self) -> int:
-        """Where the API server listens."""
-        return self._api
-
     def spawn(self, name: str, *flags: str, environ: dict[str, str] | None = None) -> None:
         """Start one of the programs; it ends with the control plane, the last one first."""
         process = BackgroundProcess.spawn(

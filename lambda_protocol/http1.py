@@ -1,6 +1,7 @@
 """Reading HTTP/1.1 requests from a socket, and heads of responses: lean, strict, generous in size.
 
-Both programs serve HTTP with one blocking thread a connection; this is the half they share. It
+Both programs serve HTTP, and this is the half they share. A thread waits for each byte here;
+:mod:`lambda_protocol.polled_reader` takes a short request from bytes that have come. The reader
 takes what Lambda's clients send and general servers refuse: 1 MiB headers, chunked bodies with
 trailers, bodies of unknown length up to a limit. Where two readers of RFC 9112 could disagree on
 where a message ends, the message is refused.
@@ -66,7 +67,7 @@ class PeerGoneError(Exception):
     """The peer closed in the middle of a request."""
 
 
-class _BrokenChunkError(Exception):
+class BrokenChunkError(Exception):
     """The body is chunked, and a chunk or a trailer of it is malformed."""
 
 
@@ -177,10 +178,7 @@ class RequestReader:
             if end >= 0:
                 head = bytes(buffer[:end])
                 del buffer[: end + 4]
-                request = _parse_head(head)
-                if self._needs_host and "host" not in request.headers and request.is_http_1_1:
-                    raise BadRequestError(400, "no Host header")
-                return request
+                return self._parse_head(head)
             if len(buffer) > MAX_HEAD_BYTES:
                 raise BadRequestError(431, f"request line and headers over {MAX_HEAD_BYTES} bytes")
             searched = max(0, len(buffer) - 3)
@@ -196,6 +194,12 @@ class RequestReader:
             if not data:
                 return None
             buffer += data
+
+    def _parse_head(self, head: bytes) -> Request:
+        request = _parse_head(head)
+        if self._needs_host and "host" not in request.headers and request.is_http_1_1:
+            raise BadRequestError(400, "no Host header")
+        return request
 
     def read_body(self, request: Request, *, keeps_oversize: bool = False) -> None:
         """Read the body of ``request``, decoded; too large or cut off is noted on it.
@@ -231,7 +235,7 @@ class RequestReader:
                 self._read_chunked(request, keeps_oversize)
             else:
                 self._read_sized(request, length, keeps_oversize)
-        except (PeerGoneError, _BrokenChunkError):
+        except (PeerGoneError, BrokenChunkError):
             request.is_truncated = True
             request.is_last = True
 
@@ -284,7 +288,7 @@ class RequestReader:
         while True:
             line = _CHUNK_LINE.fullmatch(self._read_line())
             if line is None:
-                raise _BrokenChunkError
+                raise BrokenChunkError
             count = int(line[1], 16)
             if count == 0:
                 break
@@ -309,7 +313,7 @@ class RequestReader:
                 if is_kept:
                     kept += data
             if self._read_exactly(2) != b"\r\n":
-                raise _BrokenChunkError
+                raise BrokenChunkError
         request.trailers = self._read_trailers()
         request.body = bytes(kept)
 
@@ -333,10 +337,10 @@ class RequestReader:
         block = b"\r\n".join(lines)
         try:
             if _is_unprintable(block):
-                raise _BrokenChunkError
+                raise BrokenChunkError
             return _parse_headers(block.decode("latin-1"))
         except BadRequestError as error:
-            raise _BrokenChunkError from error
+            raise BrokenChunkError from error
 
     def _read_line(self) -> bytes:
         buffer = self._buffer

@@ -19,6 +19,7 @@ from lambda_protocol.byte_budget import ByteBudget, default_bytes
 from lambda_protocol.descriptors import descriptor_limit, raise_descriptor_limit
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.invocation import Invocation
+from lambda_protocol.poller import Poller
 from lambda_protocol.terminal import has_terminal
 from rapid.apis.invoke_api import InvokeApi
 from rapid.apis.runtime_api import RuntimeApiListener
@@ -94,6 +95,7 @@ class Daemon:
             metrics=metrics,
         )
         metrics.running = lambda: self._scheduler.running
+        self._poller = Poller()
         self._listeners: dict[int, RuntimeApiListener] = {}
         with _chosen_by("RAPID_RUNTIME_API_PORT", host="RAPID_RUNTIME_API_HOST"):
             self._open_first_listener()
@@ -140,6 +142,7 @@ class Daemon:
     def _start(self) -> None:
         """Start every thread that is not an environment's or a connection's."""
         self._stopper.start()
+        self._poller.start()
         if self._sender is not None:
             self._sender.start()
         if self._memory_queue is not None:
@@ -284,7 +287,11 @@ class Daemon:
     def _open_listener(self, index: int, address: Address) -> RuntimeApiListener:
         most = self._connection_limits.runtime_api
         listener = RuntimeApiListener(
-            address, index, settings=self._config.environment, max_connections=most
+            address,
+            index,
+            poller=self._poller,
+            settings=self._config.environment,
+            max_connections=most,
         )
         self._listeners[index] = listener
         return listener

@@ -1,8 +1,11 @@
-"""An HTTP/1.1 server: a thread for each connection, an :class:`Exchange` for each request.
+"""An HTTP/1.1 server: an :class:`Exchange` for each request, one thread for most of them.
 
+The poller waits for all connections, and serves each request that is short and has come whole.
+A connection gets a thread of its own only while something has to be waited for: a long body, the
+rest of a slow request, a caller that may have left.
 An exchange is answered once, by any thread, and an answer never blocks. So the thread that has an
-invocation answers the runtime's parked ``next`` itself. The thread of the runtime answers the
-caller itself. No thread hands over to another.
+invocation answers the runtime's parked ``next`` itself. The thread that has read a response answers
+the caller itself. No thread hands over to another.
 
 ``socketserver`` has the listener and the threads. ``http.server`` could parse requests too, and
 would add a third to the cost of a call. It imports e-mail and TLS, a quarter of the time to start.
@@ -17,19 +20,21 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Final
 
 from lambda_protocol.address import Address
 from lambda_protocol.answers_in_hand import AnswersInHand
-from lambda_protocol.byte_budget import UNLIMITED_BYTES, ByteBudget
+from lambda_protocol.byte_budget import FREE_BYTES, UNLIMITED_BYTES, ByteBudget
 from lambda_protocol.descriptors import SpareDescriptor
-from lambda_protocol.http1 import BadRequestError, Request, RequestReader, encode_head
+from lambda_protocol.http1 import BadRequestError, Request, encode_head
 from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer
 from lambda_protocol.pace import Pace
 from lambda_protocol.places import Places
+from lambda_protocol.polled_reader import NotShortError, PolledReader
+from lambda_protocol.poller import Poller
 from lambda_protocol.reserve import Reserve
 from rapid.connection_limits import INVOKE_API_CONNECTIONS
 from rapid.rest_sender import RestSender
@@ -38,10 +43,10 @@ logger = logging.getLogger(__name__)
 
 #: Of callers. Connections of theirs that are idle may stay.
 PACE: Final = Pace()
-#: How long an accepted connection waits for a thread that cannot be started, seconds, and how
-#: often it is tried.
-_THREAD_WAIT_S: Final = 1.0
-_THREAD_POLL_S: Final = 0.01
+#: What is read at a time. The poller's thread alone reads into it.
+_SCRATCH: Final = memoryview(bytearray(65_536))
+#: How long a connection waits for a thread that cannot be started, in tries of the poller.
+_THREAD_TRIES: Final = 3
 #: How often the log tells that connections are refused, seconds.
 _WARN_EVERY_S: Final = 10.0
 
@@ -145,7 +150,8 @@ class KeptAnswer:
         return True
 
 
-#: Takes each exchange, in its connection's thread; answers it now or keeps it for later.
+#: Takes each exchange; answers it now or keeps it for later. It never blocks: it may run in the
+#: poller's thread, which all connections wait for.
 Handler = Callable[[Exchange], None]
 
 
@@ -162,21 +168,25 @@ class HttpService(ThreadingTCPServer):
         handler: Handler,
         *,
         name: str,
+        poller: Poller,
         max_body_bytes: int,
         max_connections: int = INVOKE_API_CONNECTIONS,
         needs_host: bool = True,
         pace: Pace = PACE,
         budget: ByteBudget | None = None,
         keeps_oversize: Callable[[str], bool] = lambda path: False,
+        long_paths: Collection[str] = (),
         has_health: bool = False,
         health_port: Address | None = None,
         render_error: Callable[[int, str], tuple[Headers, bytes]],
     ) -> None:
         """Bind ``address`` (port 0: any free one); raises ``OSError`` when it is taken.
 
+        ``poller``, which somebody else starts, serves the connections.
         ``needs_host`` refuses HTTP/1.1 without a Host header. ``pace`` is that of the peers.
         Their bodies have to fit into ``budget``; so have the answers they have yet to take.
         ``keeps_oversize`` tells of a path whether the beginning of a body over the limit is wanted.
+        The handler takes long for ``long_paths``, and so gets a thread for each of them.
         If ``has_health``, the handler answers health checks at once, also where there is no place,
         and on ``health_port`` nothing else is answered.
         ``render_error`` makes the answer to a request that is no HTTP, or whose handler failed.
@@ -188,6 +198,8 @@ class HttpService(ThreadingTCPServer):
         self.pace = pace
         self.budget = budget
         self.keeps_oversize = keeps_oversize
+        self.long_paths = long_paths
+        self.poller = poller
         self.render_error = render_error
         self.places = Places(max_connections)
         self._thread = threading.Thread(
@@ -197,11 +209,11 @@ class HttpService(ThreadingTCPServer):
         self.sender = RestSender(name, pace=pace, in_hand=in_hand)
         self._spare = SpareDescriptor()
         self._warned_at = -math.inf
-        self._refusal = self._render(503, "There is no place for another connection.")
+        self.refusal = self._render(503, "There is no place for another connection.")
         self._reserve = self._make_reserve() if has_health else None
         self._health: socket.socket | None = None
         self._address = address
-        super().__init__(address, Connection)
+        super().__init__(address, BaseRequestHandler)
         if self._reserve is not None and health_port is not None:
             self._health = health_port.listen()
             self._reserve.listen(self._health)
@@ -246,59 +258,58 @@ class HttpService(ThreadingTCPServer):
         try:
             return super().get_request()
         except OSError as error:
-            self._spare.refuse_if_exhausted(error, self.socket, self._refusal)
+            self._spare.refuse_if_exhausted(error, self.socket, self.refusal)
             raise
 
     def process_request(self, request: object, client_address: object) -> None:
-        """Give the connection a thread, or refuse it when there are too many."""
+        """Let the poller serve the connection, or refuse it when there are too many."""
         assert isinstance(request, socket.socket)
-        if not self.places.take():
-            self._turn_away(request, "too many connections")
-        elif (error := self._start_thread(request, client_address)) is not None:
-            self.places.give_back()
-            self._turn_away(request, "no thread for a connection", error=str(error))
+        if self.places.take():
+            Connection(self, request).open()
+        else:
+            self._turn_away(request)
 
-    def process_request_thread(self, request: object, client_address: object) -> None:
-        """Serve the connection in its own thread."""
+    def start_thread(self, connection: Connection, work: Callable[[], None]) -> None:
+        """Do ``work`` in a thread; raises ``RuntimeError`` or ``MemoryError`` if there is none."""
+        super().process_request(connection, work)  # type: ignore[arg-type]
+
+    def process_request_thread(self, connection: object, work: object) -> None:
+        """Do what a connection has to wait for."""
+        assert isinstance(connection, Connection)
+        assert callable(work)
         try:
-            super().process_request_thread(request, client_address)  # type: ignore[arg-type]
-        finally:
-            self.places.give_back()
+            work()
+        except Exception:
+            logger.exception("connection failed", extra={"service": self.name})
+            connection.close()
 
-    def _start_thread(self, request: object, client_address: object) -> Exception | None:
-        deadline = time.monotonic() + _THREAD_WAIT_S
-        while True:
-            try:
-                super().process_request(request, client_address)  # type: ignore[arg-type]
-                return None
-            except (RuntimeError, MemoryError) as error:
-                if time.monotonic() > deadline:
-                    return error
-                time.sleep(_THREAD_POLL_S)  # a killed function gives threads back
-
-    def _turn_away(self, sock: socket.socket, reason: str, **data: str) -> None:
-        """Refuse a connection, but for its health check; the accepting thread."""
+    def warn(self, message: str, **data: str) -> None:
+        """Log why connections are refused, now and then."""
         now = time.monotonic()
         if now - self._warned_at > _WARN_EVERY_S:
             self._warned_at = now
-            logger.warning(reason, extra={"service": self.name, **data})
+            logger.warning(message, extra={"service": self.name, **data})
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        """Refuse a connection, but for its health check; the accepting thread."""
+        self.warn("too many connections")
         if self._reserve is not None:
             self._reserve.take(sock)
             return
         with contextlib.suppress(OSError):
-            sock.send(self._refusal, socket.MSG_DONTWAIT)
+            sock.send(self.refusal, socket.MSG_DONTWAIT)
         self.shutdown_request(sock)
 
     def _make_reserve(self) -> Reserve:
         return Reserve(
-            self.name, self._answer_here, self._refusal, pace=self.pace, answers_block=False
+            self.name, self._answer_here, self.refusal, pace=self.pace, answers_block=False
         )
 
     def _answer_here(self, request: Request) -> bytes:
         """Return the response to a request that the handler answers at once."""
         kept = KeptAnswer(self)
         self.handle_exchange(Exchange(kept, request))
-        return kept.data or self._refusal
+        return kept.data or self.refusal
 
     def _render(self, status: int, message: str) -> bytes:
         kept, request = KeptAnswer(self), Request("", "", {})
@@ -308,53 +319,220 @@ class HttpService(ThreadingTCPServer):
         return kept.data
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Log what a connection's thread died of."""
+        """Log why a connection was not taken."""
         logger.exception("connection failed", extra={"service": self.name})
 
 
-class Connection(BaseRequestHandler):
-    """One client connection. One thread: its own; only :meth:`send_answer` is for others."""
+class Connection:
+    """One client connection: the poller's, or for a while a thread's. Only :meth:`send_answer` is
+    for others.
+    """
 
-    server: HttpService
+    __slots__ = (
+        "_began_at",
+        "_exchange",
+        "_has_ended",
+        "_is_open",
+        "_is_paused",
+        "_is_polled",
+        "_is_serving",
+        "_on_sent",
+        "_owes_answer",
+        "_reader",
+        "_tries",
+        "_work",
+        "server",
+        "socket",
+    )
 
-    def setup(self) -> None:
-        """Take the socket as it is: requests are read from our own buffer, not a file."""
-        self.socket: socket.socket = self.request
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.server.pace.limit_waits(self.socket)
-        self._reader = RequestReader(
-            self.socket,
-            max_body_bytes=self.server.max_body_bytes,
-            needs_host=self.server.needs_host,
-            pace=self.server.pace,
-            budget=self.server.budget,
+    def __init__(self, server: HttpService, sock: socket.socket) -> None:
+        """Own ``sock`` and one of the places of ``server``."""
+        self.server = server
+        self.socket = sock
+        self._reader = PolledReader(
+            sock,
+            max_body_bytes=server.max_body_bytes,
+            needs_host=server.needs_host,
+            pace=server.pace,
+            budget=server.budget,
         )
         self._exchange: Exchange | None = None
         self._owes_answer = False  # cleared by whoever has sent the answer
-        self._on_sent: threading.Event | None = None  # somebody waits for that
+        self._on_sent: threading.Event | None = None  # a thread waits for that
+        self._began_at = 0.0  # when the beginning of a request came whose rest has not
+        self._has_ended = False  # the peer sends no more, and has yet to take its answer
+        self._is_serving = False  # the poller is inside, and looks itself what is next
+        self._is_polled = False
+        self._is_paused = False
+        self._is_open = True
+        self._work: Callable[[], None] | None = None  # for a thread that could not be started
+        self._tries = 0
 
-    def finish(self) -> None:
-        """Send nothing more: the socket is about to be closed."""
+    def open(self) -> None:
+        """Let the poller serve the connection."""
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._watch()
+
+    def close(self) -> None:
+        """Send nothing more, and give everything back. Idempotent."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._leave_poller()
         self.server.sender.forget(self.socket)
         if self._exchange is not None:
             self._exchange.request.release()
+        self.server.shutdown_request(self.socket)
+        self.server.places.give_back()
 
-    def handle(self) -> None:
-        """Serve requests until the peer or an error ends the connection."""
-        is_gone = False
+    # --- the poller's thread
+
+    def on_ready(self) -> None:
+        """Read what has come, and serve what is whole."""
         try:
-            while self._serve_one():
-                pass
-        except BadRequestError as error:
-            self._refuse(error)
+            count = self.socket.recv_into(_SCRATCH, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
         except OSError:
-            is_gone = True
-        finally:
-            exchange = self._exchange
-            if exchange is not None and not exchange.is_answered:
-                self._on_early_end(exchange, is_gone)
-            elif exchange is not None and not is_gone:
-                self._await_answer(exchange, _never)  # the rest of the last one
+            self._on_end(is_gone=True)
+            return
+        if not count:
+            self._on_end(is_gone=self._has_ended)
+            return
+        self._reader.feed(_SCRATCH[:count])
+        self._go_on()
+
+    def on_slow(self) -> None:
+        """Let a thread wait for the rest of a request."""
+        if self._is_open:
+            self._take_thread(self._work or self._read_one)
+
+    def _go_on(self) -> None:
+        """Serve what is in hand."""
+        reader = self._reader
+        while not self._owes_answer:
+            try:
+                request = reader.take_short()
+            except NotShortError:
+                self._take_thread(self._read_one)
+                return
+            if request is None:
+                if reader.in_hand and not self._began_at:
+                    self._began_at = time.monotonic()
+                    self.server.poller.expect(self)
+                return
+            began_at = self._began_at
+            if began_at:
+                self._began_at = 0.0
+                self.server.poller.met(self)
+            if request.path in self.server.long_paths:
+                self._take_thread(functools.partial(self._serve_in_thread, request))
+                return
+            self._is_serving = True
+            self._serve(request, began_at or time.monotonic())
+            self._is_serving = False  # before the answer is looked for: it may come meanwhile
+            if request.is_last and not self._owes_answer:
+                self.close()
+                return
+        if reader.in_hand:
+            self._hold_back()
+
+    def _hold_back(self) -> None:
+        """Let what follows an unanswered request wait: answers go out in the order of requests.
+
+        Behind one that is parked it would wait for ever: that is no conversation, and it ends.
+        """
+        exchange = self._exchange
+        assert exchange is not None
+        on_disconnect = exchange.on_disconnect
+        if exchange.is_unstarted is None and on_disconnect is not None:
+            if not self._reader.has_only_line_ends:
+                on_disconnect()
+                self.close()
+        elif self._reader.in_hand > FREE_BYTES:
+            self._pause()
+
+    def _on_end(self, *, is_gone: bool) -> None:
+        """The peer sends no more. While it is owed an answer it may still read, unless parked."""
+        exchange = self._exchange
+        if exchange is None or not self._owes_answer:
+            if self._reader.in_hand and not is_gone:  # a request that broke off
+                self._take_thread(self._read_one)
+            else:
+                self.close()
+            return
+        is_unstarted = exchange.is_unstarted  # before the other: an answer clears it after that
+        on_disconnect = exchange.on_disconnect
+        if is_gone or (on_disconnect is not None and is_unstarted is None):
+            if on_disconnect is not None:
+                on_disconnect()
+            self.close()
+        elif on_disconnect is not None and is_unstarted is not None:
+            self._take_thread(functools.partial(self._await_answer, exchange, is_unstarted))
+        else:  # the answer is on its way, or will come soon
+            self._has_ended = True
+            self._pause()
+            self._resume()
+
+    def _resume(self) -> None:
+        """Go on after an answer, unless a thread has the connection and does so itself."""
+        if self._owes_answer or not self._is_polled:
+            return
+        if self._has_ended or (self._exchange is not None and self._exchange.request.is_last):
+            self.close()
+            return
+        if self._is_paused:
+            self._is_paused = False
+            self.server.poller.resume(self.socket.fileno())
+        self._go_on()
+
+    def _return(self) -> None:
+        """Take the connection back from a thread."""
+        self._watch()
+        if self._owes_answer:
+            self._go_on()
+        else:
+            self._resume()
+
+    def _watch(self) -> None:
+        self._is_polled = True
+        self.server.poller.watch(self.socket.fileno(), self)
+
+    def _pause(self) -> None:
+        self._is_paused = True
+        self.server.poller.pause(self.socket.fileno())
+
+    def _leave_poller(self) -> None:
+        if self._is_polled:
+            self._is_polled = False
+            self._is_paused = False
+            self.server.poller.forget(self.socket.fileno())
+
+    def _take_thread(self, work: Callable[[], None]) -> None:
+        """Do ``work`` in a thread. A killed function gives threads back, so it is tried again."""
+        self._leave_poller()
+        self._began_at = 0.0
+        try:
+            self.server.start_thread(self, work)
+            self._work, self._tries = None, 0
+        except (RuntimeError, MemoryError) as error:
+            self._work = work
+            self._tries += 1
+            if self._tries < _THREAD_TRIES:
+                self.server.poller.expect(self)
+            else:
+                self.server.warn("no thread for a connection", error=str(error))
+                self._give_up()
+
+    def _give_up(self) -> None:
+        if self._exchange is not None and self._exchange.on_disconnect is not None:
+            self._exchange.on_disconnect()
+        elif not self._owes_answer:
+            with contextlib.suppress(OSError):
+                self.socket.send(self.server.refusal, socket.MSG_DONTWAIT)
+        self.close()
+
+    # --- any thread
 
     def send_answer(self, data: bytes, is_last: bool) -> bool:
         """Write ``data`` without blocking; False when the peer is gone. Thread-safe."""
@@ -384,16 +562,12 @@ class Connection(BaseRequestHandler):
         if is_last:
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_WR)
+        if (is_last or self._has_ended or self._reader.in_hand) and not self._is_serving:
+            self.server.poller.call(self._resume)
 
-    def _serve_one(self) -> bool:
-        request = self._reader.read_head()
-        if request is None:
-            return False
-        if self._owes_answer and not self._wait_for_turn():
-            return False
-        began_at = time.monotonic()
-        keeps_oversize = self.server.keeps_oversize
-        self._reader.read_body(request, keeps_oversize=keeps_oversize(request.path))
+    # --- the poller's thread, or the connection's own
+
+    def _serve(self, request: Request, began_at: float) -> None:
         exchange = Exchange(self, request, began_at)
         self._owes_answer = True
         self._exchange = exchange
@@ -403,45 +577,35 @@ class Connection(BaseRequestHandler):
             logger.exception("request failed", extra={"service": self.server.name})
             headers, body = self.server.render_error(500, "Internal Server Error")
             exchange.answer(500, headers, body)
+
+    # --- a thread of the connection's own
+
+    def _read_one(self) -> None:
+        """Read a request as its bytes come, and serve it."""
+        self.server.pace.limit_waits(self.socket)
+        try:
+            request = self._reader.read_head()
+            if request is not None:
+                began_at = time.monotonic()
+                keeps_oversize = self.server.keeps_oversize(request.path)
+                self._reader.read_body(request, keeps_oversize=keeps_oversize)
+        except BadRequestError as error:
+            self._refuse(error)
+            request = None
+        except OSError:
+            request = None
+        if request is None:
+            self.close()
+        else:
+            self._serve_in_thread(request, began_at)
+
+    def _serve_in_thread(self, request: Request, began_at: float = 0.0) -> None:
+        self._serve(request, began_at or time.monotonic())
         if request.is_oversize and request.is_last:
             self._reader.discard()
-        return not request.is_last or not exchange.is_answered
-
-    def _on_early_end(self, exchange: Exchange, is_gone: bool) -> None:
-        """The peer sends no more, and is owed an answer: it may still read, unless it is parked."""
-        is_unstarted = exchange.is_unstarted  # before the other: an answer clears it after that
-        on_disconnect = exchange.on_disconnect
-        if on_disconnect is None or (is_unstarted is not None and not is_gone):
-            is_gone = not self._await_answer(exchange, is_unstarted or _never)
-            if not is_gone:
-                return
-        if on_disconnect is not None:
-            on_disconnect()
-
-    def _wait_for_turn(self) -> bool:
-        """Let a pipelined request wait: answers go out in the order of requests.
-
-        Behind a parked request it would wait for ever. So the connection ends.
-        """
-        exchange = self._exchange
-        assert exchange is not None
-        if exchange.is_unstarted is None and exchange.on_disconnect is not None:
-            return False
-        return self._await_answer(exchange, lambda: True)
-
-    def _await_answer(self, exchange: Exchange, may_probe: Callable[[], bool]) -> bool:
-        """Wait until the answer is sent; every call has an end. False when the peer left before."""
-        version = exchange.request.version
-        peer = HttpPeer(self.socket, exchange.send_interim, http_version=version)
-        self._on_sent = threading.Event()
-        check_s, longest_s = _PEER_CHECKS_S
-        while self._owes_answer:  # looked at after _on_sent is there to be set
-            if peer.has_left(may_probe=may_probe()):
-                return False
-            self._on_sent.wait(check_s)
-            check_s = min(2 * check_s, longest_s)
-        self._on_sent = None
-        return True
+        is_over = request.is_last and not self._owes_answer
+        if is_over or not self.server.poller.call(self._return):
+            self.close()
 
     def _refuse(self, error: BadRequestError) -> None:
         headers, body = self.server.render_error(error.status, str(error))
@@ -450,6 +614,17 @@ class Connection(BaseRequestHandler):
         Exchange(self, request).answer(error.status, headers, body)
         self._reader.discard()
 
-
-def _never() -> bool:
-    return False
+    def _await_answer(self, exchange: Exchange, may_probe: Callable[[], bool]) -> None:
+        """Wait until the answer is sent; every call has an end. The peer may leave before."""
+        version = exchange.request.version
+        peer = HttpPeer(self.socket, exchange.send_interim, http_version=version)
+        on_sent = self._on_sent = threading.Event()
+        check_s, longest_s = _PEER_CHECKS_S
+        while self._owes_answer:  # looked at after _on_sent is there to be set
+            if peer.has_left(may_probe=may_probe()):
+                if exchange.on_disconnect is not None:
+                    exchange.on_disconnect()
+                break
+            on_sent.wait(check_s)
+            check_s = min(2 * check_s, longest_s)
+        self.close()

@@ -15,6 +15,7 @@ import pytest
 
 from devtools.rabbitmq_node import RabbitmqNode, find_server
 from lambda_protocol.invocation import Invocation
+from lambda_protocol.poller import Poller
 from tests import support
 from tests.events import Chronicle, Recorder
 from tests.extensions import RecorderExtension
@@ -38,6 +39,15 @@ StartServer = Callable[..., Server]
 def make_invocation() -> Callable[..., Invocation]:
     """Give a factory: a plain synchronous invocation with some fields changed."""
     return support.make_invocation
+
+
+@pytest.fixture
+def poller() -> Iterator[Poller]:
+    """Give a poller that runs."""
+    poller = Poller()
+    poller.start()
+    yield poller
+    poller.stop()
 
 
 @pytest.fixture

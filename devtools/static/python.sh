@@ -45,9 +45,21 @@ if [ "$PGO" = 1 ]; then
     PYTHONHOME=/nonexistent PYTHONPATH="$PREFIX/source/Lib:$CHECKOUT" PYTHONDONTWRITEBYTECODE=1 ./python -S "$CHECKOUT/devtools/static/training.py"
     find . -name '*.[oa]' -delete
     rm -f python _bootstrap_python Programs/_freeze_module
-    flags="-fprofile-use -fprofile-correction -Wno-missing-profile"
+    # partial-training: what the training did not run is compiled as if there were no profile, and not
+    # for size. Without it gcc puts the whole eval loop among the cold code.
+    flags="-fprofile-use -fprofile-correction -fprofile-partial-training -Wno-missing-profile"
 fi
 make -j"$JOBS" python libpython3.13.a CFLAGS_NODIST="$flags"
+if [ "$PGO" = 1 ]; then
+    nm --print-size Python/ceval.o | awk '
+        $4 == "_PyEval_EvalFrameDefault" { hot = $2 }
+        $4 == "_PyEval_EvalFrameDefault.cold" { cold = $2 }
+        END {
+            if ((hot "") > (cold "")) exit 0
+            print "the eval loop is compiled as cold code: " hot " bytes of it hot, " cold " cold (in hex)"
+            exit 1
+        }' >&2
+fi
 
 # What linking needs stays: the libraries, the headers and the Python modules.
 find . -name '*.o' -delete

@@ -21,7 +21,7 @@ from lambda_protocol.amqp_frames import FrameReader, Properties, encode_ack, pub
 
 _CALLS: Final = 2_000
 _CALLERS: Final = 4
-_LIMIT_S: Final = 60.0
+_LIMIT_S: Final = 600.0  # an interpreter that counts, on a machine that is busy
 _PATH: Final = "/2015-03-31/functions/trained/invocations"
 _EVENT: Final = json.dumps(
     {
@@ -93,8 +93,9 @@ def _wait_until_ready(rapid: subprocess.Popen[bytes], port: int) -> None:
 
 def _call(port: int) -> None:
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_LIMIT_S)
-    for _ in range(_CALLS // _CALLERS):
-        connection.request("POST", _PATH, _EVENT, {"X-Amz-Log-Type": "Tail"})
+    for number in range(_CALLS // _CALLERS):
+        headers = {"X-Amz-Log-Type": "Tail"} if number % 8 == 0 else {}
+        connection.request("POST", _PATH, _EVENT, headers)
         connection.getresponse().read()
 
 

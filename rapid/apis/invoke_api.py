@@ -41,6 +41,7 @@ from lambda_protocol.invoke_http import (
     payload_limit,
 )
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
+from lambda_protocol.poller import Poller
 from lambda_protocol.validation import payload_too_large
 from rapid.call import Call, OnOutcome
 from rapid.connection_limits import INVOKE_API_CONNECTIONS
@@ -63,6 +64,7 @@ class InvokeApi:
         self,
         address: Address,
         *,
+        poller: Poller,
         function: FunctionRef,
         version: str,
         submit: Submit,
@@ -98,6 +100,8 @@ class InvokeApi:
             address,
             self.handle,
             name="invoke-api",
+            poller=poller,
+            long_paths=("/metrics",),
             max_body_bytes=SYNC_PAYLOAD_BYTES,
             budget=budget,
             max_connections=max_connections,

@@ -18,6 +18,7 @@ from lambda_protocol.cors import comes_from_page
 from lambda_protocol.errors import ErrorType
 from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES
 from lambda_protocol.pace import Pace
+from lambda_protocol.poller import Poller
 from lambda_protocol.validation import decode_client_context
 from rapid.apis.error_document import shorten
 from rapid.apis.extensions_api import ExtensionsApi
@@ -57,6 +58,7 @@ class RuntimeApiListener:
         address: Address,
         index: int,
         *,
+        poller: Poller,
         settings: EnvironmentSettings,
         max_connections: int,
     ) -> None:
@@ -71,6 +73,7 @@ class RuntimeApiListener:
             address,
             self.handle,
             name=f"runtime-api-{index}",
+            poller=poller,
             max_body_bytes=RESPONSE_PAYLOAD_BYTES,
             keeps_oversize=lambda path: path.endswith("/error"),
             pace=PACE,

@@ -11,6 +11,7 @@ import pytest
 
 from lambda_protocol.address import Address
 from lambda_protocol.pace import Pace
+from lambda_protocol.poller import Poller
 from rapid.apis import runtime_api
 from rapid.http_service import JSON, Exchange, Handler, HttpService
 from tests.acceptance.conformance.conftest import StartPuppet
@@ -29,10 +30,13 @@ INVALID_ID = {"errorType": "InvalidRequestID", "errorMessage": "Invalid request 
 @contextmanager
 def served(handler: Handler, pace: Pace = runtime_api.PACE) -> Iterator[RawConnection]:
     """Serve ``handler`` in this process, and connect to it."""
+    poller = Poller()
+    poller.start()
     service = HttpService(
         Address("127.0.0.1", 0),
         handler,
         name="runtime-api",
+        poller=poller,
         max_body_bytes=1000,
         pace=pace,
         render_error=lambda status, message: (JSON, json.dumps(message).encode()),
@@ -43,6 +47,7 @@ def served(handler: Handler, pace: Pace = runtime_api.PACE) -> Iterator[RawConne
             yield connection
     finally:
         service.stop()
+        poller.stop()
 
 
 def assert_accepted(answer: Answer) -> None:

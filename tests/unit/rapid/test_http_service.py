@@ -16,6 +16,7 @@ import pytest
 from devtools.ports import free_ports
 from lambda_protocol.address import Address
 from lambda_protocol.pace import Pace
+from lambda_protocol.poller import Poller
 from rapid.http_service import JSON, Exchange, Handler, Headers, HttpService
 from tests.support import LIMIT_S, Client, RawConnection, wait_until
 
@@ -69,7 +70,7 @@ class Serve(Protocol):
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def serve(poller: Poller) -> Iterator[Serve]:
     services: list[HttpService] = []
 
     def start(handler: Handler, **settings: Any) -> HttpService:
@@ -77,6 +78,7 @@ def serve() -> Iterator[Serve]:
             Address("127.0.0.1", 0),
             handler,
             name="test",
+            poller=poller,
             max_body_bytes=LIMIT,
             needs_host=False,
             render_error=render_error,
@@ -559,28 +561,26 @@ def test_a_peer_that_leaves_while_parked_is_noticed(serve: Serve, is_reset: bool
 
 def test_a_peer_that_leaves_after_its_answer_is_nobodys_business(serve: Serve) -> None:
     parked = Parked()
-    with RawConnection(serve(parked).port) as raw:
+    service = serve(parked)
+    with RawConnection(service.port) as raw:
         raw.send(b"GET / HTTP/1.1\r\n\r\n")
         parked.wait(1)[0].answer(200)
         raw.read_answer()
 
-    wait_until(lambda: not connection_threads(), "the connection's thread to end")
+    wait_until(lambda: service.places.taken == 0, "the connection to end")
     assert parked.gone == []
 
 
 def test_an_answer_to_a_peer_that_is_gone_is_false(serve: Serve) -> None:
     parked = Parked()
-    with RawConnection(serve(parked).port) as raw:
+    service = serve(parked)
+    with RawConnection(service.port) as raw:
         raw.send(b"GET / HTTP/1.1\r\n\r\n")
         (exchange,) = parked.wait(1)
     wait_until(lambda: parked.gone, "the disconnect to be told")
-    wait_until(lambda: not connection_threads(), "the connection's thread to end")
+    wait_until(lambda: service.places.taken == 0, "the connection to end")
 
     assert exchange.answer(200, (), b"too late") is False
-
-
-def connection_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if "process_request" in thread.name]
 
 
 # --- slow peers
@@ -590,7 +590,8 @@ HURRIED = Pace(head_s=0.5, grace_s=0.5, bytes_per_s=1e6)
 
 @pytest.mark.parametrize("begin", [b"", b"POST / HTTP/1.1\r\nContent-Length: 90000\r\n\r\n"])
 def test_a_request_that_trickles_is_408_and_its_connection_ends(serve: Serve, begin: bytes) -> None:
-    with RawConnection(serve(describe, pace=HURRIED).port) as raw:
+    service = serve(describe, pace=HURRIED)
+    with RawConnection(service.port) as raw:
         raw.send(begin)
         with contextlib.suppress(ConnectionError):
             while not select.select([raw.socket], [], [], 0.05)[0]:
@@ -598,7 +599,7 @@ def test_a_request_that_trickles_is_408_and_its_connection_ends(serve: Serve, be
 
         assert raw.read_answer().status == 408
         assert raw.read_to_end() == b""
-    wait_until(lambda: not connection_threads(), "the connection's thread to end")
+    wait_until(lambda: service.places.taken == 0, "the connection to end")
 
 
 def test_an_answer_that_is_not_read_ends_its_connection(serve: Serve) -> None:
@@ -608,9 +609,9 @@ def test_an_answer_that_is_not_read_ends_its_connection(serve: Serve) -> None:
     big = serve(answer, pace=HURRIED)
     with RawConnection(big.port) as raw:
         raw.send(b"GET / HTTP/1.1\r\n\r\n")
-        wait_until(connection_threads, "the connection's thread")
+        wait_until(lambda: big.places.taken == 1, "the connection")
 
-        wait_until(lambda: not connection_threads(), "the connection's thread to end")
+        wait_until(lambda: big.places.taken == 0, "the connection to end")
 
 
 def test_an_idle_connection_may_stay(serve: Serve) -> None:
@@ -643,20 +644,32 @@ def test_a_connections_place_is_free_again_after_it(serve: Serve) -> None:
             connection.send(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
             assert connection.read_answer().status == 200
             connection.read_to_end()
-        wait_until(lambda: not connection_threads(), "the connection's thread to end")
+        wait_until(lambda: service.places.taken == 0, "the place to be free")
 
 
-def test_a_connection_without_a_thread_is_503_and_loses_no_place(
+def test_short_requests_need_no_thread(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = serve(describe)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    with Client(service.port) as client:
+        assert client.get("/").status == 200
+        assert client.post("/", b"x" * 16_000).json()["size"] == 16_000
+    with RawConnection(service.port) as raw:
+        raw.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nwiki\r\n")
+        raw.send(b"5\r\npedia\r\n0\r\n\r\n")
+        assert raw.read_answer().json()["body"] == "wikipedia"
+
+
+def test_a_long_request_without_a_thread_is_503_and_loses_no_place(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = serve(describe, max_connections=1)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", no_thread)
-        for _ in range(3):
-            with RawConnection(service.port) as connection:
-                assert connection.read_answer().status == 503
-                assert connection.read_to_end() == b""
-    assert service.places.taken == 0
+        with RawConnection(service.port) as connection:
+            connection.send(b"POST / HTTP/1.1\r\nContent-Length: 90000\r\n\r\n")
+            assert connection.read_answer().status == 503
+            assert connection.read_to_end() == b""
+    wait_until(lambda: service.places.taken == 0, "the place to be free")
 
     with RawConnection(service.port) as connection:
         connection.send(b"GET / HTTP/1.1\r\n\r\n")
@@ -712,7 +725,7 @@ def no_thread(_thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_a_port_that_is_taken_raises(serve: Serve) -> None:
+def test_a_port_that_is_taken_raises(serve: Serve, poller: Poller) -> None:
     service = serve(describe)
 
     with pytest.raises(OSError, match="in use"):
@@ -720,6 +733,7 @@ def test_a_port_that_is_taken_raises(serve: Serve) -> None:
             Address("127.0.0.1", service.port),
             describe,
             name="second",
+            poller=poller,
             max_body_bytes=1,
             render_error=render_error,
         )

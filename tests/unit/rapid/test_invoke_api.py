@@ -13,6 +13,7 @@ from lambda_protocol.cors import AllowedOrigins
 from lambda_protocol.errors import LambdaApiError, ServiceException, TooManyRequestsException
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Invocation, InvocationType, Outcome
+from lambda_protocol.poller import Poller
 from rapid.apis.invoke_api import InvokeApi
 from rapid.call import Call
 from tests.acceptance.conformance.doors import assert_error
@@ -34,8 +35,11 @@ class Door:
         self.holds_events = False
         self.on_accepted: Callable[[LambdaApiError | None], None] | None = None
         self.missing: str | None = None
+        self.poller = Poller()
+        self.poller.start()
         self.api = InvokeApi(
             Address("127.0.0.1", 0),
+            poller=self.poller,
             function=FunctionRef(name="echo"),
             version="$LATEST",
             submit=self._submit,
@@ -77,6 +81,7 @@ class Door:
     def close(self) -> None:
         self.client.close()
         self.api.stop()
+        self.poller.stop()
 
 
 @pytest.fixture

@@ -1,0 +1,138 @@
+"""Takes short requests from bytes that have come, so that no thread waits for the rest of them.
+
+Most requests of callers and runtimes come whole. What is long, slow, or no request at all is left
+to the methods of :class:`RequestReader`, in a thread.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lambda_protocol.byte_budget import FREE_BYTES
+from lambda_protocol.http1 import BadRequestError, BrokenChunkError, Request, RequestReader
+
+#: The longest body that is taken here, bytes.
+SHORT_BYTES: Final = 65_536
+_DIGITS: Final = len(str(SHORT_BYTES))
+
+
+class NotShortError(Exception):
+    """A thread has to read the request, or to refuse it."""
+
+
+class _NotHereError(Exception):
+    """The bytes that come next have not come."""
+
+
+class PolledReader(RequestReader):
+    """Reads one connection's requests, which are fed to it or waited for. One thread at a time."""
+
+    _waits = True
+    _begun: Request | None = None  # its head is parsed, and still in the buffer
+    _needed = 0  # bytes in the buffer before it is worth looking at again
+
+    @property
+    def in_hand(self) -> int:
+        """How many bytes have come of requests that are not taken."""
+        return len(self._buffer)
+
+    @property
+    def has_only_line_ends(self) -> bool:
+        """Whether nothing of a request has come: old clients end a body with an empty line."""
+        return not self._buffer.strip(b"\r\n")
+
+    def feed(self, data: memoryview) -> None:
+        """Add bytes that somebody else has read from the socket."""
+        self._buffer += data
+
+    def take_short(self) -> Request | None:
+        """Return the next request, whole; None if more of it has to come. Never blocks.
+
+        Raises ``NotShortError`` if a thread has to read it. Nothing of it is taken then.
+        """
+        if len(self._buffer) < self._needed:
+            return None
+        request = self._begun
+        try:
+            if request is None:
+                request = self._begin()
+                if request is None:
+                    return None
+                if "transfer-encoding" in request.headers:
+                    return self._take_chunked(request)
+            return self._take_sized(request)
+        except BadRequestError as error:
+            self._forget()
+            raise NotShortError from error
+
+    def _begin(self) -> Request | None:
+        buffer = self._buffer
+        end = buffer.find(b"\r\n\r\n")
+        if end < 0 and len(buffer) <= FREE_BYTES:
+            return None
+        if end <= 0:  # headers that are long, or an empty line first
+            raise NotShortError
+        request = self._parse_head(bytes(buffer[:end]))
+        if "expect" in request.headers:
+            raise NotShortError
+        text = request.headers.get("content-length", "0")
+        if len(text) > _DIGITS or not text.isascii() or not text.isdigit():
+            raise NotShortError
+        length = request.body_size = int(text)
+        if length > min(SHORT_BYTES, self._max_body_bytes):
+            raise NotShortError
+        self._needed = end + 4 + length
+        return request
+
+    def _take_sized(self, request: Request) -> Request | None:
+        buffer, end, length = self._buffer, self._needed, request.body_size
+        if len(buffer) < end:
+            if length > FREE_BYTES:  # it has to be counted before it comes
+                self._forget()
+                raise NotShortError
+            self._begun = request
+            return None
+        if length:
+            self._reserve(request, length)
+            request.body = bytes(buffer[end - length : end])
+        del buffer[:end]
+        self._forget()
+        return request
+
+    def _take_chunked(self, request: Request) -> Request | None:
+        """Take a body in chunks: runtimes in Go send every response so."""
+        whole, start = self._buffer, self._needed
+        self._forget()
+        headers = request.headers
+        if headers["transfer-encoding"].lower() != "chunked" or "content-length" in headers:
+            raise NotShortError
+        if not request.is_http_1_1:
+            raise NotShortError
+        self._buffer, self._waits = whole[start:], False
+        try:
+            self._read_chunked(request, keeps_oversize=False)
+            if not request.is_oversize:
+                return request
+            error: Exception = NotShortError()
+        except (_NotHereError, BrokenChunkError, BadRequestError) as reason:
+            error = reason
+        finally:
+            self._waits = True
+        request.release()
+        self._buffer = whole
+        if isinstance(error, _NotHereError) and len(whole) <= FREE_BYTES:
+            return None
+        raise NotShortError from error
+
+    def _receive(self, size: int) -> bytes:
+        if not self._waits:
+            raise _NotHereError
+        return super()._receive(size)
+
+    def read_head(self) -> Request | None:
+        """Return the next request, its body still unread, as the base class does."""
+        self._forget()
+        return super().read_head()
+
+    def _forget(self) -> None:
+        self._begun, self._needed = None, 0

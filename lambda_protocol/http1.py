@@ -1,10 +1,9 @@
 """Reading HTTP/1.1 requests from a socket, and heads of responses: lean, strict, generous in size.
 
-Both programs serve HTTP, and this is the half they share. A thread waits for each byte here;
-:mod:`lambda_protocol.polled_reader` takes a short request from bytes that have come. The reader
-takes what Lambda's clients send and general servers refuse: 1 MiB headers, chunked bodies with
-trailers, bodies of unknown length up to a limit. Where two readers of RFC 9112 could disagree on
-where a message ends, the message is refused.
+Both programs serve HTTP, and this is the half they share. It takes what Lambda's clients send and
+general servers refuse: 1 MiB headers, chunked bodies with trailers, bodies of unknown length up to
+a limit. Where two readers of RFC 9112 could disagree on where a message ends, the message is
+refused.
 Source: RFC 9112; limits of Lambda developer guide, "Lambda quotas".
 """
 
@@ -159,6 +158,11 @@ class RequestReader:
         self._pace = pace
         self._progress: Progress | None = None  # of a body whose least rate counts
         self._buffer = bytearray()
+
+    @property
+    def in_hand(self) -> int:
+        """How many bytes have been read of requests that are not taken."""
+        return len(self._buffer)
 
     def read_head(self) -> Request | None:
         """Return the next request, its body still unread; None when the peer closed instead.

@@ -14,9 +14,8 @@ from typing import Final, Protocol
 
 logger = logging.getLogger(__name__)
 
-#: How long a request may be incomplete before its connection gets a thread that waits for the rest,
-#: and how often that is looked at, seconds.
-PATIENCE_S: Final = 0.5
+#: How often it is looked at what has not come in time, seconds.
+_LOOK_S: Final = 0.5
 _IDLE_S: Final = 3600.0
 
 
@@ -27,7 +26,7 @@ class Watched(Protocol):
         """Bytes have come, or the end, or an error."""
 
     def on_slow(self) -> None:
-        """What was expected within ``PATIENCE_S`` has not come."""
+        """What was expected has not come in time."""
 
     def close(self) -> None:
         """Something unexpected went wrong."""
@@ -43,7 +42,7 @@ class Poller:
         """Watch nothing yet; ``name`` is the thread's."""
         self._epoll = select.epoll()
         self._watched: dict[int, Watched] = {}  # by descriptor
-        self._expected: dict[Watched, float] = {}  # → since when, oldest first; the thread's own
+        self._expected: dict[Watched, float] = {}  # → until when, monotonic seconds
         self._lock = threading.Lock()
         self._tasks: deque[Callable[[], object]] = deque()  # guarded by _lock
         self._has_ended = False  # guarded by _lock
@@ -61,12 +60,18 @@ class Poller:
         self._is_stopping = True
         if self._thread.is_alive():
             os.eventfd_write(self._wake, 1)
-            self._thread.join(PATIENCE_S)
+            self._thread.join(_LOOK_S)
 
-    def watch(self, descriptor: int, watched: Watched) -> None:
-        """Tell ``watched`` when ``descriptor`` is readable, until :meth:`forget`."""
-        self._watched[descriptor] = watched
-        self._epoll.register(descriptor, select.EPOLLIN)
+    def watch(self, descriptor: int, watched: Watched) -> bool:
+        """Tell ``watched`` when ``descriptor`` is readable, until :meth:`forget`.
+
+        Returns False, and does nothing, after the poller has ended.
+        """
+        with self._lock:
+            if not self._has_ended:
+                self._watched[descriptor] = watched
+                self._epoll.register(descriptor, select.EPOLLIN)
+            return not self._has_ended
 
     def pause(self, descriptor: int) -> None:
         """Tell only of errors and of the end of both directions, until :meth:`resume`."""
@@ -84,13 +89,14 @@ class Poller:
             with contextlib.suppress(OSError):  # closed: the kernel has forgotten it
                 self._epoll.unregister(descriptor)
 
-    def expect(self, watched: Watched) -> None:
-        """Call ``on_slow`` in ``PATIENCE_S``, unless it is :meth:`met` before. In the thread."""
-        if watched not in self._expected:
-            self._expected[watched] = time.monotonic()
+    def expect(self, watched: Watched, limit_s: float) -> None:
+        """Call ``on_slow`` in ``limit_s``, half a second more at most, unless it is :meth:`met`."""
+        self._expected[watched] = time.monotonic() + limit_s
+        if threading.get_ident() != self._thread.ident:
+            self.call(_look_again)
 
     def met(self, watched: Watched) -> None:
-        """Expect nothing more. In the thread."""
+        """Expect nothing more."""
         self._expected.pop(watched, None)
 
     def call(self, task: Callable[[], object]) -> bool:
@@ -103,8 +109,12 @@ class Poller:
 
     def _run(self) -> None:
         watched_by, poll = self._watched, self._epoll.poll
-        while not self._is_stopping:
-            for descriptor, _ in poll(PATIENCE_S if self._expected else _IDLE_S):
+        looks_at = 0.0
+        while True:
+            events = poll(self._limit_s())
+            if self._is_stopping and not events:
+                break
+            for descriptor, _ in events:
                 watched = watched_by.get(descriptor)
                 if watched is not None:
                     try:
@@ -114,8 +124,9 @@ class Poller:
                         watched.close()
                 elif descriptor == self._wake:
                     self._run_tasks()
-            if self._expected:
+            if self._expected and time.monotonic() >= looks_at:
                 self._look_for_slow()
+                looks_at = time.monotonic() + _LOOK_S
         with self._lock:
             self._has_ended = True
         self._run_tasks()
@@ -123,6 +134,11 @@ class Poller:
             watched.close()
         self._epoll.close()
         os.close(self._wake)
+
+    def _limit_s(self) -> float:
+        if self._is_stopping:  # what has come is served
+            return 0.0
+        return _LOOK_S if self._expected else _IDLE_S
 
     def _run_tasks(self) -> None:
         with self._lock:
@@ -138,13 +154,15 @@ class Poller:
 
     def _look_for_slow(self) -> None:
         now = time.monotonic()
-        while self._expected:
-            watched, since = next(iter(self._expected.items()))
-            if now - since < PATIENCE_S:
-                return
-            del self._expected[watched]
+        for watched in [each for each, until in self._expected.copy().items() if until <= now]:
+            if self._expected.pop(watched, None) is None:
+                continue
             try:
                 watched.on_slow()
             except Exception:
                 logger.exception("connection failed")
                 watched.close()
+
+
+def _look_again() -> None:
+    """Wake the thread, which has expected nothing."""

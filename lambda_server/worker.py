@@ -1,9 +1,10 @@
-"""A gunicorn worker with one blocking thread a connection.
+"""A gunicorn worker with one blocking thread a connection in use.
 
 gunicorn's gthread waits for each request in one thread and serves it in another, and parses at
-twice the price of the call it then makes. Here a connection has its thread until it ends, so
-that "a broker connection per thread" means per caller, and requests are read by the code that
-rapid reads them with. The rest is gthread's: the arbiter, signals, TLS, ``graceful_timeout``,
+twice the price of the call it then makes. Here a connection keeps its thread while requests come,
+so that "a broker connection per thread" means per caller. A connection that is idle is the
+poller's, and requests are read by the code that rapid reads them with.
+The rest is gthread's: the arbiter, signals, TLS, ``graceful_timeout``,
 ``keepalive``, ``worker_connections``, ``max_requests``, access logs. Hooks of single requests
 need ``-k gthread``, which serves the same application.
 """
@@ -55,6 +56,7 @@ from lambda_protocol.invoke_http import HttpResponse, encode_error
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
 from lambda_protocol.pace import Pace
 from lambda_protocol.places import Places
+from lambda_protocol.poller import Poller
 from lambda_protocol.reserve import SIZE, Reserve
 from lambda_server.config import Config
 from lambda_server.invoke_api import IS_COUNTED
@@ -73,6 +75,8 @@ _JOINED_BYTES: Final = 65_536
 #: What a worker has open besides: the reserve's connections, listeners, the arbiter's pipes,
 #: metrics' files, imports.
 _OTHER_DESCRIPTORS: Final = 96 + SIZE
+#: How long a thread waits for the next request of its connection, seconds.
+LINGER_S: Final = 1.0
 #: How long a thread without a connection waits for one, seconds, and how many never end.
 IDLE_THREAD_S: Final = 10.0
 KEPT_THREADS: Final = 8
@@ -80,8 +84,38 @@ KEPT_THREADS: Final = 8
 _WARN_EVERY_S: Final = 10.0
 
 
+class _Connection:
+    """A client's connection: idle at the poller, or in use by a thread."""
+
+    def __init__(self, worker: ConnectionWorker, accepted: TConn) -> None:
+        self._worker = worker
+        self.accepted = accepted
+        self.is_idle = False
+        self.is_busy = False  # serves a request
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket, in TLS once its thread has begun that."""
+        sock: socket.socket = self.accepted.sock
+        return sock
+
+    def on_ready(self) -> None:
+        """Give the connection a thread."""
+        self._worker.end_idle(self)
+        self._worker.give_thread(self)
+
+    def on_slow(self) -> None:
+        """Close what was idle for keepalive."""
+        self.close()
+
+    def close(self) -> None:
+        """Close what is idle."""
+        self._worker.end_idle(self)
+        self._worker.forget(self)
+
+
 class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """gthread, with ``worker_connections`` threads at most.
+    """gthread, with ``worker_connections`` connections, and threads, at most.
 
     A thread whose connection has ended takes the next one; the last to be free is the first to
     be used, so that few broker connections serve many short-lived callers.
@@ -93,9 +127,8 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         """Take what gunicorn gives every worker."""
         super().__init__(*args, **kwargs)
         self._lock = threading.Lock()
-        self._free: list[queue.SimpleQueue[TConn]] = []  # guarded by _lock
-        # Connection → serving a request. Keys are guarded by _lock; a value is its own thread's.
-        self._busy: dict[TConn, bool] = {}
+        self._free: list[queue.SimpleQueue[_Connection]] = []  # guarded by _lock
+        self._connections: set[_Connection] = set()  # guarded by _lock
         self._warned_at = -math.inf
         self._pace = replace(self.PACE, idle_s=self.cfg.keepalive or 1)
 
@@ -118,6 +151,8 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
             else:
                 self._listeners[listener.fileno()] = listener
         self._reserve.start()
+        self._poller = Poller("idle")
+        self._poller.start()
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """Begin a graceful stop; the signal itself ends the accept loop's wait."""
@@ -152,14 +187,33 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         except OSError as error:
             self._spare.refuse_if_exhausted(error, listener, _REFUSAL)
             return
-        connection = TConn(self.cfg, client, address, listener.getsockname())
-        with self._lock:
-            inbox = self._free.pop() if self._free else None
-        if inbox is None and not self._places.take():
+        if not self._places.take():
             self._turn_away(client, "too many connections")
             return
+        connection = _Connection(self, TConn(self.cfg, client, address, listener.getsockname()))
         with self._lock:
-            self._busy[connection] = False
+            self._connections.add(connection)
+        if not self._begin_idle(connection):
+            self.forget(connection)
+
+    def _begin_idle(self, connection: _Connection) -> bool:
+        """Let the poller wait for the next request; False if there shall be none."""
+        if not self.alive:
+            return False
+        connection.is_idle = True
+        self._poller.expect(connection, self._pace.idle_s)
+        return self._poller.watch(connection.sock.fileno(), connection)
+
+    def end_idle(self, connection: _Connection) -> None:
+        """Take a connection from the poller. Idempotent."""
+        if connection.is_idle:
+            connection.is_idle = False
+            self._poller.forget(connection.sock.fileno())
+
+    def give_thread(self, connection: _Connection) -> None:
+        """Let a thread serve the connection; the poller's thread."""
+        with self._lock:
+            inbox = self._free.pop() if self._free else None
         if inbox is not None:
             inbox.put(connection)
             return
@@ -168,10 +222,10 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
                 target=self._run_thread, args=(connection,), name="connection", daemon=True
             ).start()
         except (RuntimeError, MemoryError) as error:
-            self._places.give_back()
             with self._lock:
-                del self._busy[connection]
-            self._turn_away(client, "no thread for a connection", error=str(error))
+                self._connections.remove(connection)
+            self._places.give_back()
+            self._turn_away(connection.sock, "no thread for a connection", error=str(error))
 
     def _turn_away(self, client: socket.socket, reason: str, **data: str) -> None:
         """Refuse a connection, but for its health check; the accepting thread."""
@@ -184,26 +238,23 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         else:
             self._reserve.take(client)
 
-    def _run_thread(self, connection: TConn) -> None:
-        inbox: queue.SimpleQueue[TConn] = queue.SimpleQueue()
-        try:
-            while True:
-                try:
-                    self._serve(connection)
-                except Exception:
-                    logger.exception("connection failed")
-                finally:
-                    self._forget(connection)
-                with self._lock:
-                    self._free.append(inbox)
-                next_connection = self._next(inbox)
-                if next_connection is None:
-                    return
-                connection = next_connection
-        finally:
-            self._places.give_back()
+    def _run_thread(self, connection: _Connection) -> None:
+        inbox: queue.SimpleQueue[_Connection] = queue.SimpleQueue()
+        while True:
+            try:
+                if not self._serve(connection) or not self._begin_idle(connection):
+                    self.forget(connection)
+            except Exception:
+                logger.exception("connection failed")
+                self.forget(connection)
+            with self._lock:
+                self._free.append(inbox)
+            next_connection = self._next(inbox)
+            if next_connection is None:
+                return
+            connection = next_connection
 
-    def _next(self, inbox: queue.SimpleQueue[TConn]) -> TConn | None:
+    def _next(self, inbox: queue.SimpleQueue[_Connection]) -> _Connection | None:
         """Wait for a connection; None for a thread that has been of no use for long enough."""
         while True:
             with contextlib.suppress(queue.Empty):
@@ -213,19 +264,23 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
                     self._free.remove(inbox)
                     return None
 
-    def _forget(self, connection: TConn) -> None:
-        with contextlib.suppress(OSError):
-            connection.close()
+    def forget(self, connection: _Connection) -> None:
+        """Close a connection that nobody serves. Idempotent."""
         with self._lock:
-            del self._busy[connection]
+            if connection not in self._connections:
+                return
+            self._connections.remove(connection)
+        with contextlib.suppress(OSError):
+            connection.accepted.close()
+        self._places.give_back()
 
-    def _serve(self, connection: TConn) -> None:
-        """Serve one connection to its end."""
+    def _serve(self, connection: _Connection) -> bool:
+        """Serve a connection while requests come; True if it is idle, False if it is to end."""
         sock = connection.sock
         sock.settimeout(self._pace.head_s if self.cfg.is_ssl else None)
-        with contextlib.suppress(OSError):  # the peer closed, or is too slow
+        try:
             if self.cfg.is_ssl:
-                sock = connection.sock = ssl_wrap_socket(sock, self.cfg)
+                sock = connection.accepted.sock = ssl_wrap_socket(sock, self.cfg)
                 sock.do_handshake()
             self._pace.limit_waits(sock)
             reader = RequestReader(
@@ -236,24 +291,36 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
             )
             try:
                 while self._serve_one(connection, reader):
-                    pass
+                    if self._is_idle(sock, reader):
+                        return True
             except BadRequestError as error:
                 self._refuse(connection, error)
                 sock.shutdown(socket.SHUT_WR)
                 reader.discard()
+        except OSError:  # the peer closed, or is too slow
+            pass
+        return False
 
-    def _serve_one(self, connection: TConn, reader: RequestReader) -> bool:
+    def _is_idle(self, sock: socket.socket, reader: RequestReader) -> bool:
+        """Wait a little for the next request. In TLS it may be here, where nobody can tell."""
+        if self.cfg.is_ssl or reader.in_hand:
+            return False
+        poller = select.poll()
+        poller.register(sock, select.POLLIN)
+        return not poller.poll(LINGER_S * 1000)
+
+    def _serve_one(self, connection: _Connection, reader: RequestReader) -> bool:
         request = reader.read_head()
         if request is None:
             return False
-        self._busy[connection] = True
+        connection.is_busy = True
         started = time.monotonic()
         reader.read_body(request)
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False
         response = _Response(functools.partial(self._send, connection.sock), request)
-        environ = self._environ(connection, request)
+        environ = self._environ(connection.accepted, request)
         try:
             chunks = self.wsgi(environ, response.start)
             if not self.alive or not self.cfg.keepalive:  # the stop may have begun during the call
@@ -265,7 +332,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
             self.log.access(response, request, environ, took)
         if request.is_last and (request.is_oversize or request.is_truncated):
             reader.discard()
-        self._busy[connection] = False
+        connection.is_busy = False
         return not request.is_last
 
     def _send(self, sock: socket.socket, data: bytes) -> None:
@@ -321,27 +388,29 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         environ["CONTENT_LENGTH"] = str(max(request.body_size, int(request.is_truncated)))
         return environ
 
-    def _refuse(self, connection: TConn, error: BadRequestError) -> None:
+    def _refuse(self, connection: _Connection, error: BadRequestError) -> None:
         """Answer bytes that never became a request."""
         head, body = _render(error)
         self._pace.send(connection.sock, head + body)
         environ = dict.fromkeys(("REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL"), "-")
-        if isinstance(connection.client, tuple):
-            environ["REMOTE_ADDR"] = connection.client[0]
+        client = connection.accepted.client
+        if isinstance(client, tuple):
+            environ["REMOTE_ADDR"] = client[0]
         response = SimpleNamespace(status=str(error.status), headers=[], sent=len(body))
         self.log.access(response, SimpleNamespace(headers={}), environ, datetime.timedelta())
 
     def _finish(self) -> None:
         """Wait for the requests in hand, for graceful_timeout at most; drop idle connections."""
+        self._poller.stop()
         deadline = time.monotonic() + self.cfg.graceful_timeout
         while time.monotonic() < deadline:
             self.notify()
             with self._lock:
-                connections = list(self._busy.items())
+                connections = list(self._connections)
             if not connections:
                 return
-            for connection, is_busy in connections:
-                if not is_busy:
+            for connection in connections:
+                if not connection.is_busy:
                     with contextlib.suppress(OSError):
                         connection.sock.shutdown(socket.SHUT_RD)
             time.sleep(0.02)

@@ -33,10 +33,10 @@ from lambda_protocol.http1 import BadRequestError, Request, encode_head
 from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer
 from lambda_protocol.pace import Pace
 from lambda_protocol.places import Places
-from lambda_protocol.polled_reader import NotShortError, PolledReader
 from lambda_protocol.poller import Poller
 from lambda_protocol.reserve import Reserve
 from rapid.connection_limits import INVOKE_API_CONNECTIONS
+from rapid.polled_reader import NotShortError, PolledReader
 from rapid.rest_sender import RestSender
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,9 @@ logger = logging.getLogger(__name__)
 PACE: Final = Pace()
 #: What is read at a time. The poller's thread alone reads into it.
 _SCRATCH: Final = memoryview(bytearray(65_536))
-#: How long a connection waits for a thread that cannot be started, in tries of the poller.
+#: How long a request may be incomplete before its connection gets a thread that waits for the rest,
+#: and how long until a thread that could not be started is tried again, seconds.
+_PATIENCE_S: Final = 0.5
 _THREAD_TRIES: Final = 3
 #: How often the log tells that connections are refused, seconds.
 _WARN_EVERY_S: Final = 10.0
@@ -419,7 +421,7 @@ class Connection:
             if request is None:
                 if reader.in_hand and not self._began_at:
                     self._began_at = time.monotonic()
-                    self.server.poller.expect(self)
+                    self.server.poller.expect(self, _PATIENCE_S)
                 return
             began_at = self._began_at
             if began_at:
@@ -519,7 +521,7 @@ class Connection:
             self._work = work
             self._tries += 1
             if self._tries < _THREAD_TRIES:
-                self.server.poller.expect(self)
+                self.server.poller.expect(self, _PATIENCE_S)
             else:
                 self.server.warn("no thread for a connection", error=str(error))
                 self._give_up()

@@ -425,22 +425,29 @@ def test_sigterm_lets_the_call_in_hand_be_answered(
 
 
 @pytest.mark.slow
-def test_all_but_a_few_threads_end_some_time_after_their_connections(
+def test_idle_connections_stay_and_all_but_a_few_threads_end(
     start_server: StartServer, instance: FakeInstance
 ) -> None:
     server = serve(start_server, instance)
     (worker,) = child_states(server.pid)
     process = psutil.Process(worker)
     before = process.num_threads()
+    instance.hold()
     with contextlib.ExitStack() as stack:
-        for _ in range(3 * KEPT_THREADS):
-            connection = stack.enter_context(server.raw())
-            connection.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert connection.read_answer().status == 200
-        assert process.num_threads() > before + 2 * KEPT_THREADS
+        connections = [stack.enter_context(server.raw()) for _ in range(3 * KEPT_THREADS)]
+        for connection in connections:
+            connection.send(post(b"1"))
+        instance.wait_for(len(connections))
+        assert process.num_threads() > len(connections)
 
-    wait_until(lambda: process.num_threads() <= before + KEPT_THREADS, "the threads' end")
-    assert server.get("/healthz").status == 200
+        instance.release()
+        for connection in connections:
+            assert connection.read_answer().status == 200
+        wait_until(lambda: process.num_threads() <= before + KEPT_THREADS, "the threads' end")
+
+        for connection in connections:
+            connection.send(post(b"2"))
+            assert connection.read_answer().body == b"2"
 
 
 def test_a_terminal_that_is_closed_stops_the_server_after_the_call_in_hand(

@@ -32,11 +32,6 @@ class PolledReader(RequestReader):
     _needed = 0  # bytes in the buffer before it is worth looking at again
 
     @property
-    def in_hand(self) -> int:
-        """How many bytes have come of requests that are not taken."""
-        return len(self._buffer)
-
-    @property
     def has_only_line_ends(self) -> bool:
         """Whether nothing of a request has come: old clients end a body with an empty line."""
         return not self._buffer.strip(b"\r\n")

@@ -46,6 +46,8 @@ class _Commands(click.Group):
 @click.option("--payloads", is_flag=True, help="Also time calls with large payloads.")
 @click.option("--json", "json_file", type=_FILE, help="Write everything found to this file.")
 @click.option("--rie", type=_FILE, help="Use this aws-lambda-rie, and install none.")
+@click.option("--peer-rapid", type=_FILE, help="Measure this daemon of another make as well.")
+@click.option("--peer-server", type=_FILE, help="Its server; needs --peer-rapid.")
 @click.option(
     "--max-concurrency", default=1, show_default=True, help="rapid's RAPID_MAX_CONCURRENCY."
 )
@@ -62,6 +64,8 @@ def main(
     payloads: bool,
     json_file: Path | None,
     rie: Path | None,
+    peer_rapid: Path | None,
+    peer_server: Path | None,
     max_concurrency: int,
     workers: int | None,
     amqp_uri: str | None,
@@ -76,7 +80,12 @@ def main(
         echo = build_echo()
         step.result(echo.origin)
     setup = Setup(
-        echo=echo.path, amqp_uri=amqp_uri, max_concurrency=max_concurrency, workers=workers
+        echo=echo.path,
+        peer_rapid=peer_rapid,
+        peer_server=peer_server,
+        amqp_uri=amqp_uri,
+        max_concurrency=max_concurrency,
+        workers=workers,
     )
     if context.invoked_subcommand is not None:
         context.obj = setup
@@ -97,6 +106,7 @@ def main(
         "python": platform.python_version(),
         "function": echo.origin,
         "aws-lambda-rie": rie_origin,
+        "peer": "not asked for" if peer_rapid is None else str(peer_rapid),
         "broker": "a private RabbitMQ" if amqp_uri is None else "the one of AMQP_URI",
         "max concurrency": str(max_concurrency),
         "gunicorn workers": "as configured" if workers is None else str(workers),

@@ -15,6 +15,8 @@ from devtools.processes import BackgroundProcess
 from devtools.progress import wait_until
 
 FUNCTION_NAME = "lambda-bench-echo"
+#: Another implementation's function: both may stand behind one broker.
+PEER_FUNCTION_NAME = "lambda-bench-peer"
 
 _CHECKOUT = Path(__file__).parent.parent
 STATIC_RAPID = _CHECKOUT / "dist" / "lambda-runtime-api-daemon"
@@ -104,10 +106,11 @@ def rapid(
     )
 
 
-def static_rapid(echo: Path, *, max_concurrency: int = 1) -> Launch:
+def static_rapid(echo: Path, *, amqp_uri: str | None = None, max_concurrency: int = 1) -> Launch:
     """Return rapid as the one file that `make rapid` made."""
-    from_source = rapid(echo, max_concurrency=max_concurrency)
-    return replace(from_source, name="rapid, one file", command=(str(STATIC_RAPID), str(echo)))
+    from_source = rapid(echo, amqp_uri=amqp_uri, max_concurrency=max_concurrency)
+    name = "rapid, one file" if amqp_uri is None else "rapid, one file, behind the broker"
+    return replace(from_source, name=name, command=(str(STATIC_RAPID), str(echo)))
 
 
 def rie(binary: Path, echo: Path) -> Launch:
@@ -136,4 +139,41 @@ def server(amqp_uri: str, *, workers: int | None = None) -> Launch:
     found = launch.server(settings=settings)
     return Launch(
         name="lambda_server", command=found.command, environ=found.environ, port=found.port
+    )
+
+
+def peer_rapid(
+    binary: Path, echo: Path, *, amqp_uri: str | None = None, max_concurrency: int = 1
+) -> Launch:
+    """Return another implementation's daemon, which reads the plain names of the variables."""
+    port, runtime_api_port = free_ports(2)
+    return Launch(
+        name="peer" if amqp_uri is None else "peer behind the broker",
+        command=(str(binary), str(echo)),
+        environ={
+            "AWS_LAMBDA_FUNCTION_NAME": PEER_FUNCTION_NAME,
+            "INVOKE_API_HOST": LOOPBACK,
+            "MAX_CONCURRENCY": str(max_concurrency),
+            "PORT": str(port),
+            "RUNTIME_API_HOST": LOOPBACK,
+            "RUNTIME_API_PORT": str(runtime_api_port),
+            # Without a broker it shall find none on the usual port either.
+            "AMQP_URI": amqp_uri or "amqp://127.0.0.1:1?connection_attempts=1",
+        },
+        port=port,
+        function_name=PEER_FUNCTION_NAME,
+        has_readyz=False,
+    )
+
+
+def peer_server(binary: Path, amqp_uri: str) -> Launch:
+    """Return another implementation's server."""
+    (port,) = free_ports(1)
+    return Launch(
+        name="peer's server",
+        command=(str(binary),),
+        environ={"AMQP_URI": amqp_uri, "INVOKE_API_HOST": LOOPBACK, "PORT": str(port)},
+        port=port,
+        function_name=PEER_FUNCTION_NAME,
+        has_readyz=False,
     )

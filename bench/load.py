@@ -18,7 +18,7 @@ _END_LIMIT_S = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slots:
+class Load:
     """What wrk saw."""
 
     answers: int
@@ -28,7 +28,7 @@ class Slots:
     errors: dict[str, int]  #: by kind; ``status`` is answers of 400 and above
 
 
-def run_wrk(url: str, *, connections: int, seconds: int, as_events: bool = False) -> Slots:
+def run_wrk(url: str, *, connections: int, seconds: int, as_events: bool = False) -> Load:
     """Call ``url`` for ``seconds`` from one wrk thread; each connection has one call at a time."""
     environ = {**os.environ, "BENCH_PAYLOAD": PAYLOAD.decode()}
     if as_events:
@@ -48,10 +48,10 @@ def run_wrk(url: str, *, connections: int, seconds: int, as_events: bool = False
     return load
 
 
-def parse_load(output: str) -> Slots:
+def parse_load(output: str) -> Load:
     """Read the ``key=value`` lines that wrk.lua prints below wrk's own report."""
     figures = {name: int(value) for name, value in _FIGURE.findall(output)}
-    return Slots(
+    return Load(
         answers=figures["requests"],
         duration_s=figures["duration_us"] / 1e6,
         p50_ms=figures["p50_us"] / 1e3,

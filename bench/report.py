@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
@@ -11,6 +12,7 @@ from statistics import median
 
 from bench.payloads import SIZES
 from bench.results import Results
+from bench.rounds import Sample
 from bench.targets import judge
 
 _SUBJECTS = {
@@ -18,6 +20,8 @@ _SUBJECTS = {
     "static": "rapid in one file, direct",
     "rie": "aws-lambda-rie",
     "server": "server + broker",
+    "peer": "peer, direct",
+    "peer-server": "peer's server + broker",
 }
 _PARTS = ("daemon", "function", "server", "broker")
 _REACHED = {True: "yes", False: "NO", None: "-"}
@@ -38,6 +42,7 @@ def render(results: Results) -> str:
             _loads(results),
         ),
         _table(("CPU ms per call", *_PARTS, "all"), _cpu(results)),
+        _table(("ours / peer's", "req/s", "p50", "CPU daemon", "CPU server"), _beside(results)),
         _table(("calls of one check", "own payload back", "another's", "none"), _answers(results)),
         _table(("ms from exec", "to port open", "to first answer"), _startups(results)),
         _table(("memory, MB", "idle", "loaded"), _memory(results)),
@@ -67,6 +72,21 @@ def _cpu(results: Results) -> Iterator[list[str]]:
         ]
         whole = [sum(sample.cpu_ms.values()) for sample in samples]
         yield [_label(name), *(_middle(values, ".3f") for values in (*parts, whole))]
+
+
+def _beside(results: Results) -> Iterator[list[str]]:
+    for name in results.samples:
+        peer = results.peer_of(name)
+        if peer not in results.samples:
+            continue
+        figures: list[Callable[[Sample], float]] = [
+            attrgetter("rate"),
+            attrgetter("p50_ms"),
+            lambda sample: sample.cpu_ms["daemon"],
+            lambda sample: sample.cpu_ms.get("server", math.nan),
+        ]
+        ratios = [results.ratios(name, figure, beside=peer) for figure in figures]
+        yield [_label(name), *("-" if math.isnan(r[0]) else _spread(r, ".2f") for r in ratios)]
 
 
 def _answers(results: Results) -> Iterator[list[str]]:
@@ -100,7 +120,7 @@ def _verdicts(results: Results) -> Iterator[list[str]]:
 
 
 def _label(scenario: str) -> str:
-    subject, _, connections = scenario.partition("-")
+    subject, _, connections = scenario.rpartition("-")
     return f"{_SUBJECTS[subject]}, {connections}"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bench.client import Answers
 from bench.rounds import Sample
 from bench.startup import Startup
+from bench.subjects import PEERS
 
 #: aws-lambda-rie at one connection, the scenario that the others are compared with.
 YARDSTICK = "rie-1"
@@ -32,12 +33,19 @@ class Results:
     answers: dict[str, Answers]  #: by subject
     payloads: dict[str, dict[str, float]]  #: median milliseconds, by subject and size
 
-    def ratios(self, scenario: str, figure: Callable[[Sample], float]) -> list[float]:
-        """Divide a figure by the yardstick's of the same round.
+    def ratios(
+        self, scenario: str, figure: Callable[[Sample], float], *, beside: str = YARDSTICK
+    ) -> list[float]:
+        """Divide a figure by that of another scenario in the same round.
 
-        Empty for the yardstick itself, and when one of the two was not run.
+        Empty for that scenario itself, and when one of the two was not run.
         """
-        if scenario == YARDSTICK or not {scenario, YARDSTICK} <= self.samples.keys():
+        if scenario == beside or not {scenario, beside} <= self.samples.keys():
             return []
-        pairs = zip(self.samples[scenario], self.samples[YARDSTICK], strict=True)
+        pairs = zip(self.samples[scenario], self.samples[beside], strict=True)
         return [figure(ours) / figure(theirs) for ours, theirs in pairs]
+
+    def peer_of(self, scenario: str) -> str:
+        """Return the scenario of the other implementation that is like ``scenario``."""
+        subject, _, connections = scenario.rpartition("-")
+        return f"{PEERS.get(subject)}-{connections}"

@@ -30,12 +30,17 @@ class Scenario:
 SCENARIOS = (
     Scenario("direct", 1),
     Scenario("static", 1),
+    Scenario("peer", 1),
     Scenario("rie", 1),
     Scenario("server", 1),
+    Scenario("peer-server", 1),
     Scenario("server", 16),
+    Scenario("peer-server", 16),
     Scenario("server", 64),
+    Scenario("peer-server", 64),
     Scenario("direct", 16),
     Scenario("static", 16),
+    Scenario("peer", 16),
 )
 
 

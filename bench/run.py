@@ -60,6 +60,9 @@ def _measure_startups(plan: Plan, setup: Setup, folder: Path) -> dict[str, list[
     if "rie" in plan.subjects and setup.rie is not None:
         binary = setup.rie
         programs["aws-lambda-rie"] = lambda: launches.rie(binary, setup.echo)
+    if setup.peer_rapid is not None:
+        peer = setup.peer_rapid
+        programs["peer"] = lambda: launches.peer_rapid(peer, setup.echo)
     return measure_startups(programs, times=_STARTS, logs=folder)
 
 
@@ -72,7 +75,7 @@ def _memory(subjects: Mapping[str, Subject]) -> dict[str, float]:
 
 
 def _check_answers(subjects: Mapping[str, Subject]) -> dict[str, Answers]:
-    """Check our own; a second call at once would break aws-lambda-rie."""
+    """Check ours and the peer's; a second call at once would break aws-lambda-rie."""
     checks = {}
     for name, subject in subjects.items():
         if name != "rie":

@@ -1,4 +1,4 @@
-"""What is measured: rapid alone, aws-lambda-rie alone, lambda_server + broker + rapid."""
+"""What is measured: rapid alone and behind lambda_server and a broker, and others beside them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from devtools.progress import Step
 from devtools.rabbitmq_node import RabbitmqNode
 
 SUBJECTS = ("direct", "static", "rie", "server")
+#: Subject → the subject of the other implementation that it is compared with.
+PEERS = {"direct": "peer", "static": "peer", "server": "peer-server"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +22,8 @@ class Setup:
 
     echo: Path
     rie: Path | None = None  #: None: not to be had, so left out
+    peer_rapid: Path | None = None  #: of another implementation
+    peer_server: Path | None = None
     amqp_uri: str | None = None  #: None: a private broker is started
     max_concurrency: int = 1
     workers: int | None = None  #: None: as gunicorn.conf.py says
@@ -32,6 +36,7 @@ class Subject:
     url: str
     daemon_name: str
     daemon: int  #: rapid or aws-lambda-rie, which starts the function
+    server_name: str = ""
     server: int | None = None
     broker: int | None = None  #: None also when the broker is not ours to measure
 
@@ -49,7 +54,7 @@ class Subject:
         """Return the resident memory by program, without the function's and the broker's."""
         programs = {self.daemon_name: usage.leader_rss_mb(self.daemon)}
         if self.server is not None:
-            programs["lambda_server"] = usage.session_rss_mb(self.server)
+            programs[self.server_name] = usage.session_rss_mb(self.server)
         return programs
 
 
@@ -66,8 +71,13 @@ def running(names: Collection[str], setup: Setup, folder: Path) -> Iterator[dict
             subjects["static"] = _run_alone(launch, stack, folder)
         if "rie" in names and setup.rie is not None:
             subjects["rie"] = _run_alone(launches.rie(setup.rie, setup.echo), stack, folder)
+        if setup.peer_rapid is not None:
+            launch = launches.peer_rapid(
+                setup.peer_rapid, setup.echo, max_concurrency=setup.max_concurrency
+            )
+            subjects["peer"] = _run_alone(launch, stack, folder)
         if "server" in names:
-            subjects["server"] = _run_behind_broker(setup, stack, folder)
+            subjects |= _run_behind_broker(setup, stack, folder)
         yield subjects
 
 
@@ -77,22 +87,47 @@ def _run_alone(launch: launches.Launch, stack: ExitStack, folder: Path) -> Subje
     return Subject(url=launch.url, daemon_name=launch.name, daemon=process.pid)
 
 
-def _run_behind_broker(setup: Setup, stack: ExitStack, folder: Path) -> Subject:
+def _run_behind_broker(setup: Setup, stack: ExitStack, folder: Path) -> dict[str, Subject]:
+    """Start our programs, and the other implementation's, around one broker."""
     amqp_uri, broker = setup.amqp_uri, None
     if amqp_uri is None:
         with Step("start a private RabbitMQ"):
             node = stack.enter_context(RabbitmqNode(folder / "rabbitmq"))
         amqp_uri, broker = node.uri, node.pid
-    rapid = launches.rapid(setup.echo, amqp_uri=amqp_uri, max_concurrency=setup.max_concurrency)
-    server = launches.server(amqp_uri, workers=setup.workers)
-    with Step(f"start {rapid.name}"):
-        daemon = stack.enter_context(rapid.running(folder))
-    with Step(f"start {server.name}"):
-        gunicorn = stack.enter_context(server.running(folder))
-    return Subject(
-        url=server.url,
-        daemon_name=rapid.name,
-        daemon=daemon.pid,
-        server=gunicorn.pid,
-        broker=broker,
-    )
+    pairs = {
+        "server": (
+            _rapid(setup, amqp_uri),
+            launches.server(amqp_uri, workers=setup.workers),
+        )
+    }
+    if setup.peer_rapid is not None and setup.peer_server is not None:
+        pairs["peer-server"] = (
+            launches.peer_rapid(
+                setup.peer_rapid,
+                setup.echo,
+                amqp_uri=amqp_uri,
+                max_concurrency=setup.max_concurrency,
+            ),
+            launches.peer_server(setup.peer_server, amqp_uri),
+        )
+    subjects = {}
+    for name, (rapid, server) in pairs.items():
+        with Step(f"start {rapid.name}"):
+            daemon = stack.enter_context(rapid.running(folder))
+        with Step(f"start {server.name}"):
+            front = stack.enter_context(server.running(folder))
+        subjects[name] = Subject(
+            url=server.url,
+            daemon_name=rapid.name,
+            daemon=daemon.pid,
+            server_name=server.name,
+            server=front.pid,
+            broker=broker,
+        )
+    return subjects
+
+
+def _rapid(setup: Setup, amqp_uri: str) -> launches.Launch:
+    """Return rapid behind the broker: the one file, where it has been made."""
+    make = launches.static_rapid if launches.STATIC_RAPID.exists() else launches.rapid
+    return make(setup.echo, amqp_uri=amqp_uri, max_concurrency=setup.max_concurrency)

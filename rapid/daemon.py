@@ -232,6 +232,7 @@ class Daemon:
         config = self._config
         return InvokeApi(
             config.invoke_api,
+            poller=self._poller,
             function=config.environment.function,
             version=config.environment.version,
             submit=self._scheduler.submit,

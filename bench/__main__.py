@@ -15,6 +15,8 @@ from bench.autoscale.command import autoscale
 from bench.errors import BenchError, ToolMissing
 from bench.events import measure_events, render_events
 from bench.extensions import compare_extensions
+from bench.instructions import RECORD, compare, count_instructions
+from bench.instructions import render as render_instructions
 from bench.profile import PROGRAMS, profile_program
 from bench.report import render, save_json
 from bench.run import Plan, run
@@ -142,6 +144,20 @@ def profile(
                 folder=folder,
             )
         )
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Compare with the record, and write nothing.")
+@click.pass_obj
+def instructions(setup: Setup, *, check: bool) -> None:
+    """Count the instructions of a call; a busy machine does not change them."""
+    found = count_instructions(setup.echo)
+    if not check:
+        RECORD.write_text(render_instructions(found))
+        return
+    told = compare(found, RECORD.read_text())
+    if told:
+        raise click.ClickException("\n".join([*told, "make instructions records anew"]))
 
 
 @main.command()

@@ -21,8 +21,6 @@ PEER_FUNCTION_NAME = "lambda-bench-peer"
 _CHECKOUT = Path(__file__).parent.parent
 STATIC_RAPID = _CHECKOUT / "dist" / "lambda-runtime-api-daemon"
 _INHERITED = ("HOME", "LANG", "PATH", "PYTHONPATH", "TMPDIR")
-_READY_LIMIT_S = 30.0
-_STOP_LIMIT_S = 10.0
 _LOG_CHARACTERS = 2000
 
 
@@ -36,6 +34,8 @@ class Launch:
     port: int
     function_name: str = FUNCTION_NAME
     has_readyz: bool = True  #: False: ready once its port is open
+    ready_limit_s: float = 30.0
+    stop_limit_s: float = 10.0
 
     @property
     def url(self) -> str:
@@ -56,13 +56,13 @@ class Launch:
         try:
             yield process
         finally:
-            process.stop(_STOP_LIMIT_S)
+            process.stop(self.stop_limit_s)
 
     @contextmanager
     def running(self, logs: Path) -> Iterator[BackgroundProcess]:
         """Start the program, wait until it is ready, and stop it in the end."""
         with self.started(logs) as process:
-            wait_until(lambda: not process.is_alive() or self._is_ready(), _READY_LIMIT_S)
+            wait_until(lambda: not process.is_alive() or self._is_ready(), self.ready_limit_s)
             if not self._is_ready():
                 raise self.failure("is not ready", logs)
             yield process

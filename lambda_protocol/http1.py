@@ -401,19 +401,27 @@ def _parse_length(text: str | None) -> int:
 
 
 def _parse_head(head: bytes) -> Request:
-    if _is_unprintable(head):
-        raise BadRequestError(400, "control character in the request's head")
-    line, _, block = head.decode("latin-1").partition("\r\n")
-    parts = line.split(" ")
-    if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]):
+    line, _, block = head.partition(b"\r\n")
+    if _is_unprintable(line):
+        raise BadRequestError(400, "control character in the request's line")
+    parts = line.decode("latin-1").split(" ")
+    if len(parts) != 3:
         raise BadRequestError(400, "malformed request line")
     method, target, version = parts
+    if method not in METHODS and not _TOKEN.fullmatch(method):
+        raise BadRequestError(400, "malformed request line")
     if version not in ("HTTP/1.1", "HTTP/1.0"):
         raise BadRequestError(505 if version.startswith("HTTP/") else 400, "not HTTP/1.1")
     if method not in METHODS:
         raise BadRequestError(501, "unknown method")
-    headers = _parse_headers(block) if len(block) > _CACHED_CHARS else _cached_headers(block)
+    headers = _parse_block(block) if len(block) > _CACHED_BYTES else _cached_block(block)
     return Request(method, _origin_form(target), headers, version)
+
+
+def _parse_block(block: bytes) -> Mapping[str, str]:
+    if _is_unprintable(block):
+        raise BadRequestError(400, "control character in the request's headers")
+    return _parse_headers(block.decode("latin-1"))
 
 
 def _is_unprintable(block: bytes) -> bool:
@@ -458,5 +466,5 @@ def _parse_headers(block: str) -> Mapping[str, str]:
 
 
 #: A runtime, and many a caller, sends the same headers with each request: parsed once.
-_CACHED_CHARS: Final = 1024
-_cached_headers = functools.lru_cache(maxsize=256)(_parse_headers)
+_CACHED_BYTES: Final = 1024
+_cached_block = functools.lru_cache(maxsize=256)(_parse_block)

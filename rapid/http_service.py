@@ -433,9 +433,12 @@ class Connection:
             self._is_serving = True
             self._serve(request, began_at or time.monotonic())
             self._is_serving = False  # before the answer is looked for: it may come meanwhile
-            if request.is_last and not self._owes_answer:
-                self.close()
-                return
+            if not self._owes_answer:
+                if request.is_last:
+                    self.close()
+                    return
+                if not reader.in_hand:
+                    return
         if reader.in_hand:
             self._hold_back()
 

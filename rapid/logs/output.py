@@ -111,9 +111,12 @@ class LineOutput:
             self._dropped += 1
 
     def wake(self) -> None:
-        """Have the output's thread write what waits."""
-        with self._lock:
-            self._wanted.notify()
+        """Have the output's thread write what waits; does nothing if nothing does."""
+        if (
+            self._waiting or self._dropped
+        ):  # without the lock: who adds something calls this after it
+            with self._lock:
+                self._wanted.notify()
 
     def write_waiting(self) -> None:
         """Write what waits now; blocks as the descriptor does."""
@@ -178,8 +181,9 @@ class Outputs(NamedTuple):
 
     def wake(self) -> None:
         """Have what waits written soon."""
-        for output in set(self):
-            output.wake()
+        self.stdout.wake()
+        if self.stderr is not self.stdout:
+            self.stderr.wake()
 
     def write_waiting(self) -> None:
         """Write what waits now; blocks as the descriptors do."""

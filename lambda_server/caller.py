@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer
+
+#: In the WSGI environment of a worker that counts the bytes of payloads before it reads them.
+IS_COUNTED: Final = "lambda_server.is_counted"
 
 
 class CallerGoneError(Exception):

@@ -6,6 +6,7 @@ settings so. A wrong variable is one line and exit code 2, before any worker sta
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
@@ -13,24 +14,50 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 from lambda_protocol.address import EVERY_HOST, Address
 from lambda_protocol.allocator import give_back_large_blocks
 from lambda_protocol.descriptors import raise_descriptor_limit
-from lambda_protocol.environ import ConfigError
+from lambda_protocol.environ import BrokerAddress, ConfigError
 from lambda_protocol.log_format import level_number
 from lambda_protocol.terminal import has_terminal
 from lambda_server.config import Config
 
+
+def _check_options(broker: BrokerAddress) -> None:
+    """Raise ``ConfigError`` if pika does not know an option of the URI."""
+    from lambda_protocol.amqp_connection import connection_parameters
+
+    connection_parameters(broker, name="lambda-server")
+
+
+def _in_a_child(check: Callable[[], None]) -> int:
+    """Return the exit code of a process that runs ``check``, so that what it imports goes again.
+
+    The arbiter calls nobody, and pika would be a tenth of its memory.
+    """
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 2
+    try:
+        check()
+        code = 0
+    except ConfigError as error:
+        os.write(2, f"lambda-server: {error}\n".encode())
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+    os._exit(code)
+
+
 try:
     _config = Config.from_environ(os.environ)
-    if _config.broker is not None:
-        from lambda_protocol.amqp_connection import connection_parameters
-
-        connection_parameters(_config.broker, name="lambda-server")  # a wrong option shows here
 except ConfigError as error:
     sys.stderr.write(f"lambda-server: {error}\n")
+    sys.exit(2)
+if _config.broker is not None and _in_a_child(functools.partial(_check_options, _config.broker)):
     sys.exit(2)
 
 

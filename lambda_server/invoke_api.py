@@ -37,7 +37,7 @@ from lambda_protocol.invoke_http import (
     payload_limit,
 )
 from lambda_protocol.validation import payload_too_large
-from lambda_server.caller import CallerGoneError, caller_of
+from lambda_server.caller import IS_COUNTED, CallerGoneError, caller_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -48,9 +48,6 @@ logger = logging.getLogger(__name__)
 
 #: How much of a payload over its limit is read and thrown away, so that the answer arrives, bytes.
 DRAIN_BYTES: Final = 16 * 1_048_576
-
-#: In the WSGI environment of a worker that counts the bytes of payloads before it reads them.
-IS_COUNTED: Final = "lambda_server.is_counted"
 
 _WSGI_NAMES: Final = {name: "HTTP_" + name.upper().replace("-", "_") for name in REQUEST_HEADERS}
 _STATUS_LINES: Final = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}

@@ -58,8 +58,8 @@ from lambda_protocol.pace import Pace
 from lambda_protocol.places import Places
 from lambda_protocol.poller import Poller
 from lambda_protocol.reserve import SIZE, Reserve
+from lambda_server.caller import IS_COUNTED
 from lambda_server.config import Config
-from lambda_server.invoke_api import IS_COUNTED
 
 logger = logging.getLogger(__name__)
 

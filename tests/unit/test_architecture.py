@@ -200,7 +200,16 @@ def isolated(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("module", ["rapid.daemon", "rapid.__main__", "lambda_protocol.environ"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "rapid.daemon",
+        "rapid.__main__",
+        "lambda_protocol.environ",
+        "lambda_server.gunicorn_conf",  # these two are what gunicorn's arbiter needs
+        "lambda_server.worker",
+    ],
+)
 def test_dependencies_are_imported_late(module: str) -> None:
     loaded = isolated(f"import sys, {module}; print([m for m in {LATE!r} if m in sys.modules])")
 

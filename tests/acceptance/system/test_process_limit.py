@@ -38,9 +38,10 @@ def start_limited() -> Iterator[StartLimited]:
 
 
 def is_used_up(rapid: Rapid) -> bool:
-    """Whether a connection finds no thread: the function has taken what there was."""
+    """Whether a long request finds no thread: the function has taken what there was."""
     with RawConnection(rapid.port) as connection:
-        connection.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        connection.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n")
+        connection.close_sending()
         return connection.read_answer().status == 503
 
 

@@ -125,6 +125,11 @@ bench: .venv/.dev ## measure latency and throughput
 	@scripts/test-setup
 	@$(VENV_BIN)/python -m bench
 
+.PHONY: instructions
+instructions: .venv/.dev ## count the instructions of a call, and write bench/instructions.txt (CHECK=1: compare with it)
+	@scripts/test-setup
+	@$(VENV_BIN)/python -m bench instructions $(if $(CHECK),--check)
+
 .PHONY: clean
 clean: ## stop what runs, and remove everything that was made here
 	@if [ -e .local/state.json ]; then scripts/local down; fi

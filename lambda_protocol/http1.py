@@ -74,6 +74,7 @@ class Request:
     """One request: its head as soon as it is read, its body after that."""
 
     __slots__ = (
+        "began_at",
         "body",
         "body_size",
         "headers",
@@ -96,6 +97,7 @@ class Request:
         self.path, _, self.query = target.partition("?")  #: undecoded
         self.headers = headers
         self.version = version
+        self.began_at = time.monotonic()  #: when its head had come, seconds
         self.body = b""
         self.share: Share | None = None  #: of the budget, for a body that is not small
         self.trailers: Mapping[str, str] = {}  #: what followed a chunked body, lower-case names

@@ -21,7 +21,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection
-from http import HTTPStatus
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Final
 
@@ -29,13 +28,14 @@ from lambda_protocol.address import Address
 from lambda_protocol.answers_in_hand import AnswersInHand
 from lambda_protocol.byte_budget import FREE_BYTES, UNLIMITED_BYTES, ByteBudget
 from lambda_protocol.descriptors import SpareDescriptor
-from lambda_protocol.http1 import BadRequestError, Request, encode_head
+from lambda_protocol.http1 import BadRequestError, Request
 from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer
 from lambda_protocol.pace import Pace
 from lambda_protocol.places import Places
 from lambda_protocol.poller import Poller
 from lambda_protocol.reserve import Reserve
 from rapid.connection_limits import INVOKE_API_CONNECTIONS
+from rapid.exchange import Exchange, Headers, KeptAnswer, RenderError
 from rapid.polled_reader import NotShortError, PolledReader
 from rapid.rest_sender import RestSender
 
@@ -54,103 +54,6 @@ _WARN_EVERY_S: Final = 10.0
 
 #: How often a peer that has sent a FIN is looked at, seconds: at first, and at last.
 _PEER_CHECKS_S: Final = (0.01, 1.0)
-
-_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
-
-Headers = tuple[tuple[str, str], ...] | list[tuple[str, str]]
-#: Every answer of the Runtime API has a Content-Type: awslambdaric crashes on one without.
-JSON: Final[Headers] = (("Content-Type", "application/json"),)
-TEXT: Final[Headers] = (("Content-Type", "text/plain; charset=utf-8"),)
-
-
-class Exchange:
-    """A request and its one answer. Thread-safe: the first answer counts, of any thread."""
-
-    __slots__ = (
-        "_answered",
-        "_connection",
-        "_lock",
-        "began_at",
-        "extra_headers",
-        "is_unstarted",
-        "on_disconnect",
-        "request",
-    )
-
-    def __init__(
-        self, connection: Connection | KeptAnswer, request: Request, began_at: float = 0.0
-    ) -> None:
-        """Belongs to ``connection``, which reads the next request only after the answer."""
-        self.request = request
-        self.began_at = began_at  #: when its head had come, monotonic seconds
-        self.extra_headers: Headers = ()  #: for the answer, whoever gives it
-        #: Called by the connection's thread if the peer goes away unanswered.
-        self.on_disconnect: Callable[[], object] | None = None
-        #: Set for a peer that may send a FIN and still read. While it is true, such a peer is sent
-        #: interim responses. If it is None, a FIN means that the peer is gone.
-        self.is_unstarted: Callable[[], bool] | None = None
-        self._connection = connection
-        self._lock = threading.Lock()
-        self._answered = False
-
-    def answer(self, status: int, headers: Headers = (), body: bytes = b"") -> bool:
-        """Send the response. False: the peer is gone, or another thread has answered.
-
-        Never blocks: the listener's sender writes the bytes that the peer does not take at once.
-        """
-        with self._lock:
-            if self._answered:
-                return False
-            self._answered = True
-        self.on_disconnect = None
-        self.is_unstarted = None  # both know the payload
-        self.request.release()
-        try:
-            data = self._encode(status, headers, body)
-        except ValueError as error:
-            service = self._connection.server
-            logger.error("response not sendable", extra={"service": service.name, "error": error})
-            headers, body = service.render_error(502, "Bad Gateway")
-            data = self._encode(502, headers, body)
-        return self._connection.send_answer(data, self.request.is_last)
-
-    def _encode(self, status: int, headers: Headers, body: bytes) -> bytes:
-        head = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}"]
-        head += [f"{name}: {value}" for name, value in (*headers, *self.extra_headers)]
-        if status != HTTPStatus.NO_CONTENT:
-            head.append(f"Content-Length: {len(body)}")
-        if self.request.is_last:
-            head.append("Connection: close")
-        if self.request.method == "HEAD":  # a body would be taken for the next answer
-            body = b""
-        return encode_head(head) + body
-
-    def send_interim(self) -> None:
-        """Send an interim response, unless the answer is sent or on its way; raises ``OSError``."""
-        assert isinstance(self._connection, Connection)
-        with self._lock:
-            if not self._answered:
-                self._connection.socket.send(INTERIM_RESPONSE, socket.MSG_DONTWAIT)
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether the response is sent or on its way."""
-        return self._answered
-
-
-class KeptAnswer:
-    """Stands in for a connection: keeps the answer, which is all there by then."""
-
-    def __init__(self, server: HttpService) -> None:
-        """Be a connection of ``server``."""
-        self.server = server
-        self.data = b""
-
-    def send_answer(self, data: bytes, _is_last: bool) -> bool:
-        """Keep ``data``."""
-        self.data = data
-        return True
-
 
 #: Takes each exchange; answers it now or keeps it for later. It never blocks: it may run in the
 #: poller's thread, which all connections wait for.
@@ -180,17 +83,16 @@ class HttpService(ThreadingTCPServer):
         long_paths: Collection[str] = (),
         has_health: bool = False,
         health_port: Address | None = None,
-        render_error: Callable[[int, str], tuple[Headers, bytes]],
+        render_error: RenderError,
     ) -> None:
         """Bind ``address`` (port 0: any free one); raises ``OSError`` when it is taken.
 
-        ``poller``, which somebody else starts, serves the connections.
-        ``needs_host`` refuses HTTP/1.1 without a Host header. ``pace`` is that of the peers.
-        Their bodies have to fit into ``budget``; so have the answers they have yet to take.
-        ``keeps_oversize`` tells of a path whether the beginning of a body over the limit is wanted.
-        The handler takes long for ``long_paths``, and so gets a thread for each of them.
-        If ``has_health``, the handler answers health checks at once, also where there is no place,
-        and on ``health_port`` nothing else is answered.
+        ``poller``, which somebody else starts, serves the connections. ``needs_host`` refuses
+        HTTP/1.1 without a Host header. ``pace`` is that of the peers. Their bodies have to fit into
+        ``budget``; so have the answers they have yet to take. ``keeps_oversize`` tells of a path
+        whether the beginning of a body over the limit is wanted. Each request of ``long_paths``
+        gets a thread: its answer takes long. If ``has_health``, the handler answers health checks
+        at once, also where there is no place, and on ``health_port`` nothing else is answered.
         ``render_error`` makes the answer to a request that is no HTTP, or whose handler failed.
         """
         self.handle_exchange = handler
@@ -204,21 +106,17 @@ class HttpService(ThreadingTCPServer):
         self.poller = poller
         self.render_error = render_error
         self.places = Places(max_connections)
-        self._thread = threading.Thread(
-            target=self.serve_forever, name=f"{name}-accept", daemon=True
-        )
-        in_hand = AnswersInHand(UNLIMITED_BYTES if budget is None else budget.limit_bytes)
-        self.sender = RestSender(name, pace=pace, in_hand=in_hand)
+        accept = f"{name}-accept"
+        self._thread = threading.Thread(target=self.serve_forever, name=accept, daemon=True)
+        most = UNLIMITED_BYTES if budget is None else budget.limit_bytes
+        self.sender = RestSender(name, pace=pace, in_hand=AnswersInHand(most))
         self._spare = SpareDescriptor()
         self._warned_at = -math.inf
         self.refusal = self._render(503, "There is no place for another connection.")
         self._reserve = self._make_reserve() if has_health else None
-        self._health: socket.socket | None = None
         self._address = address
         super().__init__(address, BaseRequestHandler)
-        if self._reserve is not None and health_port is not None:
-            self._health = health_port.listen()
-            self._reserve.listen(self._health)
+        self._health = self._listen_for_health(health_port)
 
     @property
     def port(self) -> int:
@@ -302,6 +200,13 @@ class HttpService(ThreadingTCPServer):
             sock.send(self.refusal, socket.MSG_DONTWAIT)
         self.shutdown_request(sock)
 
+    def _listen_for_health(self, address: Address | None) -> socket.socket | None:
+        if self._reserve is None or address is None:
+            return None
+        listener = address.listen()
+        self._reserve.listen(listener)
+        return listener
+
     def _make_reserve(self) -> Reserve:
         return Reserve(
             self.name, self._answer_here, self.refusal, pace=self.pace, answers_block=False
@@ -309,12 +214,12 @@ class HttpService(ThreadingTCPServer):
 
     def _answer_here(self, request: Request) -> bytes:
         """Return the response to a request that the handler answers at once."""
-        kept = KeptAnswer(self)
+        kept = KeptAnswer(self.render_error)
         self.handle_exchange(Exchange(kept, request))
         return kept.data or self.refusal
 
     def _render(self, status: int, message: str) -> bytes:
-        kept, request = KeptAnswer(self), Request("", "", {})
+        kept, request = KeptAnswer(self.render_error), Request("", "", {})
         request.is_last = True
         headers, body = self.render_error(status, message)
         Exchange(kept, request).answer(status, headers, body)
@@ -331,8 +236,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_began_at",
         "_exchange",
+        "_has_begun",
         "_has_ended",
         "_is_open",
         "_is_paused",
@@ -345,7 +250,7 @@ class Connection:
         "_work",
         "server",
         "socket",
-    )
+    )  # fmt: skip
 
     def __init__(self, server: HttpService, sock: socket.socket) -> None:
         """Own ``sock`` and one of the places of ``server``."""
@@ -361,14 +266,12 @@ class Connection:
         self._exchange: Exchange | None = None
         self._owes_answer = False  # cleared by whoever has sent the answer
         self._on_sent: threading.Event | None = None  # a thread waits for that
-        self._began_at = 0.0  # when the beginning of a request came whose rest has not
+        self._has_begun = False  # a request of which not all has come
         self._has_ended = False  # the peer sends no more, and has yet to take its answer
         self._is_serving = False  # the poller is inside, and looks itself what is next
         self._is_polled = False
         self._is_paused = False
         self._is_open = True
-        self._work: Callable[[], None] | None = None  # for a thread that could not be started
-        self._tries = 0
 
     def open(self) -> None:
         """Let the poller serve the connection."""
@@ -406,8 +309,7 @@ class Connection:
 
     def on_slow(self) -> None:
         """Let a thread wait for the rest of a request."""
-        if self._is_open:
-            self._take_thread(self._work or self._read_one)
+        self._take_thread(self._read_one)
 
     def _go_on(self) -> None:
         """Serve what is in hand."""
@@ -419,19 +321,18 @@ class Connection:
                 self._take_thread(self._read_one)
                 return
             if request is None:
-                if reader.in_hand and not self._began_at:
-                    self._began_at = time.monotonic()
+                if reader.in_hand and not self._has_begun:
+                    self._has_begun = True
                     self.server.poller.expect(self, _PATIENCE_S)
                 return
-            began_at = self._began_at
-            if began_at:
-                self._began_at = 0.0
+            if self._has_begun:
+                self._has_begun = False
                 self.server.poller.met(self)
             if request.path in self.server.long_paths:
                 self._take_thread(functools.partial(self._serve_in_thread, request))
                 return
             self._is_serving = True
-            self._serve(request, began_at or time.monotonic())
+            self._serve(request)
             self._is_serving = False  # before the answer is looked for: it may come meanwhile
             if not self._owes_answer:
                 if request.is_last:
@@ -473,7 +374,7 @@ class Connection:
                 on_disconnect()
             self.close()
         elif on_disconnect is not None and is_unstarted is not None:
-            self._take_thread(functools.partial(self._await_answer, exchange, is_unstarted))
+            self._take_thread(functools.partial(self._watch_peer, exchange, is_unstarted))
         else:  # the answer is on its way, or will come soon
             self._has_ended = True
             self._pause()
@@ -514,22 +415,13 @@ class Connection:
             self.server.poller.forget(self.socket.fileno())
 
     def _take_thread(self, work: Callable[[], None]) -> None:
-        """Do ``work`` in a thread. A killed function gives threads back, so it is tried again."""
+        """Do ``work`` in a thread."""
         self._leave_poller()
-        self._began_at = 0.0
-        try:
-            self.server.start_thread(self, work)
-            self._work, self._tries = None, 0
-        except (RuntimeError, MemoryError) as error:
-            self._work = work
-            self._tries += 1
-            if self._tries < _THREAD_TRIES:
-                self.server.poller.expect(self, _PATIENCE_S)
-            else:
-                self.server.warn("no thread for a connection", error=str(error))
-                self._give_up()
+        self._has_begun = False
+        _WantedThread(self, work).on_slow()
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """Go on without the thread that was wanted: refuse, or leave what is not answered."""
         if self._exchange is not None and self._exchange.on_disconnect is not None:
             self._exchange.on_disconnect()
         elif not self._owes_answer:
@@ -540,7 +432,7 @@ class Connection:
     # --- any thread
 
     def send_answer(self, data: bytes, is_last: bool) -> bool:
-        """Write ``data`` without blocking; False when the peer is gone. Thread-safe."""
+        """Write ``data`` without blocking; False when the peer is gone."""
         try:
             sent = self.socket.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -559,6 +451,14 @@ class Connection:
                 return False
         return True
 
+    def send_interim(self) -> None:
+        """Send an interim response; raises ``OSError``."""
+        self.socket.send(INTERIM_RESPONSE, socket.MSG_DONTWAIT)
+
+    def render_error(self, status: int, message: str) -> tuple[Headers, bytes]:
+        """Return the answer in the place of one that cannot be sent."""
+        return self.server.render_error(status, message)
+
     def _finish_answer(self, is_last: bool) -> None:
         self._owes_answer = False
         on_sent = self._on_sent
@@ -572,15 +472,15 @@ class Connection:
 
     # --- the poller's thread, or the connection's own
 
-    def _serve(self, request: Request, began_at: float) -> None:
-        exchange = Exchange(self, request, began_at)
+    def _serve(self, request: Request) -> None:
+        exchange = Exchange(self, request)
         self._owes_answer = True
         self._exchange = exchange
         try:
             self.server.handle_exchange(exchange)
         except Exception:
             logger.exception("request failed", extra={"service": self.server.name})
-            headers, body = self.server.render_error(500, "Internal Server Error")
+            headers, body = self.render_error(500, "Internal Server Error")
             exchange.answer(500, headers, body)
 
     # --- a thread of the connection's own
@@ -589,23 +489,17 @@ class Connection:
         """Read a request as its bytes come, and serve it."""
         self.server.pace.limit_waits(self.socket)
         try:
-            request = self._reader.read_head()
-            if request is not None:
-                began_at = time.monotonic()
-                keeps_oversize = self.server.keeps_oversize(request.path)
-                self._reader.read_body(request, keeps_oversize=keeps_oversize)
+            request = self._reader.read_long(keeps_oversize=self.server.keeps_oversize)
         except BadRequestError as error:
             self._refuse(error)
-            request = None
-        except OSError:
             request = None
         if request is None:
             self.close()
         else:
-            self._serve_in_thread(request, began_at)
+            self._serve_in_thread(request)
 
-    def _serve_in_thread(self, request: Request, began_at: float = 0.0) -> None:
-        self._serve(request, began_at or time.monotonic())
+    def _serve_in_thread(self, request: Request) -> None:
+        self._serve(request)
         if request.is_oversize and request.is_last:
             self._reader.discard()
         is_over = request.is_last and not self._owes_answer
@@ -613,16 +507,15 @@ class Connection:
             self.close()
 
     def _refuse(self, error: BadRequestError) -> None:
-        headers, body = self.server.render_error(error.status, str(error))
+        headers, body = self.render_error(error.status, str(error))
         request = Request("", "", {})
         request.is_last = True
         Exchange(self, request).answer(error.status, headers, body)
         self._reader.discard()
 
-    def _await_answer(self, exchange: Exchange, may_probe: Callable[[], bool]) -> None:
+    def _watch_peer(self, exchange: Exchange, may_probe: Callable[[], bool]) -> None:
         """Wait until the answer is sent; every call has an end. The peer may leave before."""
-        version = exchange.request.version
-        peer = HttpPeer(self.socket, exchange.send_interim, http_version=version)
+        peer = HttpPeer(self.socket, exchange.send_interim, http_version=exchange.request.version)
         on_sent = self._on_sent = threading.Event()
         check_s, longest_s = _PEER_CHECKS_S
         while self._owes_answer:  # looked at after _on_sent is there to be set
@@ -633,3 +526,32 @@ class Connection:
             on_sent.wait(check_s)
             check_s = min(2 * check_s, longest_s)
         self.close()
+
+
+class _WantedThread:
+    """A thread for a connection. It is tried again: a killed function gives threads back."""
+
+    def __init__(self, connection: Connection, work: Callable[[], None]) -> None:
+        self._connection = connection
+        self._work = work
+        self._tries = 0
+
+    def on_ready(self) -> None:
+        """No descriptor is watched for a thread."""
+
+    def on_slow(self) -> None:
+        """Start the thread."""
+        connection, server = self._connection, self._connection.server
+        try:
+            server.start_thread(connection, self._work)
+        except (RuntimeError, MemoryError) as error:
+            self._tries += 1
+            if self._tries < _THREAD_TRIES:
+                server.poller.expect(self, _PATIENCE_S)
+                return
+            server.warn("no thread for a connection", error=str(error))
+            connection.give_up()
+
+    def close(self) -> None:
+        """Close the connection, which nobody serves."""
+        self._connection.close()

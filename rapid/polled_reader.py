@@ -6,6 +6,7 @@ to the methods of :class:`RequestReader`, in a thread.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from lambda_protocol.byte_budget import FREE_BYTES
@@ -124,10 +125,19 @@ class PolledReader(RequestReader):
             raise _NotHereError
         return super()._receive(size)
 
-    def read_head(self) -> Request | None:
-        """Return the next request, its body still unread, as the base class does."""
+    def read_long(self, *, keeps_oversize: Callable[[str], bool]) -> Request | None:
+        """Wait for the next request and its body; None if the peer has gone before its head.
+
+        Raises ``BadRequestError``.
+        """
         self._forget()
-        return super().read_head()
+        try:
+            request = self.read_head()
+            if request is not None:
+                self.read_body(request, keeps_oversize=keeps_oversize(request.path))
+        except OSError:
+            return None
+        return request
 
     def _forget(self) -> None:
         self._begun, self._needed = None, 0

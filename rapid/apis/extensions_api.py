@@ -13,7 +13,7 @@ from rapid.apis.routes import Handler, Route, Routes
 from rapid.apis.telemetry_api import TelemetryApi
 from rapid.environment.extensions import ExtensionsApiError, answer_event, are_disabled
 from rapid.environment.requests import EnvironmentRequests
-from rapid.http_service import JSON, Exchange
+from rapid.exchange import JSON, Exchange
 from rapid.settings.environment import EnvironmentSettings
 
 _PREFIX: Final = "/2020-01-01/extension"

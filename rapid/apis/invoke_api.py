@@ -45,7 +45,8 @@ from lambda_protocol.poller import Poller
 from lambda_protocol.validation import payload_too_large
 from rapid.call import Call, OnOutcome
 from rapid.connection_limits import INVOKE_API_CONNECTIONS
-from rapid.http_service import JSON, Exchange, Headers, HttpService
+from rapid.exchange import JSON, Exchange, Headers
+from rapid.http_service import HttpService
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import logging
 from typing import Final
 
 from rapid.environment.requests import EnvironmentRequests
-from rapid.http_service import JSON, TEXT, Exchange
+from rapid.exchange import JSON, TEXT, Exchange
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rapid.environment.requests import EnvironmentRequests
-from rapid.http_service import JSON, TEXT, Exchange, Headers
+from rapid.exchange import JSON, TEXT, Exchange, Headers
 
 #: Answers a request of an environment's process, or parks it. Raises ``ApiError``.
 Handler = Callable[[EnvironmentRequests, Exchange], None]

@@ -29,7 +29,8 @@ from rapid.call import Call, Failure
 from rapid.environment.api_error import ApiError
 from rapid.environment.phases import PostedId
 from rapid.environment.requests import EnvironmentRequests
-from rapid.http_service import JSON, TEXT, Exchange, HttpService
+from rapid.exchange import JSON, TEXT, Exchange
+from rapid.http_service import HttpService
 from rapid.settings.environment import EnvironmentSettings
 
 logger = logging.getLogger(__name__)
@@ -197,7 +198,7 @@ def _posted_id(exchange: Exchange) -> PostedId:
 def _respond(environment: EnvironmentRequests, exchange: Exchange) -> None:
     request, posted = exchange.request, _posted_id(exchange)
     if request.is_oversize:
-        environment.respond_error(posted, _RESPONSE_TOO_LARGE, exchange.began_at)
+        environment.respond_error(posted, _RESPONSE_TOO_LARGE, request.began_at)
         return refuse(
             exchange,
             413,
@@ -205,29 +206,29 @@ def _respond(environment: EnvironmentRequests, exchange: Exchange) -> None:
             f"Exceeded maximum allowed payload size ({RESPONSE_PAYLOAD_BYTES} bytes).",
         )
     if request.is_truncated:
-        environment.respond_error(posted, _TRUNCATED, exchange.began_at)
+        environment.respond_error(posted, _TRUNCATED, request.began_at)
         return refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
     mode = request.headers.get(_RESPONSE_MODE)
     if mode is not None and mode not in ("streaming", ""):
-        environment.respond_error(posted, _INVALID_MODE, exchange.began_at)
+        environment.respond_error(posted, _INVALID_MODE, request.began_at)
         return refuse(
             exchange, 400, "InvalidFunctionResponseMode", "Invalid function response mode"
         )
     failure = _trailed_failure(request.trailers)
     if failure is not None:
-        environment.respond_error(posted, failure, exchange.began_at)
+        environment.respond_error(posted, failure, request.began_at)
     else:
-        environment.respond(posted, request.body, exchange.began_at)
+        environment.respond(posted, request.body, request.began_at)
     _accept(exchange)
 
 
 def _respond_error(environment: EnvironmentRequests, exchange: Exchange) -> None:
     request, posted = exchange.request, _posted_id(exchange)
     if request.is_truncated:
-        environment.respond_error(posted, _TRUNCATED, exchange.began_at)
+        environment.respond_error(posted, _TRUNCATED, request.began_at)
         return refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
     failure = _posted_failure(exchange, ErrorType.UNKNOWN)
-    environment.respond_error(posted, failure, exchange.began_at)
+    environment.respond_error(posted, failure, request.began_at)
     _accept(exchange)
 
 

@@ -14,7 +14,7 @@ from lambda_protocol.address import split_url
 from rapid.apis.routes import Route, Routes
 from rapid.environment.api_error import ApiError
 from rapid.environment.requests import EnvironmentRequests
-from rapid.http_service import JSON, Exchange
+from rapid.exchange import JSON, Exchange
 from rapid.telemetry.hub import STREAMS
 from rapid.telemetry.schema import Schema
 from rapid.telemetry.subscription import Endpoint, Subscription

@@ -15,7 +15,7 @@ from lambda_protocol.errors import ErrorType
 from lambda_protocol.invocation import new_request_id
 from rapid.call import Failure
 from rapid.environment.api_error import ApiError
-from rapid.http_service import JSON, Exchange
+from rapid.exchange import JSON, Exchange
 
 logger = logging.getLogger(__name__)
 

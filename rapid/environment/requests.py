@@ -19,7 +19,7 @@ from rapid.environment.phases import (
 )
 from rapid.environment.process_life import EnvironmentProcesses
 from rapid.environment.state import EnvironmentState, ParkedNext
-from rapid.http_service import Exchange
+from rapid.exchange import Exchange
 from rapid.telemetry.records import Ending
 from rapid.telemetry.subscription import Subscription
 

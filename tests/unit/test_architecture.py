@@ -26,7 +26,7 @@ PROTOCOL_EXCEPTIONS = {"amqp_connection", "memory_broker", "memory_queues"}
 FOR_TESTS = {"lambda_protocol.memory_broker", "lambda_protocol.memory_queues"}
 #: The rooms of rapid, from the ground up: one imports only rooms of the floors below it.
 ROOMS = (
-    {"call", "connection_limits", "deadline", "metrics", "polled_reader", "processes",
+    {"call", "connection_limits", "deadline", "exchange", "metrics", "polled_reader", "processes",
      "rest_sender", "self_copy", "telemetry"},
     {"http_service", "invocations", "logs"},
     {"settings"},

@@ -13,7 +13,8 @@ from lambda_protocol.address import Address
 from lambda_protocol.pace import Pace
 from lambda_protocol.poller import Poller
 from rapid.apis import runtime_api
-from rapid.http_service import JSON, Exchange, Handler, HttpService
+from rapid.exchange import JSON, Exchange
+from rapid.http_service import Handler, HttpService
 from tests.acceptance.conformance.conftest import StartPuppet
 from tests.acceptance.conformance.doors import RESPONSE_BYTES, Calls, assert_function_error
 from tests.acceptance.conformance.puppet import NEXT, RUNTIME, Puppet, Turn

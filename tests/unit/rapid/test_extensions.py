@@ -15,7 +15,7 @@ from rapid.environment.extensions import (
     ExtensionState,
     discover,
 )
-from rapid.http_service import Exchange
+from rapid.exchange import Exchange
 
 
 def refusal(act: Callable[[], object]) -> tuple[str, str]:

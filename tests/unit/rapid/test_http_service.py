@@ -17,7 +17,8 @@ from devtools.ports import free_ports
 from lambda_protocol.address import Address
 from lambda_protocol.pace import Pace
 from lambda_protocol.poller import Poller
-from rapid.http_service import JSON, Exchange, Handler, Headers, HttpService
+from rapid.exchange import JSON, Exchange, Headers
+from rapid.http_service import Handler, HttpService
 from tests.support import LIMIT_S, Client, RawConnection, wait_until
 
 MIB = 1_048_576

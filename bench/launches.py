@@ -158,7 +158,7 @@ def peer_rapid(
             "RUNTIME_API_HOST": LOOPBACK,
             "RUNTIME_API_PORT": str(runtime_api_port),
             # Without a broker it shall find none on the usual port either.
-            "AMQP_URI": amqp_uri or "amqp://127.0.0.1:1?connection_attempts=1",
+            "AMQP_URI": amqp_uri or "amqp://127.0.0.1:1?connection_attempts=1000&retry_delay=5",
         },
         port=port,
         function_name=PEER_FUNCTION_NAME,

@@ -55,15 +55,19 @@ def _starts_a_thread(*_: Any, **__: Any) -> bool:
     return sys._getframe(2).f_code is threading.Thread.start.__code__
 
 
-for method in ("accept", "connect", "recv", "recv_into", "send", "sendall"):
-    _strict(socket.socket, method, _is_nonblocking)
-_strict(select, "select", lambda *args: len(args) == 4 and args[3] == 0)
-_strict(time, "sleep", _never)
-_strict(os, "fork", _never)
-_strict(os, "waitpid", lambda _pid, options: bool(options & os.WNOHANG))
-_strict(threading.Event, "wait", _starts_a_thread)
-_strict(threading.Condition, "wait", lambda *_: sys._getframe(2).f_code.co_name == "wait")
-_strict(threading.Thread, "join", _never)
+def forbid_waits() -> None:
+    """Let what waits complain in the poller's thread, in this process from now on."""
+    for method in ("accept", "connect", "recv", "recv_into", "send", "sendall"):
+        _strict(socket.socket, method, _is_nonblocking)
+    _strict(select, "select", lambda *args: len(args) == 4 and args[3] == 0)
+    _strict(time, "sleep", _never)
+    _strict(os, "fork", _never)
+    _strict(os, "waitpid", lambda _pid, options: bool(options & os.WNOHANG))
+    _strict(threading.Event, "wait", _starts_a_thread)
+    _strict(threading.Condition, "wait", lambda *_: sys._getframe(2).f_code.co_name == "wait")
+    _strict(threading.Thread, "join", _never)
+
 
 if __name__ == "__main__":
+    forbid_waits()
     sys.exit(main(sys.argv[1:], os.environ))

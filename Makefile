@@ -113,7 +113,7 @@ test-binary: .venv/.dev ## run rapid's tests against that file (ARGS='tests/acce
 .PHONY: container-check
 container-check: .venv/.dev ## build the images and run them as containers, without docker; needs root
 	@scripts/test-setup
-	@$(VENV_BIN)/pytest --quiet --capture=no tests/acceptance/containers $(ARGS)
+	@$(VENV_BIN)/pytest --quiet --capture=no --timeout=900 tests/acceptance/containers $(ARGS)
 
 .PHONY: node-check
 node-check: .venv/.dev ## run everything on a real Kubernetes node, without docker or kind; needs root (KEDA=1 builds KEDA)

@@ -107,11 +107,10 @@ class RpcClient:
         reached; 429 or 502 when no instance took the call in time. Raises ``CallerGoneError`` when
         ``caller`` left. The waiter is recorded before the call is sent, so no reply overtakes it.
         """
-        if not self._channel.is_open:
-            self._channel = self._open_channel()
+        channel = self._open_replies()
         properties = encode_call(invocation, queue_timeout_s=self._queue_timeout_s)
         frames = publish_pieces(
-            self._channel.channel_number,
+            channel.channel_number,
             invocation.function.queue_name,
             properties,
             invocation.payload,
@@ -168,13 +167,13 @@ class RpcClient:
 
     def require_reading(self) -> None:
         """Return when RabbitMQ has taken a message; raises ``ServiceUnavailable`` in an alarm."""
-        self._connection.check_publishing(self._channel)
+        self._connection.check_publishing(self._open_replies())
         if self.blocked_reason is not None:
             raise broker_blocked(self.blocked_reason)
 
     def probe(self) -> None:
         """Have RabbitMQ say soon whether it has an alarm, for ``blocked_reason``."""
-        self._connection.probe(self._channel)
+        self._connection.probe(self._open_replies())
 
     def keep_alive(self) -> None:
         """Read what has come and send the heartbeats that are due, without waiting.
@@ -189,6 +188,12 @@ class RpcClient:
     def close(self) -> None:
         """Close the connection. Idempotent."""
         self._connection.shut_down()
+
+    def _open_replies(self) -> Channel:
+        """Return the channel for replies, a new one if the last call's was given up with it."""
+        if not self._channel.is_open:
+            self._channel = self._open_channel()
+        return self._channel
 
     def _open_channel(self) -> Channel:
         channel = self._connection.open_channel()

@@ -308,6 +308,22 @@ def test_events_and_calls_share_a_client(
         assert result.result(LIMIT_S).payload == b"1"
 
 
+@pytest.mark.usefixtures("short_grace")
+def test_an_event_may_follow_a_call_that_was_given_up(
+    make_client: MakeClient, function: Function
+) -> None:
+    client = make_client(queue_timeout_s=0.05)
+    with pytest.raises(ResourceNotReadyException):
+        client.call(make_invocation(function=function.ref))
+    event = make_invocation(function=function.ref, type=InvocationType.EVENT)
+    patient = make_client()  # for the time that RabbitMQ takes
+
+    client.require_function(function.ref)
+    patient.publish_async(event)
+
+    assert function.take_event().body == event.payload
+
+
 def test_consumers_are_counted_where_there_is_a_queue(
     make_client: MakeClient, function: Function
 ) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,11 +170,12 @@ def browse(site: HttpListener, profile: Path) -> Any:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     ) as browser:
         try:
             wait_until(lambda: site.deliveries, "the page to tell what it has seen", 2 * LIMIT_S)
         finally:
-            browser.terminate()
+            os.killpg(browser.pid, signal.SIGTERM)  # Debian's command is a script that waits for it
     return json.loads(site.deliveries[0].body)
 
 

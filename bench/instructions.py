@@ -65,7 +65,7 @@ def render(found: Mapping[str, int]) -> str:
 def compare(found: Mapping[str, int], record: str) -> list[str]:
     """Return a line for each figure that is not as recorded.
 
-    The server's is told only of the Python that was recorded: another one has other instructions.
+    The server's figure is compared only under the Python version of the record.
     """
     python, *lines = record.splitlines()
     is_same = python == f"python {platform.python_version()}"

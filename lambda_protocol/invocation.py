@@ -80,7 +80,7 @@ class Invoker(Protocol):
         """
 
 
-#: Random bytes that nobody has had, in hexadecimal: the kernel is asked for many at a time.
+#: Random bytes in hexadecimal. Each piece is used once, and one system call fills the list.
 _noise: list[str] = []
 _NOISE_BYTES: Final = 20
 _PIECES: Final = 64

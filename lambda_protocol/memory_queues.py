@@ -141,7 +141,7 @@ class MemoryQueues:
     # --- messages
 
     def publish(self, message: Message) -> bool:
-        """Route a message; return whether anybody has it."""
+        """Route a message; return whether a queue took it."""
         key = message.routing_key
         if not message.exchange and key in self.reply_consumers:
             self.reply_consumers[key].deliver(message)

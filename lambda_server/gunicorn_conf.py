@@ -36,7 +36,7 @@ def _check_options(broker: BrokerAddress) -> None:
 def _in_a_child(check: Callable[[], None]) -> int:
     """Return the exit code of a process that runs ``check``, so that what it imports goes again.
 
-    The arbiter calls nobody, and pika would be a tenth of its memory.
+    The arbiter makes no call. pika would be a tenth of its memory.
     """
     child = os.fork()
     if child:

@@ -265,7 +265,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
                     return None
 
     def forget(self, connection: _Connection) -> None:
-        """Close a connection that nobody serves. Idempotent."""
+        """Close a connection that no thread serves. Idempotent."""
         with self._lock:
             if connection not in self._connections:
                 return
@@ -302,7 +302,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         return False
 
     def _is_idle(self, sock: socket.socket, reader: RequestReader) -> bool:
-        """Wait a little for the next request. In TLS it may be here, where nobody can tell."""
+        """Wait a little for the next request. Over TLS the thread stays."""
         if self.cfg.is_ssl or reader.in_hand:
             return False
         poller = select.poll()

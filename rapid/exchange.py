@@ -1,4 +1,4 @@
-"""An HTTP request and its one answer, whoever gives it."""
+"""An HTTP request and its one answer. Any thread may give it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Exchange:
     def __init__(self, connection: Answerable, request: Request) -> None:
         """Belongs to ``connection``, which reads the next request only after the answer."""
         self.request = request
-        self.extra_headers: Headers = ()  #: for the answer, whoever gives it
+        self.extra_headers: Headers = ()  #: added to the answer
         #: Called by the connection's thread if the peer goes away unanswered.
         self.on_disconnect: Callable[[], object] | None = None
         #: Set for a peer that may send a FIN and still read. While it is true, such a peer is sent
@@ -118,4 +118,4 @@ class KeptAnswer:
         return True
 
     def send_interim(self) -> None:
-        """Send nothing: nobody waits."""
+        """Send nothing: no client is connected."""

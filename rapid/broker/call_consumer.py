@@ -171,7 +171,7 @@ class CallConsumer:
         channel, self._channel = self._channel, None
         self._held.clear()
         if channel is not None:
-            self._withdraw(channel)  # here they would be answered to nobody
+            self._withdraw(channel)  # its replies have no channel any more
 
     def stop(self, limit_s: float) -> None:
         """Ask no caller any more. Any thread. Idempotent."""

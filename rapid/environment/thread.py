@@ -46,11 +46,11 @@ class EnvironmentThread:
         self._requests = requests
         self._listen = listen
         self._is_ending = threading.Event()
-        self._end_reason = ("", 0.0)  # what extensions are told, and the time for the runtime
+        self._end_reason = ("", 0.0)  # the reason for extensions, and the runtime's time, seconds
         self.is_missing = False  #: whether the clock has to do :meth:`end_processes`
 
     def start(self) -> None:
-        """Start the thread; if that fails, the environment ends. Any thread; never raises."""
+        """Start the thread. Without one the environment ends. Any thread; never raises."""
         name = f"env-{self._context.index}"
         thread = threading.Thread(target=self._run, name=name, daemon=True)
         try:

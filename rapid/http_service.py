@@ -164,10 +164,15 @@ class HttpService(ThreadingTCPServer):
     def process_request(self, request: object, client_address: object) -> None:
         """Let the poller serve the connection, or refuse it when there are too many."""
         assert isinstance(request, socket.socket)
-        if self.places.take():
-            Connection(self, request).open()
-        else:
+        if not self.places.take():
             self._turn_away(request)
+            return
+        connection = Connection(self, request)
+        try:
+            connection.open()
+        except Exception:
+            connection.close()
+            raise
 
     def start_thread(self, connection: Connection, work: Callable[[], None]) -> None:
         """Do ``work`` in a thread; raises ``RuntimeError`` or ``MemoryError`` if there is none."""
@@ -350,8 +355,9 @@ class Connection:
         """
         exchange = self._exchange
         assert exchange is not None
+        is_unstarted = exchange.is_unstarted  # before the other: an answer clears it after that
         on_disconnect = exchange.on_disconnect
-        if exchange.is_unstarted is None and on_disconnect is not None:
+        if is_unstarted is None and on_disconnect is not None:
             if not self._reader.has_only_line_ends:
                 on_disconnect()
                 self.close()
@@ -395,14 +401,15 @@ class Connection:
     def _return(self) -> None:
         """Take the connection back from a thread."""
         self._watch()
-        if self._owes_answer:
+        if self._owes_answer and self._is_open:
             self._go_on()
         else:
             self._resume()
 
     def _watch(self) -> None:
         self._is_polled = True
-        self.server.poller.watch(self.socket.fileno(), self)
+        if not self.server.poller.watch(self.socket.fileno(), self):
+            self.close()  # the poller has ended
 
     def _pause(self) -> None:
         self._is_paused = True

@@ -660,6 +660,20 @@ def test_short_requests_need_no_thread(serve: Serve, monkeypatch: pytest.MonkeyP
         assert raw.read_answer().json()["body"] == "wikipedia"
 
 
+def test_a_connection_that_cannot_be_served_loses_no_place(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve(describe, max_connections=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Poller, "watch", lambda *_: 1 / 0)
+        with RawConnection(service.port) as connection:
+            assert connection.read_to_end() == b""
+    wait_until(lambda: service.places.taken == 0, "the place to be free")
+
+    with Client(service.port) as client:
+        assert client.get("/").status == 200
+
+
 def test_a_long_request_without_a_thread_is_503_and_loses_no_place(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

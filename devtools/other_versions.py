@@ -149,7 +149,8 @@ def _requirements() -> list[str]:
     config = configparser.ConfigParser()
     config.read(CHECKOUT / "setup.cfg")
     extras = config["options.extras_require"]
-    used = [tool for tool in extras["dev"].split() if re.split("[=<>]", tool)[0] in _UNIT_TOOLS]
+    tools = [*extras["dev"].split(), *extras["local"].split()]
+    used = [tool for tool in tools if re.split("[=<>]", tool)[0] in _UNIT_TOOLS]
     return [*config["options"]["install_requires"].split(), *used]
 
 

@@ -22,8 +22,8 @@ _LIMIT_S = 900.0  # a slow network; pip has its own limits for one that is gone
 
 #: What pip installs for each stamp file, and which stamps it satisfies.
 _TARGETS = {
-    "runtime": (".[cluster]", ["runtime"]),
-    "dev": (".[cluster,dev,examples]", ["runtime", "dev"]),
+    "runtime": (".[cluster,local]", ["runtime"]),
+    "dev": (".[cluster,dev,examples,local]", ["runtime", "dev"]),
 }
 
 

@@ -139,7 +139,8 @@ def test_with_more_the_orphans_that_provably_are_anothers_are_spared(
 
 
 def test_a_child_that_was_there_before_rapid_lives_on(start_rapid: StartRapid, mark: str) -> None:
-    entrypoint = ("sh", "-c", f'env -i sh -c "sleep 600; exit" {mark} & exec "$@"', "sh", *RAPID)
+    sleeps = f'env -i python3 -c "import time; time.sleep(600)" {mark}'
+    entrypoint = ("sh", "-c", f'{sleeps} & exec "$@"', "sh", *RAPID)
     rapid = start_rapid(MISBEHAVE, program=entrypoint)
     wait_until(lambda: pids_of(mark), "the process of the entrypoint")
 

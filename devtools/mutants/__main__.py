@@ -30,7 +30,8 @@ _TESTS: Final = ("tests/unit", "tests/integration", "tests/acceptance/conformanc
 _BUDGET_S: Final = 20.0
 _REST_S: Final = 300.0
 #: Coverage changes by this much from run to run, since threads take turns differently; per cent.
-_JITTER: Final = 0.3
+#: A package of 460 branches had 82.5 to 83.0 in four runs of the same tests.
+_JITTER: Final = 1.0
 
 
 def main(arguments: Sequence[str]) -> int:

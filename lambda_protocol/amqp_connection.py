@@ -65,6 +65,7 @@ Parameters = pika.connection.Parameters
 BasicProperties = pika.BasicProperties
 ChannelClosed = pika.exceptions.ChannelClosed
 ChannelClosedByBroker = pika.exceptions.ChannelClosedByBroker
+StreamLost = pika.exceptions.StreamLostError
 
 #: RabbitMQ closed a channel or the connection, and says why.
 ClosedByBroker = (pika.exceptions.ChannelClosedByBroker, pika.exceptions.ConnectionClosedByBroker)

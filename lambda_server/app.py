@@ -82,6 +82,7 @@ def make_invoker(config: Config) -> AmqpInvoker | HttpInvoker:
             config.broker,
             queue_timeout_s=config.queue_timeout_s,
             connect_timeout_s=config.connect_timeout_s,
+            is_shared=config.shares_broker_connection,
         )
     )
 

@@ -37,6 +37,7 @@ class Config:
     queue_timeout_s: float = INVOKE_QUEUE_TIMEOUT_S  #: how long a call may wait unstarted
     invoke_timeout_s: float = float(FUNCTION_TIMEOUT_MAX_S)  #: longest run, in direct mode
     connect_timeout_s: float = 5.0
+    shares_broker_connection: bool = True  #: among the threads of a process
     checks_payload: bool = True
     bytes_in_hand: int | None = None  #: of payloads, in all workers; None: by our memory limit
     allowed_origins: AllowedOrigins = _NO_ORIGINS  #: of web pages
@@ -72,6 +73,9 @@ class Config:
                 "AWS_LAMBDA_FUNCTION_TIMEOUT", float(FUNCTION_TIMEOUT_MAX_S), least=0.01
             ),
             connect_timeout_s=env.seconds("CONNECT_TIMEOUT", 5.0, least=0.1, most=60),
+            shares_broker_connection=(
+                env.choice("BROKER_CONNECTIONS", "shared", ("shared", "thread")) == "shared"
+            ),
             checks_payload=env.flag("CHECK_PAYLOAD", default=True),
             bytes_in_hand=env.integer("BYTES_IN_HAND", 0, least=LEAST_BYTES, most=1 << 50) or None,
             allowed_origins=AllowedOrigins.parse(
@@ -95,8 +99,9 @@ class Config:
     @property
     def descriptors_per_call(self) -> int:
         """How many connections a thread that serves calls has open at most."""
-        functions = 1 if self.broker is not None else min(len(self.endpoints), KEPT_ENDPOINTS)
-        return 1 + functions
+        if self.broker is not None:
+            return 1 if self.shares_broker_connection else 2
+        return 1 + min(len(self.endpoints), KEPT_ENDPOINTS)
 
 
 def _endpoints(text: str) -> dict[str, Address]:

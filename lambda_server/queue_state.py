@@ -12,11 +12,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from lambda_protocol.amqp_connection import AmqpConnection, ChannelClosedByBroker, is_missing
+from lambda_protocol.amqp_connection import ChannelClosedByBroker, is_missing
 from lambda_protocol.errors import LambdaApiError, ServiceUnavailable
 from lambda_protocol.function_name import FunctionRef, function_not_found
+from lambda_server.link import Link
 
 logger = logging.getLogger(__name__)
 
@@ -43,16 +44,14 @@ class QueueState:
 UNKNOWN: Final = QueueState()
 
 
-def ask_queue_state(connection: AmqpConnection, queue: str) -> QueueState:
-    """Ask RabbitMQ for ``queue``. The connection's thread; raises one of ``BrokerLost``."""
-    channel = connection.open_channel()
+def ask_queue_state(link: Link, queue: str) -> QueueState:
+    """Ask RabbitMQ for ``queue``; raises one of ``BrokerLost``."""
     try:
-        answer: Any = connection.call(channel, "queue_declare", queue=queue, passive=True)
+        answer = link.declare_passive(queue)
     except ChannelClosedByBroker as error:
         if is_missing(error):
             return QueueState(exists=False)
         return QueueState(fault=error.reply_text)  # its node is down, or it is another's alone
-    channel.close()
     return QueueState(consumers=int(answer.method.consumer_count))
 
 
@@ -115,16 +114,16 @@ class QueueStates:
 
 
 class Queues:
-    """The queues of one connection's broker. One thread: the connection's owner."""
+    """The queues of one link's broker. As thread-safe as the link."""
 
-    def __init__(self, connection: AmqpConnection, states: QueueStates) -> None:
-        """Ask by ``connection``; connections to one broker share ``states``."""
-        self._connection = connection
+    def __init__(self, link: Link, states: QueueStates) -> None:
+        """Ask by ``link``; links to one broker share ``states``."""
+        self._link = link
         self._states = states
 
     def ask(self, queue: str) -> QueueState:
         """Return the state of a queue now; raises one of ``BrokerLost``."""
-        state = ask_queue_state(self._connection, queue)
+        state = ask_queue_state(self._link, queue)
         if state.fault is not None:
             logger.warning("queue not reached", extra={"queue": queue, "broker_says": state.fault})
         return state

@@ -13,6 +13,7 @@ from lambda_protocol.errors import ResourceNotFoundException, ServiceUnavailable
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import UNHANDLED, Invocation, InvocationType, Outcome
 from lambda_protocol.memory_broker import MemoryBroker
+from lambda_server.link import SharedLink
 from lambda_server.rpc_client import RpcClient
 from rapid.broker.assembly import make_consumer
 from rapid.call import Call
@@ -130,12 +131,12 @@ def instance(memory_broker: MemoryBroker) -> Iterator[Instance]:
 def client(memory_broker: MemoryBroker) -> Iterator[RpcClient]:
     client = connect(memory_broker)
     yield client
-    client.close()
+    client.link.close()
 
 
 def connect(broker: MemoryBroker) -> RpcClient:
     parameters = connection_parameters(BrokerAddress(uri=broker.uri), name="test")
-    return RpcClient(parameters, queue_timeout_s=LIMIT_S)
+    return RpcClient.over(SharedLink(parameters), queue_timeout_s=LIMIT_S)
 
 
 def wait_for_message(broker: MemoryBroker, queue: str) -> None:
@@ -202,14 +203,14 @@ def test_nothing_is_taken_in_an_alarm_and_everything_after_it(
     memory_broker.set_alarm("low on memory")
     with pytest.raises(ServiceUnavailable, match="low on memory"):
         client.call(make_invocation(function=FUNCTION))
-    client.close()
+    client.link.close()
     assert instance.invocations == []
 
     memory_broker.set_alarm(None)
     instance.wait_until_ready()
     caller = connect(memory_broker)
     assert caller.call(make_invocation(function=FUNCTION)).function_error is None
-    caller.close()
+    caller.link.close()
 
 
 def test_a_lost_connection_is_made_again(memory_broker: MemoryBroker, instance: Instance) -> None:
@@ -217,4 +218,4 @@ def test_a_lost_connection_is_made_again(memory_broker: MemoryBroker, instance: 
 
     caller = connect(memory_broker)
     assert caller.call(make_invocation(function=FUNCTION)).function_error is None
-    caller.close()
+    caller.link.close()

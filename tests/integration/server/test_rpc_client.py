@@ -30,6 +30,7 @@ from lambda_protocol.invoke_amqp import (
 )
 from lambda_protocol.queues import async_queue_name
 from lambda_server import rpc_client
+from lambda_server.link import OwnLink, SharedLink
 from lambda_server.rpc_client import RpcClient
 from tests.acceptance.system.amqp import AmqpClient
 from tests.acceptance.system.conftest import port_of, through
@@ -108,18 +109,18 @@ def proxy(either_broker: str) -> Iterator[Proxy]:
 MakeClient = Callable[..., RpcClient]
 
 
-@pytest.fixture
-def make_client(either_broker: str) -> Iterator[MakeClient]:
+@pytest.fixture(params=[OwnLink, SharedLink], ids=["own", "shared"])
+def make_client(either_broker: str, request: pytest.FixtureRequest) -> Iterator[MakeClient]:
     clients = []
 
     def make(*, uri: str = either_broker, queue_timeout_s: float = LIMIT_S) -> RpcClient:
-        parameters = connection_parameters(BrokerAddress(uri=uri), name="test")
-        clients.append(RpcClient(parameters, queue_timeout_s=queue_timeout_s))
+        link = request.param(connection_parameters(BrokerAddress(uri=uri), name="test"))
+        clients.append(RpcClient.over(link, queue_timeout_s=queue_timeout_s))
         return clients[-1]
 
     yield make
     for client in clients:
-        client.close()
+        client.link.close()
 
 
 @pytest.fixture

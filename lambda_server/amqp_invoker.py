@@ -10,7 +10,7 @@ from lambda_server.broker import Broker
 
 
 class AmqpInvoker:
-    """Runs invocations by AMQP-RPC. Thread-safe: each thread has its own connection."""
+    """Runs invocations by AMQP-RPC. Thread-safe: each thread has its own client."""
 
     def __init__(self, broker: Broker) -> None:
         """Use ``broker``'s connections."""

@@ -1,9 +1,9 @@
 """A gunicorn worker with one blocking thread a connection in use.
 
 gunicorn's gthread waits for each request in one thread and serves it in another, and parses at
-twice the price of the call it then makes. Here a connection keeps its thread while requests come,
-so that "a broker connection per thread" means per caller. A connection that is idle is the
-poller's, and requests are read by the code that rapid reads them with.
+twice the price of the call it then makes. Here a connection keeps its thread while requests come.
+A connection that is idle is the poller's, and requests are read by the code that rapid reads them
+with.
 The rest is gthread's: the arbiter, signals, TLS, ``graceful_timeout``,
 ``keepalive``, ``worker_connections``, ``max_requests``, access logs. Hooks of single requests
 need ``-k gthread``, which serves the same application.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -16,6 +18,7 @@ from lambda_protocol.errors import ResourceNotFoundException, ServiceException
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import InvocationType
 from lambda_server import broker as broker_module
+from lambda_server import clients
 from lambda_server.amqp_invoker import AmqpInvoker
 from lambda_server.broker import Broker
 from tests.acceptance.system.amqp import AmqpClient
@@ -27,8 +30,26 @@ from tests.support import LIMIT_S, make_invocation, unique_name, wait_until
 BEYOND_HEARTBEAT_S = 4.0
 
 
-def make_broker(uri: str) -> Broker:
-    return Broker(BrokerAddress(uri=uri), queue_timeout_s=LIMIT_S, connect_timeout_s=2)
+class MakeBroker(Protocol):
+    """Makes the server's way to a broker."""
+
+    def __call__(self, uri: str) -> Broker: ...
+
+
+def connect(uri: str, *, is_shared: bool) -> Broker:
+    return Broker(
+        BrokerAddress(uri=uri), queue_timeout_s=LIMIT_S, connect_timeout_s=2, is_shared=is_shared
+    )
+
+
+@pytest.fixture(params=[True, False], ids=["shared", "own"])
+def make_broker(request: pytest.FixtureRequest) -> MakeBroker:
+    return functools.partial(connect, is_shared=request.param)
+
+
+@pytest.fixture
+def make_own() -> MakeBroker:
+    return functools.partial(connect, is_shared=False)
 
 
 @pytest.fixture
@@ -42,7 +63,7 @@ def queue(broker: str) -> Iterator[str]:
 
 
 def test_an_idle_connection_outlives_the_heartbeat(
-    broker: str, proxy: Proxy, queue: str, monkeypatch: pytest.MonkeyPatch
+    make_broker: MakeBroker, broker: str, proxy: Proxy, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(broker_module, "KEEP_ALIVE_S", 0.2)
     ours = make_broker(through(proxy, broker, "/?heartbeat=1"))
@@ -57,18 +78,20 @@ def test_an_idle_connection_outlives_the_heartbeat(
 
 
 def test_an_unused_connection_is_closed_after_its_limit(
-    broker: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    make_own: MakeBroker, broker: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(broker_module, "KEEP_ALIVE_S", 0.05)
-    monkeypatch.setattr(broker_module, "IDLE_LIMIT_S", 0.2)
-    ours = make_broker(through(proxy, broker))
+    monkeypatch.setattr(clients, "IDLE_LIMIT_S", 0.2)
+    ours = make_own(through(proxy, broker))
 
     assert ours.missing() is None
 
     assert proxy.wait_ended(LIMIT_S)
 
 
-def test_a_connection_is_kept_from_call_to_call(broker: str, proxy: Proxy, queue: str) -> None:
+def test_a_connection_is_kept_from_call_to_call(
+    make_broker: MakeBroker, broker: str, proxy: Proxy, queue: str
+) -> None:
     ours = make_broker(through(proxy, broker))
 
     for _ in range(10):
@@ -78,8 +101,10 @@ def test_a_connection_is_kept_from_call_to_call(broker: str, proxy: Proxy, queue
     assert proxy.accepted == 1
 
 
-def test_each_thread_has_a_client_of_its_own(broker: str, proxy: Proxy, queue: str) -> None:
-    ours = make_broker(through(proxy, broker))
+def test_each_thread_has_a_client_of_its_own(
+    make_own: MakeBroker, broker: str, proxy: Proxy, queue: str
+) -> None:
+    ours = make_own(through(proxy, broker))
     together = threading.Barrier(3)
 
     def use() -> int:
@@ -95,10 +120,10 @@ def test_each_thread_has_a_client_of_its_own(broker: str, proxy: Proxy, queue: s
 
 
 def test_the_connection_of_a_thread_that_ended_is_closed(
-    broker: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    make_own: MakeBroker, broker: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(broker_module, "KEEP_ALIVE_S", 0.05)
-    ours = make_broker(through(proxy, broker))
+    ours = make_own(through(proxy, broker))
     thread = threading.Thread(target=ours.missing)
 
     thread.start()
@@ -108,7 +133,9 @@ def test_the_connection_of_a_thread_that_ended_is_closed(
     wait_until(lambda: proxy.connections == 0, "its end")
 
 
-def test_a_connection_lost_while_idle_costs_no_call(broker: str, proxy: Proxy, queue: str) -> None:
+def test_a_connection_lost_while_idle_costs_no_call(
+    make_broker: MakeBroker, broker: str, proxy: Proxy, queue: str
+) -> None:
     ours = make_broker(through(proxy, broker))
     assert ours.missing() is None
 
@@ -120,7 +147,7 @@ def test_a_connection_lost_while_idle_costs_no_call(broker: str, proxy: Proxy, q
 
 
 def test_a_connection_lost_in_use_is_500_and_the_next_call_is_served(
-    broker: str, proxy: Proxy, queue: str
+    make_broker: MakeBroker, broker: str, proxy: Proxy, queue: str
 ) -> None:
     ours = make_broker(through(proxy, broker))
 
@@ -136,7 +163,9 @@ def test_a_connection_lost_in_use_is_500_and_the_next_call_is_served(
         assert client.queues.ask(queue).consumers == 0
 
 
-def test_an_error_of_the_call_leaves_the_connection(broker: str, proxy: Proxy) -> None:
+def test_an_error_of_the_call_leaves_the_connection(
+    make_broker: MakeBroker, broker: str, proxy: Proxy
+) -> None:
     invoker = AmqpInvoker(make_broker(through(proxy, broker)))
 
     for kind in InvocationType:
@@ -148,7 +177,7 @@ def test_an_error_of_the_call_leaves_the_connection(broker: str, proxy: Proxy) -
 
 
 def test_a_broker_that_is_away_is_500_and_not_reachable(
-    caplog: pytest.LogCaptureFixture,
+    make_broker: MakeBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Proxy(1) as nobody:
         ours = make_broker(f"amqp://guest:secret@127.0.0.1:{nobody.port}")
@@ -161,25 +190,27 @@ def test_a_broker_that_is_away_is_500_and_not_reachable(
     assert "secret" not in "".join(str(vars(record)) for record in caplog.records)
 
 
-def test_an_invoker_is_ready_while_the_broker_is(broker: str) -> None:
+def test_an_invoker_is_ready_while_the_broker_is(make_broker: MakeBroker, broker: str) -> None:
     assert AmqpInvoker(make_broker(broker)).missing() is None
 
 
-def test_an_invoker_says_that_the_broker_is_missing() -> None:
+def test_an_invoker_says_that_the_broker_is_missing(make_broker: MakeBroker) -> None:
     with Proxy(1) as nobody:
         away = make_broker(f"amqp://127.0.0.1:{nobody.port}")
 
         assert AmqpInvoker(away).missing() == "The broker is not reachable."
 
 
-def test_a_wrong_option_is_told_before_anything_connects() -> None:
+def test_a_wrong_option_is_told_before_anything_connects(make_broker: MakeBroker) -> None:
     with pytest.raises(ConfigError, match="AMQP_URI has a wrong option"):
         make_broker("amqp://127.0.0.1:1/?heartbeat=soon")
 
 
 @pytest.mark.broker
 @pytest.mark.slow
-def test_calls_go_on_after_the_broker_has_restarted(broker: str, tmp_path: Path) -> None:
+def test_calls_go_on_after_the_broker_has_restarted(
+    make_broker: MakeBroker, broker: str, tmp_path: Path
+) -> None:
     """``broker`` is asked for what it skips: a machine without RabbitMQ."""
     with RabbitmqNode(tmp_path) as node:
         ours = make_broker(node.uri)

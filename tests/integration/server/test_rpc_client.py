@@ -370,3 +370,75 @@ def test_a_connection_lost_before_an_event_raises(
 def test_a_broker_that_is_not_there_raises(make_client: MakeClient, either_broker: str) -> None:
     with Proxy(1) as nobody, pytest.raises(BrokerLost):
         make_client(uri=through(nobody, either_broker))
+
+
+# --- one connection for many threads
+
+
+@pytest.fixture
+def shared(either_broker: str, proxy: Proxy) -> Iterator[RpcClient]:
+    address = BrokerAddress(uri=through(proxy, either_broker))
+    link = SharedLink(connection_parameters(address, name="test"))
+    yield RpcClient.over(link, queue_timeout_s=LIMIT_S)
+    link.close()
+
+
+def test_threads_share_one_connection_and_each_gets_its_own_answer(
+    shared: RpcClient, function: Function, proxy: Proxy
+) -> None:
+    payloads = [b"%d" % number for number in range(32)]
+    with ThreadPoolExecutor(len(payloads)) as threads:
+        results = [
+            threads.submit(
+                shared.for_another_thread().call,
+                make_invocation(function=function.ref, payload=payload),
+            )
+            for payload in payloads
+        ]
+        calls = [function.take() for _ in payloads]
+        for taken in reversed(calls):
+            function.answer(taken, taken.body)
+
+        assert [result.result(LIMIT_S).payload for result in results] == payloads
+    assert proxy.accepted == 1
+    assert len({taken.properties.reply_to for taken in calls}) == 1
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_a_call_that_vanishes_takes_no_other_with_it(shared: RpcClient, function: Function) -> None:
+    hasty = RpcClient.over(shared.link, queue_timeout_s=0.3)
+    with ThreadPoolExecutor(3) as threads:
+        patient = threads.submit(shared.call, make_invocation(function=function.ref))
+        first = function.take()
+        vanished = threads.submit(hasty.call, make_invocation(function=function.ref))
+        function.take()
+        with pytest.raises(ResourceNotReadyException):
+            vanished.result(LIMIT_S)
+        later = threads.submit(shared.call, make_invocation(function=function.ref))
+        last = function.take()
+
+        function.answer(last, b'"by another channel"')
+        function.answer(first, b'"by the old one"')
+
+        assert later.result(LIMIT_S).payload == b'"by another channel"'
+        assert patient.result(LIMIT_S).payload == b'"by the old one"'
+    old = str(first.properties.reply_to)
+    assert last.properties.reply_to != old
+    wait_until(lambda: not shared.queues.ask(old).exists, "the old channel to be closed")
+
+
+def test_a_shared_connection_that_is_lost_ends_every_call_at_once(
+    shared: RpcClient, function: Function, proxy: Proxy
+) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        calls = [
+            threads.submit(shared.call, make_invocation(function=function.ref)) for _ in range(8)
+        ]
+        for _ in calls:
+            function.take()
+
+        proxy.cut()
+
+        for call in calls:
+            with pytest.raises(BrokerLost):
+                call.result(LIMIT_S)

@@ -298,7 +298,8 @@ class SharedLink(Link):
                 future.set_exception(error)
 
     def _keep_retired(self, replies: ReplyChannel) -> None:
-        self._retired.append(replies)
+        if replies not in self._retired:
+            self._retired.append(replies)
         if len(self._retired) > _RETIRED:
             self._close_retired(self._retired[0])
 

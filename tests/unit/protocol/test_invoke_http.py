@@ -33,6 +33,7 @@ from lambda_protocol.invoke_http import (
     parse_invoke_path,
     payload_limit,
 )
+from lambda_protocol.json_check import MAX_DEPTH, require_json_text
 from lambda_protocol.limits import (
     ASYNC_PAYLOAD_BYTES,
     CLIENT_CONTEXT_BYTES,
@@ -160,6 +161,54 @@ def test_a_payload_that_is_no_json_is_refused_with_the_documented_text(body: byt
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'"' + b"x" * 100_000 + b'"', id="string"),
+        pytest.param(b'{"' + b"k" * 100_000 + b'" : 1}', id="name"),
+        pytest.param(b'["' + b'x\\n\\"\\u00e9' * 20_000 + b'", 1]', id="escapes"),
+        pytest.param(b'["' + b"x" * 20_000 + b'", "a"]' + b" " * 100_000, id="last-string"),
+        pytest.param(b'[1, {"a": ' * 450 + b" " * 100_000 + b"[]" + b"}]" * 450, id="deep"),
+    ],
+)
+def test_a_large_payload_may_be_long_strings_or_deep(body: bytes) -> None:
+    json.loads(body)
+
+    require_json(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'"' + b"x" * 100_000, id="no-end"),
+        pytest.param(b'"' + b"x" * 100_000 + b"\x1f" + b'"', id="control-character"),
+        pytest.param(b'"' + b"x" * 100_000 + b'\\x"', id="escape"),
+        pytest.param(b'"' + b"x" * 100_000 + b"\\", id="half-an-escape"),
+        pytest.param(b'{"' + b"x" * 100_000 + b'", 1}', id="no-colon"),
+        pytest.param(b'{"' + b"x" * 100_000 + b'": 1]', id="other-bracket"),
+        pytest.param(b"[" * 450 + b"[]," * 30_000 + b"1" + b"]" * 451, id="one-bracket-more"),
+        pytest.param(b"{" + b" " * 100_000 + b"]", id="no-name"),
+    ],
+)
+def test_a_large_payload_that_is_nearly_json_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError, match="no JSON"):
+        require_json_text(body)
+
+
+@pytest.mark.parametrize("inner", [b"1", b'"' + b"x" * 3000 + b'"'], ids=["small", "long"])
+@pytest.mark.parametrize(
+    ("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["arrays", "objects"]
+)
+def test_as_much_nesting_is_read_as_the_limit_and_four_small_levels(
+    opening: bytes, closing: bytes, inner: bytes
+) -> None:
+    depth = MAX_DEPTH + 4
+    require_json_text(opening * depth + inner + closing * depth)
+
+    with pytest.raises(RecursionError):
+        require_json_text(opening * (depth + 1) + inner + closing * (depth + 1))
+
+
+@pytest.mark.parametrize(
     "piece",
     [
         pytest.param(b'{"":0}', id="objects"),
@@ -167,6 +216,7 @@ def test_a_payload_that_is_no_json_is_refused_with_the_documented_text(body: byt
         pytest.param(b'"aa"', id="strings"),
         pytest.param(b"12", id="numbers"),
         pytest.param(b'[[[[[{"a":[1]}]]]]]', id="nested"),
+        pytest.param(b'"' + b"a" * 30_000 + b'"', id="long-strings"),
     ],
 )
 def test_the_check_of_a_large_payload_keeps_nothing(piece: bytes) -> None:

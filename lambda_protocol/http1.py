@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from lambda_protocol.body_buffer import BodyBuffer
 from lambda_protocol.byte_budget import FREE_BYTES, ByteBudget, Share
 from lambda_protocol.pace import Pace, Progress, TooSlowError
 
@@ -26,7 +27,6 @@ MAX_HEAD_BYTES: Final = 2 * 1_048_576
 DRAIN_BYTES: Final = 16 * 1_048_576
 MAX_HEADERS: Final = 512
 _READ_SIZE: Final = 16_384
-_BODY_READ_SIZE: Final = 1_048_576
 #: The least that is taken of the budget for a chunked body at a time.
 _RESERVED_BYTES: Final = 262_144
 #: How long a peer may pause that sends more than is read of it, seconds.
@@ -260,36 +260,21 @@ class RequestReader:
             return
 
     def _read_sized(self, request: Request, length: int, keeps_oversize: bool) -> None:
-        buffer = self._buffer
         request.body_size = length
         if length > self._max_body_bytes:
             request.is_oversize = True
             if length > self._max_body_bytes + DRAIN_BYTES:
                 request.is_last = True  # the rest is not worth reading
                 length = self._max_body_bytes + DRAIN_BYTES if keeps_oversize else 0
-            kept = bytearray()
-            while length > 0:
-                data = self._read_exactly(min(length, _READ_SIZE))
-                length -= len(data)
-                if keeps_oversize:
-                    kept += data
-            request.body = bytes(kept)
-            return
-        if length <= len(buffer):
-            request.body = bytes(buffer[:length])
-            del buffer[:length]
-            return
-        parts = [bytes(buffer)]
-        missing = length - len(buffer)
-        buffer.clear()
-        while missing:
-            data = self._receive(min(missing, _BODY_READ_SIZE))
-            parts.append(data)
-            missing -= len(data)
-        request.body = b"".join(parts)
+            if not keeps_oversize:
+                self._skip(length)
+                return
+        body = BodyBuffer(length)
+        self._read_into(body, length)
+        request.body = body.take()
 
     def _read_chunked(self, request: Request, keeps_oversize: bool) -> None:
-        kept = bytearray()  # chunks may be of a byte each
+        body = BodyBuffer(self._max_body_bytes)
         reserved = FREE_BYTES
         while True:
             line = _CHUNK_LINE.fullmatch(self._read_line())
@@ -302,26 +287,25 @@ class RequestReader:
             if request.body_size > self._max_body_bytes:
                 request.is_oversize = True
                 if not keeps_oversize:
-                    kept.clear()
+                    body = BodyBuffer(0)
                     request.release()
                 if request.body_size > self._max_body_bytes + DRAIN_BYTES:
                     request.is_last = True
-                    request.body = bytes(kept)
+                    request.body = body.take()
                     return
             is_kept = keeps_oversize or not request.is_oversize
             if is_kept and request.body_size > reserved:
                 step = max(request.body_size - reserved, _RESERVED_BYTES)
                 self._reserve(request, step)
                 reserved += step
-            while count:
-                data = self._read_some(count)
-                count -= len(data)
-                if is_kept:
-                    kept += data
+            if is_kept:
+                self._read_into(body, count)
+            else:
+                self._skip(count)
             if self._read_exactly(2) != b"\r\n":
                 raise BrokenChunkError
         request.trailers = self._read_trailers()
-        request.body = bytes(kept)
+        request.body = body.take()
 
     def _reserve(self, request: Request, count: int) -> None:
         """Take ``count`` bytes of the budget before they are read; small ones are free."""
@@ -366,32 +350,48 @@ class RequestReader:
         del buffer[:count]
         return data
 
-    def _read_some(self, most: int) -> bytes:
-        """Return bytes of a body: what is here already, or what comes next."""
+    def _read_into(self, body: BodyBuffer, count: int) -> None:
+        """Append ``count`` bytes to ``body``: what is here already, and what comes next."""
         buffer = self._buffer
-        if not buffer:
-            return self._receive(min(most, _BODY_READ_SIZE))
-        data = bytes(buffer[:most])
-        del buffer[:most]
-        return data
+        if buffer:
+            here = bytes(buffer[:count])
+            del buffer[:count]
+            body.add(here)
+            count -= len(here)
+        if count:
+            with body.room(count) as room:
+                while count:
+                    with room[-count:] as missing:
+                        count -= self._receive_into(missing)
+
+    def _skip(self, count: int) -> None:
+        """Throw ``count`` bytes of a body away."""
+        buffer = self._buffer
+        while count > len(buffer):
+            count -= len(buffer)
+            buffer.clear()
+            self._fill()
+        del buffer[:count]
 
     def _fill(self) -> None:
-        self._buffer += self._receive(_READ_SIZE)
+        data = bytearray(_READ_SIZE)
+        del data[self._receive_into(data) :]
+        self._buffer += data
 
-    def _receive(self, size: int) -> bytes:
+    def _receive_into(self, room: bytearray | memoryview) -> int:
         progress = self._progress
         ends_at = math.inf if progress is None else progress.ends_at
         try:
-            data = self._pace.receive(self._socket, size, ends_at)
+            count = self._pace.receive_into(self._socket, room, ends_at)
         except TooSlowError:
             raise BadRequestError(408, "the request's body came too slowly") from None
         except OSError:
             raise PeerGoneError from None
-        if not data:
+        if not count:
             raise PeerGoneError
         if progress is not None:
-            progress.add(len(data))
-        return data
+            progress.add(count)
+        return count
 
 
 def _parse_length(text: str | None) -> int:

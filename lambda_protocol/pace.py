@@ -10,12 +10,17 @@ import math
 import socket
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 _TICK_S: Final = 5.0
 #: How much is given to TLS at a time, which tells nothing before it has sent all of it, bytes.
 _TLS_PIECE: Final = 65_536
+
+
+_Wanted = TypeVar("_Wanted")
+_Received = TypeVar("_Received")
 
 
 class TooSlowError(OSError):
@@ -54,14 +59,29 @@ class Pace:
 
     def receive(self, sock: socket.socket, size: int, ends_at: float) -> bytes:
         """Return bytes from ``sock``, empty at its end; raises ``TooSlowError`` at ``ends_at``."""
+        return self._receive(sock, sock.recv, size, ends_at)
+
+    def receive_into(
+        self, sock: socket.socket, room: bytearray | memoryview, ends_at: float
+    ) -> int:
+        """The same into ``room``; return how many bytes came, 0 at the end."""
+        return self._receive(sock, sock.recv_into, room, ends_at)
+
+    def _receive(
+        self,
+        sock: socket.socket,
+        receive: Callable[[_Wanted], _Received],
+        wanted: _Wanted,
+        ends_at: float,
+    ) -> _Received:
         while (left_s := ends_at - time.monotonic()) > 0:
             try:
                 if left_s >= self.tick_s:
-                    return sock.recv(size)
+                    return receive(wanted)
                 timeout_s = sock.gettimeout()
                 sock.settimeout(left_s)
                 try:
-                    return sock.recv(size)
+                    return receive(wanted)
                 finally:
                     sock.settimeout(timeout_s)
             except (BlockingIOError, TimeoutError):

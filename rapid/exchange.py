@@ -8,6 +8,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, Protocol
 
+from lambda_protocol.byte_budget import FREE_BYTES
 from lambda_protocol.http1 import Request, encode_head
 
 logger = logging.getLogger(__name__)
@@ -28,8 +29,8 @@ class Answerable(Protocol):
     def render_error(self, status: int, message: str) -> tuple[Headers, bytes]:
         """Return the answer in the place of one that cannot be sent."""
 
-    def send_answer(self, data: bytes, is_last: bool) -> bool:
-        """Send ``data``, the last of the connection if ``is_last``; False: the peer is gone."""
+    def send_answer(self, head: bytes, body: bytes, is_last: bool) -> bool:
+        """Send both, the last of the connection if ``is_last``; False: the peer is gone."""
 
     def send_interim(self) -> None:
         """Send an interim response; raises ``OSError``."""
@@ -74,14 +75,15 @@ class Exchange:
         self.is_unstarted = None  # both know the payload
         self.request.release()
         try:
-            data = self._encode(status, headers, body)
+            head, body = self._encode(status, headers, body)
         except ValueError as error:
             logger.error("response not sendable", extra={"error": error})
             headers, body = self._connection.render_error(502, "Bad Gateway")
-            data = self._encode(502, headers, body)
-        return self._connection.send_answer(data, self.request.is_last)
+            head, body = self._encode(502, headers, body)
+        return self._connection.send_answer(head, body, self.request.is_last)
 
-    def _encode(self, status: int, headers: Headers, body: bytes) -> bytes:
+    def _encode(self, status: int, headers: Headers, body: bytes) -> tuple[bytes, bytes]:
+        """Return what is sent: the head, with a body that is short, and any other body."""
         head = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}"]
         head += [f"{name}: {value}" for name, value in (*headers, *self.extra_headers)]
         if status != HTTPStatus.NO_CONTENT:
@@ -90,7 +92,8 @@ class Exchange:
             head.append("Connection: close")
         if self.request.method == "HEAD":  # a body would be taken for the next answer
             body = b""
-        return encode_head(head) + body
+        encoded = encode_head(head)
+        return (encoded + body, b"") if len(body) <= FREE_BYTES else (encoded, body)
 
     def send_interim(self) -> None:
         """Send an interim response, unless the answer is sent or on its way; raises ``OSError``."""
@@ -112,9 +115,9 @@ class KeptAnswer:
         self.render_error = render_error
         self.data = b""
 
-    def send_answer(self, data: bytes, _is_last: bool) -> bool:
-        """Keep ``data``."""
-        self.data = data
+    def send_answer(self, head: bytes, body: bytes, _is_last: bool) -> bool:
+        """Keep both."""
+        self.data = head + body
         return True
 
     def send_interim(self) -> None:

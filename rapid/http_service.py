@@ -438,25 +438,25 @@ class Connection:
 
     # --- any thread
 
-    def send_answer(self, data: bytes, is_last: bool) -> bool:
-        """Write ``data`` without blocking; False when the peer is gone."""
+    def send_answer(self, head: bytes, body: bytes, is_last: bool) -> bool:
+        """Write both without blocking; False when the peer is gone."""
         try:
-            sent = self.socket.send(data, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            sent = 0
+            sent = _send_now(self.socket, head, body)
         except OSError:
             self._finish_answer(is_last)
             return False
-        if sent == len(data):
+        if sent == len(head) + len(body):
             self._finish_answer(is_last)
-        else:
-            on_sent = functools.partial(self._finish_answer, is_last)
-            if not self.server.sender.send(self.socket, data, on_sent, sent=sent):
-                with contextlib.suppress(OSError):  # half an answer is none
-                    self.socket.shutdown(socket.SHUT_RDWR)
-                on_sent()
-                return False
-        return True
+            return True
+        on_sent = functools.partial(self._finish_answer, is_last)
+        if sent < len(head):
+            head, body = b"", head + body
+        if self.server.sender.send(self.socket, body, on_sent, sent=sent - len(head)):
+            return True
+        with contextlib.suppress(OSError):  # half an answer is none
+            self.socket.shutdown(socket.SHUT_RDWR)
+        on_sent()
+        return False
 
     def send_interim(self) -> None:
         """Send an interim response; raises ``OSError``."""
@@ -533,6 +533,16 @@ class Connection:
             on_sent.wait(check_s)
             check_s = min(2 * check_s, longest_s)
         self.close()
+
+
+def _send_now(sock: socket.socket, head: bytes, body: bytes) -> int:
+    """Send what the kernel takes now, return its size; raises ``OSError`` if the peer is gone."""
+    try:
+        if body:
+            return sock.sendmsg((head, body), (), socket.MSG_DONTWAIT)
+        return sock.send(head, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return 0
 
 
 class _WantedThread:

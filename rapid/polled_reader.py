@@ -120,10 +120,10 @@ class PolledReader(RequestReader):
             return None
         raise NotShortError from error
 
-    def _receive(self, size: int) -> bytes:
+    def _receive_into(self, room: bytearray | memoryview) -> int:
         if not self._waits:
             raise _NotHereError
-        return super()._receive(size)
+        return super()._receive_into(room)
 
     def read_long(self, *, keeps_oversize: Callable[[str], bool]) -> Request | None:
         """Wait for the next request and its body; None if the peer has gone before its head.

@@ -57,7 +57,7 @@ def _starts_a_thread(*_: Any, **__: Any) -> bool:
 
 def forbid_waits() -> None:
     """Let what waits complain in the poller's thread, in this process from now on."""
-    for method in ("accept", "connect", "recv", "recv_into", "send", "sendall"):
+    for method in ("accept", "connect", "recv", "recv_into", "send", "sendall", "sendmsg"):
         _strict(socket.socket, method, _is_nonblocking)
     _strict(select, "select", lambda *args: len(args) == 4 and args[3] == 0)
     _strict(time, "sleep", _never)

@@ -80,6 +80,11 @@ class Pieces:
             del self._pieces[0]
         return piece[:size]
 
+    def recv_into(self, room: bytearray | memoryview) -> int:
+        piece = self.recv(len(room))
+        room[: len(piece)] = piece
+        return len(piece)
+
 
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 64, 1000])
 def test_pieces_of_any_size_are_the_same_requests(step: int) -> None:

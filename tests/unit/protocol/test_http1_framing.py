@@ -50,6 +50,11 @@ class _Whole:
         data, self._left = self._left[:size], self._left[size:]
         return data
 
+    def recv_into(self, room: bytearray | memoryview) -> int:
+        data = self.recv(len(room))
+        room[: len(data)] = data
+        return len(data)
+
 
 def read(data: bytes) -> Read:
     reader = RequestReader(cast("socket.socket", _Whole(data)), max_body_bytes=LIMIT)

@@ -1,0 +1,51 @@
+"""One buffer for a body that comes in parts: read into it, then take it as ``bytes`` uncopied."""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+#: The least that is made room for at a time, bytes.
+_LEAST_BYTES: Final = 65_536
+
+
+class BodyBuffer:
+    """The buffer. One thread.
+
+    ``io.BytesIO`` is the one type whose bytes can be written in place and be ``bytes`` after that.
+    """
+
+    __slots__ = ("_file", "_most", "_room", "size")
+
+    def __init__(self, most: int) -> None:
+        """Hold nothing yet; a body of more than ``most`` bytes is rare, and gets no spare room."""
+        self.size = 0  #: bytes that are here, or for which there is room
+        self._most = most
+        self._room = 0
+        self._file = io.BytesIO()
+
+    def add(self, data: bytes) -> None:
+        """Append ``data``."""
+        if not self.size:
+            self._file = io.BytesIO(data)  # which shares it
+            self._file.seek(len(data))
+            self.size = self._room = len(data)
+            return
+        with self.room(len(data)) as room:
+            room[:] = data
+
+    def room(self, count: int) -> memoryview:
+        """Append ``count`` bytes that the caller writes; the view is to be released before more."""
+        start, end = self.size, self.size + count
+        if end > self._room:
+            self._room = max(end, min(max(2 * self._room, _LEAST_BYTES), self._most))
+            self._file.seek(self._room - 1)
+            self._file.write(b"\0")
+        self.size = end
+        return self._file.getbuffer()[start:end]
+
+    def take(self) -> bytes:
+        """Return the body; nothing more is appended."""
+        if self.size < self._room:
+            self._file.truncate(self.size)
+        return self._file.getvalue()

@@ -13,11 +13,12 @@ from tests.conftest import StartRapid
 from tests.extensions import RecorderExtension
 from tests.support import ECHO, MISBEHAVE, wait_until
 
-#: A runtime that says when it is asked to end, and never asks for an event.
+#: A runtime that says when it is asked to end, and never asks for an event. The quotes keep what it
+#: prints apart from its command line, which rapid logs.
 TERMINABLE = (
     "sh",
     "-c",
-    'trap "echo asked to end; exit" TERM; echo runtime runs; while :; do sleep 0.05; done',
+    'trap "echo asked to end; exit" TERM; echo "runtime" runs; while :; do sleep 0.05; done',
 )
 
 

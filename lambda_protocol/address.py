@@ -107,8 +107,10 @@ class Address(NamedTuple):
         """
         try:
             host, port = self.available
+            # As bytes: for a string Python would import the codec of international names.
+            known = host.encode() if host.isascii() else host
             family, kind, protocol, _, name = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                known, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
             sock = socket.socket(family, kind, protocol)
             try:

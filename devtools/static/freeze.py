@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from devtools.static.slim import slim
+from devtools.static.slim.trees import PLAIN
+
 #: Looked up by name at run time, where no import shows it.
 _ENCODINGS: Final = (
     "ascii", "latin_1", "utf_8",
@@ -46,7 +49,8 @@ class Module:
     def code(self) -> bytes:
         """Return it compiled; a traceback will show the path below its root."""
         shown = self.name.replace(".", "/") + ("/__init__.py" if self.is_package else ".py")
-        return marshal.dumps(compile(self.file.read_bytes(), shown, "exec", dont_inherit=True))
+        tree = slim(self.file.read_bytes(), is_package=self.is_package)
+        return marshal.dumps(compile(tree, shown, "exec", dont_inherit=True))
 
 
 def find(main: Path, roots: list[str]) -> Iterator[Module]:
@@ -55,6 +59,7 @@ def find(main: Path, roots: list[str]) -> Iterator[Module]:
     finder.run_script(str(main))
     for name in ("rapid.__main__", *(f"encodings.{encoding}" for encoding in _ENCODINGS)):
         finder.import_hook(name)
+    yield Module(name=PLAIN, file=Path(__file__).with_name("plain.py"), is_package=False)
     for name, module in sorted(finder.modules.items()):
         # The types that it is published with do not know these two.
         file: str | None = module.__file__  # type: ignore[attr-defined]

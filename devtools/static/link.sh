@@ -4,7 +4,7 @@ set -eu
 
 source=$PYTHON/source
 build=$PYTHON/build
-PYTHONHOME=/nonexistent PYTHONPATH="$source/Lib" PYTHONDONTWRITEBYTECODE=1 "$build/python" -S -X frozen_modules=off \
+PYTHONHOME=/nonexistent PYTHONPATH="$source/Lib:$CHECKOUT" PYTHONDONTWRITEBYTECODE=1 "$build/python" -S -X frozen_modules=off \
     "$HERE/freeze.py" "$WORK" "$MAIN" "$CHECKOUT" "$SOURCES/python" "$source/Lib"
 
 for unit in "$HERE/main.c" "$WORK/frozen.c"; do

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from lambda_protocol.invocation import Outcome
 from lambda_protocol.limits import LOG_TAIL_BYTES
@@ -75,7 +75,7 @@ class InvocationLog:
         if output and not output.endswith(b"\n"):
             output += b"\n"
         tail = start + output + end
-        return dataclasses.replace(outcome, log_tail=tail[-LOG_TAIL_BYTES:])
+        return replace(outcome, log_tail=tail[-LOG_TAIL_BYTES:])
 
     def init_failed(self, failure: Failure, *, init_s: float, phase: str, status: str) -> None:
         """Report a failed init. A successful init is part of the first REPORT line."""

@@ -80,23 +80,27 @@ class AmqpStream:
         if self._wake_fd is not None:
             self._poller.register(self._wake_fd, select.POLLIN)
 
-    def poll(self, timeout_s: float) -> None:
+    def poll(self, timeout_s: float) -> bool:
         """Wait up to ``timeout_s`` for bytes, take what came, run what is due; may end early.
 
-        Raises :attr:`failure` when the connection is gone.
+        Return whether there was anything but messages: another frame, or a timer. Raises
+        :attr:`failure` when the connection is gone.
         """
         if self.failure is not None:
             raise self.failure
         if self._timers:
             timeout_s = min(timeout_s, max(0.0, self._timers[0][0] - time.monotonic()))
+        has_more = False
         if (self._reads_blocking and timeout_s >= RECEIVE_TIMEOUT_S) or self._is_readable(
             timeout_s
         ):
-            self._read()
+            has_more = self._read()
         if self._timers and self._timers[0][0] <= time.monotonic():
             self._run_timers()
+            has_more = True
         if self.failure is not None:
             raise self.failure
+        return has_more
 
     def has_news(self) -> bool:
         """Whether :meth:`poll` would find something now: bytes, the end, or a timer that is due.
@@ -168,25 +172,28 @@ class AmqpStream:
             os.read(self._wake_fd, 4096)
         return sock.fileno() in ready
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Take what has come; return whether any of it was no message."""
         try:
             data = self._receive()
             if not data:
                 raise ConnectionResetError("the broker closed the connection")
         except (BlockingIOError, ssl.SSLWantReadError):
-            return  # nothing within RECEIVE_TIMEOUT_S, or a TLS record without data
+            return False  # nothing within RECEIVE_TIMEOUT_S, or a TLS record without data
         except OSError as error:
             self._on_lost(error)
-            return
+            return True
         self.bytes_received += len(data)
-        reason = self.blocked_reason
+        reason, has_more = self.blocked_reason, False
         for item in self._reader.feed(data):
             if isinstance(item, Delivery):
                 self._on_delivery(item)
             else:
                 self._on_frame(item)
+                has_more = True
         if self.blocked_reason != reason:  # an alarm that is over already is no news
             self._on_alarm(self.blocked_reason)
+        return has_more
 
     def _receive(self) -> bytes:
         sock = self._socket

@@ -66,6 +66,7 @@ class AmqpConsumer:
         self._probe_due = 0.0  # monotonic seconds
         self._async_channel = 0
         self._async_due = 0.0  # when their queues are asked for again, monotonic seconds
+        self._due = 0.0  # when all is looked at though only calls come, monotonic seconds
         self._thread = threading.Thread(target=self._run, name="amqp-consumer", daemon=True)
 
     @property
@@ -145,14 +146,23 @@ class AmqpConsumer:
             connection.shut_down()
 
     def _step(self, channel: ReplyChannel) -> None:
-        """Wait for messages and commands, handle them, and set the prefetch counts."""
+        """Wait for messages and commands, handle them, and set the prefetch counts.
+
+        If only calls come, nothing else has changed: the rest is looked at now and then.
+        """
         connection, commands = channel.connection, self._commands
         # The end may have been heard of while something else was waited for.
-        has_news = (
-            commands.is_woken or channel.lost_by is not None or self._has_alarm_news(connection)
-        )
-        connection.poll(0.0 if has_news else self._poll_limit_s())
+        limit_s = 0.0
+        if not self._has_news(channel):
+            self._due = self._due or time.monotonic() + self._poll_limit_s()
+            limit_s = max(0.0, self._due - time.monotonic())
+        if not connection.poll(limit_s) and not self._has_news(channel):
+            now = time.monotonic()
+            self._due = min(self._due, now + HAND_BACK_AFTER_S)
+            if now < self._due:
+                return
         commands.is_woken = False
+        self._due = 0.0
         if channel.lost_by is not None:
             raise channel.lost_by
         if self._is_blocked(connection):
@@ -172,9 +182,17 @@ class AmqpConsumer:
         if self._is_draining and not self._drained.is_set():
             self._end_drain()
 
+    def _has_news(self, channel: ReplyChannel) -> bool:
+        return (
+            self._commands.is_woken
+            or channel.lost_by is not None
+            or self._has_alarm_news(channel.connection)
+        )
+
     def _on_delivery(self, delivery: Delivery) -> None:
         if delivery.channel == self._async_channel:
             self.asynchronous.on_delivery(delivery)
+            self._due = 0.0
         else:
             self._calls.on_delivery(delivery)
 

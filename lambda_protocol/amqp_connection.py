@@ -14,7 +14,6 @@ import socket
 import ssl
 import sys
 import time
-import types
 import urllib.parse
 import weakref
 from collections.abc import Callable
@@ -24,13 +23,10 @@ from lambda_protocol.amqp_frames import Delivery, Properties, publish_pieces
 from lambda_protocol.amqp_stream import AmqpStream
 from lambda_protocol.environ import BrokerAddress, ConfigError
 from lambda_protocol.errors import ServiceUnavailable
+from lambda_protocol.pika_alone import import_pika_alone
 
-# pika's adapters package imports asyncio for an adapter nobody here uses: a fifth of the start
-# time and 2 MB. A stub in its place is enough.
-if "pika.adapters.asyncio_connection" not in sys.modules:
-    _stub = types.ModuleType("pika.adapters.asyncio_connection")
-    _stub.AsyncioConnection = None  # type: ignore[attr-defined]
-    sys.modules[_stub.__name__] = _stub
+if "pika" not in sys.modules:
+    import_pika_alone()
 
 import pika
 import pika.channel
@@ -59,7 +55,7 @@ NETWORK_SILENCE_S: Final = 20
 #: No queue can have this name: RabbitMQ keeps those that begin with amq. for itself.
 _NO_QUEUE: Final = "amq.lambda.no-queue"
 
-# What importers need of pika, from here: were it imported before the stub, that would be in vain.
+# What importers need of pika, from here: were it imported otherwise, its adapters would be too.
 Channel = pika.channel.Channel
 Parameters = pika.connection.Parameters
 BasicProperties = pika.BasicProperties

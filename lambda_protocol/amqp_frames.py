@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
+from lambda_protocol.body_buffer import BodyBuffer
+
 #: A part of what is sent: bytes, or a part of a body that is not copied.
 Piece = bytes | memoryview
 #: A header value; the tables we write hold nothing else.
@@ -137,6 +139,8 @@ class FrameReader:
         """Start at a frame boundary; a body over ``max_body_bytes`` is read and not kept."""
         self._max_body_bytes = max_body_bytes
         self._rest = b""  # of the last feed: less than a frame
+        self._missing = 0  # bytes of the frame that the last feed has begun: a body's
+        self._missing_channel = 0
         self._partial: dict[int, _PartialDelivery] = {}
 
     def feed(self, data: bytes) -> list[Delivery | bytes]:
@@ -147,6 +151,8 @@ class FrameReader:
         buffer = self._rest + data if self._rest else data
         found: list[Delivery | bytes] = []
         start = 0
+        if self._missing:
+            start = self._go_on(buffer, found)
         while len(buffer) - start >= _FRAME_OVERHEAD:
             kind, channel, size = _FRAME.unpack_from(buffer, start)
             end = start + _FRAME_OVERHEAD + size
@@ -155,6 +161,10 @@ class FrameReader:
             elif size > MAX_FRAME_BYTES:
                 raise FrameError(f"a frame of {size} bytes; expected {MAX_FRAME_BYTES} at most")
             elif len(buffer) < end:
+                if kind == _BODY and channel in self._partial:
+                    self._partial[channel].begin_body(size)
+                    self._missing, self._missing_channel = size + 1, channel
+                    start = self._go_on(buffer, found, start + _FRAME.size)
                 break
             item = self._read(kind, channel, buffer[start:end])
             if item is not None:
@@ -163,6 +173,18 @@ class FrameReader:
         self._rest = buffer[start:]
         return found
 
+    def _go_on(self, buffer: bytes, found: list[Delivery | bytes], start: int = 0) -> int:
+        """Take what has come of a body's frame; return where the next frame begins."""
+        end = min(start + self._missing, len(buffer))
+        self._missing -= end - start
+        channel = self._missing_channel
+        partial = self._partial[channel]
+        # The last byte of a frame is none of the body.
+        partial.add_body(memoryview(buffer)[start : end if self._missing else end - 1])
+        if not (self._missing or partial.missing):
+            found.append(self._partial.pop(channel).decode(channel))
+        return end
+
     def _read(self, kind: int, channel: int, frame: bytes) -> Delivery | bytes | None:
         if kind == _METHOD and frame.startswith(_DELIVER_METHOD, 7):
             self._partial[channel] = _PartialDelivery(frame, self._max_body_bytes)
@@ -170,8 +192,12 @@ class FrameReader:
         partial = self._partial.get(channel)
         if partial is None or kind not in (_CONTENT_HEADER, _BODY):
             return frame
-        partial.add(kind, frame)
-        if partial.missing > 0:
+        if kind == _CONTENT_HEADER:
+            partial.add_header(frame)
+        else:
+            partial.begin_body(len(frame) - _FRAME_OVERHEAD)
+            partial.add_body(frame[_FRAME.size : -1])
+        if partial.missing:
             return None
         del self._partial[channel]
         return partial.decode(channel)
@@ -180,30 +206,37 @@ class FrameReader:
 class _PartialDelivery:
     """A delivery that has not fully arrived."""
 
-    __slots__ = ("_bodies", "_header", "_max_body_bytes", "_method", "_size", "missing")
+    __slots__ = ("_body", "_header", "_max_body_bytes", "_method", "_size", "missing")
 
     def __init__(self, method: bytes, max_body_bytes: int) -> None:
         self._method = method
         self._max_body_bytes = max_body_bytes
         self._header = b""
         self._size = 0
-        self._bodies: list[bytes] = []
+        self._body = _NO_BODY
         self.missing = 1  # body bytes to come; at least the header is
 
-    def add(self, kind: int, frame: bytes) -> None:
-        if (kind == _CONTENT_HEADER) == bool(self._header):
-            raise FrameError("the header of a message does not come once, before its body")
-        if kind == _CONTENT_HEADER:
-            if len(frame) < _HEADER_END:
-                raise FrameError("the header of a message is cut off")
-            self._header = frame
-            self.missing = self._size = _HEADER.unpack_from(frame, 7)[2]
-            return
-        self.missing -= len(frame) - _FRAME_OVERHEAD
-        if self.missing < 0:
+    def add_header(self, frame: bytes) -> None:
+        if self._header:
+            raise FrameError("the header of a message comes twice")
+        if len(frame) < _HEADER_END:
+            raise FrameError("the header of a message is cut off")
+        self._header = frame
+        self.missing = self._size = _HEADER.unpack_from(frame, 7)[2]
+        if 0 < self._size <= self._max_body_bytes:
+            self._body = BodyBuffer(self._size, least=self._size)
+
+    def begin_body(self, size: int) -> None:
+        """Check that a body's frame of ``size`` bytes may come now."""
+        if not self._header:
+            raise FrameError("the header of a message does not come before its body")
+        if size > self.missing:
             raise FrameError("a message is longer than its header says")
+
+    def add_body(self, data: bytes | memoryview) -> None:
+        self.missing -= len(data)
         if self._size <= self._max_body_bytes:
-            self._bodies.append(frame[7:-1])
+            self._body.add(data)
 
     def decode(self, channel: int) -> Delivery:
         method = self._method
@@ -216,7 +249,7 @@ class _PartialDelivery:
                 redelivered=method[at + 8] & 1 == 1,
                 routing_key=_short_string(method, routing_key_at)[0],
                 properties=_decode_properties(self._header),
-                body=self._bodies[0] if len(self._bodies) == 1 else b"".join(self._bodies),
+                body=self._body.take(),
                 body_size=self._size,
             )
         except (IndexError, struct.error) as error:
@@ -224,6 +257,7 @@ class _PartialDelivery:
 
 
 _FRAME_TYPES_MAX: Final = 8
+_NO_BODY: Final = BodyBuffer(0)
 #: The least that a content header's frame has before its end: frame head, fixed fields.
 _HEADER_END: Final = 7 + _HEADER.size
 _ACK_FRAME = struct.Struct(">BHIHHQBB")  # its last bit: multiple; of a reject: requeue

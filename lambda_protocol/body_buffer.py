@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Final
 
-#: The least that is made room for at a time, bytes.
+#: What room is made for at first, bytes.
 _LEAST_BYTES: Final = 65_536
 
 
@@ -15,19 +15,23 @@ class BodyBuffer:
     ``io.BytesIO`` is the one type whose bytes can be written in place and be ``bytes`` after that.
     """
 
-    __slots__ = ("_file", "_first", "_most", "_room", "size")
+    __slots__ = ("_file", "_first", "_least", "_most", "_room", "size")
 
-    def __init__(self, most: int) -> None:
-        """Hold nothing yet; a body of more than ``most`` bytes is rare, and gets no spare room."""
+    def __init__(self, most: int, *, least: int = _LEAST_BYTES) -> None:
+        """Hold nothing yet; make room for ``least`` bytes at first.
+
+        A body of more than ``most`` bytes is rare, and gets no spare room.
+        """
         self.size = 0  #: bytes that are here, or for which there is room
         self._most = most
+        self._least = least
         self._first = b""  # most bodies are one part
         self._file: io.BytesIO | None = None
         self._room = 0
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | memoryview) -> None:
         """Append ``data``."""
-        if not self.size:
+        if not self.size and isinstance(data, bytes):
             self._first, self.size = data, len(data)
             return
         with self.room(len(data)) as room:
@@ -39,7 +43,7 @@ class BodyBuffer:
         if self._file is None:
             self._file = io.BytesIO()
         if end > self._room:
-            self._room = max(end, min(max(2 * self._room, _LEAST_BYTES), self._most))
+            self._room = max(end, min(max(2 * self._room, self._least), self._most))
             self._file.seek(self._room - 1)
             self._file.write(b"\0")
         if self._first:

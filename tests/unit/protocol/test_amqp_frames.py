@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import tracemalloc
+import tracemalloc
 from typing import Any, Final, cast
 
 import pika
@@ -313,6 +314,21 @@ def test_a_body_over_the_limit_is_counted_and_not_kept() -> None:
     got = [item for item in reader.feed(data) if isinstance(item, Delivery)]
 
     assert [(d.body_size, len(d.body)) for d in got] == [(5000, 5000), (5001, 0), (1, 1)]
+
+
+def test_a_body_of_many_frames_is_held_once_while_it_comes() -> None:
+    body = bytes(range(256)) * 4000
+    data = memoryview(delivery_by_pika(body, piece=100_000))
+    pieces = [data[start : start + 30_000] for start in range(0, len(data), 30_000)]
+    reader = FrameReader()
+    tracemalloc.start()
+
+    got = [item for piece in pieces for item in reader.feed(bytes(piece))]
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [item.body for item in got if isinstance(item, Delivery)] == [body]
+    assert peak < 1.2 * len(body)
 
 
 HEADER_FRAME = pika.frame.Header(1, 2, pika.BasicProperties()).marshal()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import struct
 import tracemalloc
-import tracemalloc
 from typing import Any, Final, cast
 
 import pika

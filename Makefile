@@ -43,8 +43,13 @@ test-acceptance: .venv/.dev ## run the tests with compilers, runtimes and manife
 	@scripts/test-setup
 	@$(call pytest,tests/acceptance)
 
+.PHONY: test-polling
+test-polling: .venv/.dev ## run the tests of calls over RabbitMQ and of conformance with the server's polling worker
+	@scripts/test-setup
+	@LAMBDA_WORKER=polling $(call pytest,tests/acceptance/system tests/acceptance/conformance)
+
 .PHONY: test-all
-test-all: test test-acceptance test-binary container-check node-check ## run every test of CI; needs root
+test-all: test test-acceptance test-polling test-binary container-check node-check ## run every test of CI; needs root
 
 .PHONY: test-long
 test-long: ## run what CI has no time for, with KEDA and ten minutes of attacks; needs root
@@ -121,9 +126,9 @@ node-check: .venv/.dev ## run everything on a real Kubernetes node, without dock
 	@$(if $(KEDA),KEDA=1) $(VENV_BIN)/python -m tests.acceptance.node $(ARGS)
 
 .PHONY: bench
-bench: .venv/.dev ## measure latency and throughput
+bench: .venv/.dev ## measure latency and throughput (SCALE=1: 1,000 callers of a function that takes a second)
 	@scripts/test-setup
-	@$(VENV_BIN)/python -m bench
+	@$(VENV_BIN)/python -m bench $(if $(SCALE),scale)
 
 .PHONY: instructions
 instructions: .venv/.dev ## count the instructions of a call, and write bench/instructions.txt (CHECK=1: compare with it)

@@ -20,10 +20,12 @@ from bench.instructions import render as render_instructions
 from bench.profile import PROGRAMS, profile_program
 from bench.report import render, save_json
 from bench.run import Plan, run
+from bench.scale import CALLERS, measure_scale, render_scale
 from bench.subjects import SUBJECTS, Setup
 from bench.tools import Tool, build_echo, build_extension, install_rie, require_wrk
 from devtools.progress import Step
 from devtools.rabbitmq_node import RabbitmqError
+from lambda_protocol.descriptors import raise_descriptor_limit
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _QUICK_S = 2
@@ -174,6 +176,17 @@ def extensions(setup: Setup, *, rounds: int, seconds: int) -> None:
             setup.echo, tool.path, rounds=rounds, seconds=seconds, folder=Path(name)
         )
     click.echo("\n" + table)
+
+
+@main.command()
+@click.option("--callers", default=CALLERS, show_default=True)
+@click.pass_obj
+def scale(setup: Setup, *, callers: int) -> None:
+    """Let many callers call a function that takes a second, all at once."""
+    raise_descriptor_limit()
+    with _folder() as name:
+        found = measure_scale(setup, Path(name), callers=callers)
+    click.echo("\n" + render_scale(found, callers))
 
 
 @main.command()

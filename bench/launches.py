@@ -15,7 +15,8 @@ from devtools.processes import BackgroundProcess
 from devtools.progress import wait_until
 
 FUNCTION_NAME = "lambda-bench-echo"
-#: Another implementation's function: both may stand behind one broker.
+#: Those that stand behind the same broker as well.
+POLLING_FUNCTION_NAME = "lambda-bench-polling"
 PEER_FUNCTION_NAME = "lambda-bench-peer"
 
 _CHECKOUT = Path(__file__).parent.parent
@@ -131,14 +132,29 @@ def rie(binary: Path, echo: Path) -> Launch:
     )
 
 
-def server(amqp_uri: str, *, workers: int | None = None) -> Launch:
+def server(amqp_uri: str, *, workers: int | None = None, polls: bool = False) -> Launch:
     """Return lambda_server under gunicorn, set up by its gunicorn.conf.py."""
-    settings = {"AMQP_URI": amqp_uri}
+    settings = {"AMQP_URI": amqp_uri, "LAMBDA_WORKER": "polling" if polls else "threads"}
     if workers is not None:
         settings["WEB_CONCURRENCY"] = str(workers)
     found = launch.server(settings=settings)
     return Launch(
-        name="lambda_server", command=found.command, environ=found.environ, port=found.port
+        name="lambda_server, polling" if polls else "lambda_server",
+        command=found.command,
+        environ=found.environ,
+        port=found.port,
+        function_name=POLLING_FUNCTION_NAME if polls else FUNCTION_NAME,
+    )
+
+
+def polling_rapid(found: Launch) -> Launch:
+    """Return a rapid for the calls of a server that polls."""
+    environ = {**found.environ, "AWS_LAMBDA_FUNCTION_NAME": POLLING_FUNCTION_NAME}
+    return replace(
+        found,
+        name=f"{found.name}, polling",
+        environ=environ,
+        function_name=POLLING_FUNCTION_NAME,
     )
 
 

@@ -20,6 +20,7 @@ _SUBJECTS = {
     "static": "rapid in one file, direct",
     "rie": "aws-lambda-rie",
     "server": "server + broker",
+    "polling": "polling server + broker",
     "peer": "peer, direct",
     "peer-server": "peer's server + broker",
 }

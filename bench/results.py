@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,12 +39,16 @@ class Results:
     ) -> list[float]:
         """Divide a figure by that of another scenario in the same round.
 
-        Empty for that scenario itself, and when one of the two was not run.
+        Empty for that scenario itself, and when one of the two was not run. A round in which the
+        other answered nothing is infinitely far ahead.
         """
         if scenario == beside or not {scenario, beside} <= self.samples.keys():
             return []
         pairs = zip(self.samples[scenario], self.samples[beside], strict=True)
-        return [figure(ours) / figure(theirs) for ours, theirs in pairs]
+        return [
+            figure(ours) / theirs_is if (theirs_is := figure(theirs)) else math.inf
+            for ours, theirs in pairs
+        ]
 
     def peer_of(self, scenario: str) -> str:
         """Return the scenario of the other implementation that is like ``scenario``."""

@@ -11,9 +11,15 @@ from bench import launches, usage
 from devtools.progress import Step
 from devtools.rabbitmq_node import RabbitmqNode
 
-SUBJECTS = ("direct", "static", "rie", "server")
+SUBJECTS = ("direct", "static", "rie", "server", "polling")
+BEHIND_BROKER = frozenset({"server", "polling"})
 #: Subject → the subject of the other implementation that it is compared with.
-PEERS = {"direct": "peer", "static": "peer", "server": "peer-server"}
+PEERS = {
+    "direct": "peer",
+    "static": "peer",
+    "server": "peer-server",
+    "polling": "peer-server",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +82,8 @@ def running(names: Collection[str], setup: Setup, folder: Path) -> Iterator[dict
                 setup.peer_rapid, setup.echo, max_concurrency=setup.max_concurrency
             )
             subjects["peer"] = _run_alone(launch, stack, folder)
-        if "server" in names:
-            subjects |= _run_behind_broker(setup, stack, folder)
+        if BEHIND_BROKER & set(names):
+            subjects |= _run_behind_broker(names, setup, stack, folder)
         yield subjects
 
 
@@ -87,19 +93,22 @@ def _run_alone(launch: launches.Launch, stack: ExitStack, folder: Path) -> Subje
     return Subject(url=launch.url, daemon_name=launch.name, daemon=process.pid)
 
 
-def _run_behind_broker(setup: Setup, stack: ExitStack, folder: Path) -> dict[str, Subject]:
+def _run_behind_broker(
+    names: Collection[str], setup: Setup, stack: ExitStack, folder: Path
+) -> dict[str, Subject]:
     """Start our programs, and the other implementation's, around one broker."""
     amqp_uri, broker = setup.amqp_uri, None
     if amqp_uri is None:
         with Step("start a private RabbitMQ"):
             node = stack.enter_context(RabbitmqNode(folder / "rabbitmq"))
         amqp_uri, broker = node.uri, node.pid
-    pairs = {
-        "server": (
-            _rapid(setup, amqp_uri),
-            launches.server(amqp_uri, workers=setup.workers),
-        )
-    }
+    pairs = {}
+    if "server" in names:
+        server = launches.server(amqp_uri, workers=setup.workers)
+        pairs["server"] = (_rapid(setup, amqp_uri), server)
+    if "polling" in names:
+        server = launches.server(amqp_uri, workers=setup.workers, polls=True)
+        pairs["polling"] = (launches.polling_rapid(_rapid(setup, amqp_uri)), server)
     if setup.peer_rapid is not None and setup.peer_server is not None:
         pairs["peer-server"] = (
             launches.peer_rapid(

@@ -128,6 +128,7 @@ class AmqpConnection(pika.connection.Connection):
         *,
         wake_fd: int | None = None,
         on_alarm: Callable[[str | None], None] = lambda _reason: None,
+        make_stream: Callable[..., AmqpStream] = AmqpStream,
     ) -> None:
         """Connect and return when the connection is open; ``on_delivery`` gets every message.
 
@@ -136,7 +137,7 @@ class AmqpConnection(pika.connection.Connection):
         one of ``BrokerLost`` within ``socket_timeout`` for each step.
         """
         self._on_alarm = on_alarm
-        self._stream = stream = AmqpStream(
+        self._stream = stream = make_stream(
             on_delivery=on_delivery,
             on_frame=self._on_data_available,  # type: ignore[attr-defined]
             on_lost=self._on_lost,

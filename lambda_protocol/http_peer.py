@@ -63,17 +63,18 @@ class HttpPeer:
         self._poller = select.poll()
         self._poller.register(sock, select.POLLRDHUP)
 
-    def has_left(self, *, may_probe: bool = True) -> bool:
+    def has_left(self, *, may_probe: bool = True, reset_wait_ms: int = _RESET_WAIT_MS) -> bool:
         """Whether the client has reset the connection, or closed it and not only its own half.
 
-        Takes no time while the client sends nothing; after a FIN up to 10 ms, four times at most.
+        Takes no time while the client sends nothing; after a FIN up to ``reset_wait_ms``, four
+        times at most.
         """
         state = self._state(0)
         if state == select.POLLRDHUP:
             self._has_closed_half = True
             self._poller.modify(self._socket, 0)  # a reset is told unasked
         if self._has_closed_half and not state & _LEFT:
-            return may_probe and self._probe() and bool(self._state(_RESET_WAIT_MS))
+            return may_probe and self._probe() and bool(self._state(reset_wait_ms))
         return state != 0
 
     def waits_for(self, other: socket.socket, limit_s: float) -> bool:

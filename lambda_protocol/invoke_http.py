@@ -41,7 +41,7 @@ from lambda_protocol.validation import (
 #: Looks a request header up by its lower-case name.
 HeaderLookup = Callable[[str], str | None]
 
-_INVOCATION_TYPE = headers.INVOCATION_TYPE.lower()
+INVOCATION_TYPE = headers.INVOCATION_TYPE.lower()
 _LOG_TYPE = headers.LOG_TYPE.lower()
 _CLIENT_CONTEXT = headers.CLIENT_CONTEXT.lower()
 _TRACE_ID = headers.TRACE_ID.lower()
@@ -53,7 +53,7 @@ _LOG_RESULT = headers.LOG_RESULT.lower()
 #: Ours: the request id a Lambda Server already gave the call it hands on.
 RELAYED_REQUEST_ID = headers.RELAYED_REQUEST_ID.lower()
 #: Every request header that the codec reads from a client.
-REQUEST_HEADERS = (_INVOCATION_TYPE, _LOG_TYPE, _CLIENT_CONTEXT, _TRACE_ID, _TENANT_ID)
+REQUEST_HEADERS = (INVOCATION_TYPE, _LOG_TYPE, _CLIENT_CONTEXT, _TRACE_ID, _TENANT_ID)
 
 #: The paths of the Invoke API. A name with a slash is malformed, not unknown: it matches, to be
 #: told so.
@@ -95,7 +95,7 @@ def parse_invoke_path(path: str, query: str = "") -> InvokePath | None:
 
 def payload_limit(header: HeaderLookup, *, is_async: bool = False) -> int:
     """Return the largest payload, bytes, that the request's invocation type allows."""
-    if is_async or header(_INVOCATION_TYPE) == InvocationType.EVENT:
+    if is_async or header(INVOCATION_TYPE) == InvocationType.EVENT:
         return ASYNC_PAYLOAD_BYTES
     return SYNC_PAYLOAD_BYTES
 
@@ -114,7 +114,7 @@ def decode_request(
     Raises a ``LambdaApiError`` for whatever AWS refuses: an unknown invocation or log type, a
     payload that is too large or not JSON, a client context that is no base64 JSON object.
     """
-    kind = header(_INVOCATION_TYPE)
+    kind = header(INVOCATION_TYPE)
     invocation_type = (
         InvocationType.EVENT
         if is_async

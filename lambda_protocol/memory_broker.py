@@ -75,6 +75,11 @@ class MemoryBroker:
         """The address, with user and password, for ``AMQP_URI``."""
         return f"amqp://guest:guest@{_LOOPBACK}:{self._port}/"
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return self._run(lambda: len(self._connections))
+
     def waiting(self, queue: str) -> int | None:
         """Return how many messages wait in ``queue`` for a consumer; None if there is no queue."""
         return self._run(lambda: self._queues.waiting(queue))

@@ -23,7 +23,7 @@ class Watched(Protocol):
     """Whose descriptor the poller watches. The poller's thread calls it, and it never blocks."""
 
     def on_ready(self) -> None:
-        """Bytes have come, or the end, or an error."""
+        """Bytes have come, or the end, or an error; or there is room for what waits to be sent."""
 
     def on_slow(self) -> None:
         """What was expected has not come in time."""
@@ -43,6 +43,7 @@ class Poller:
         self._epoll = select.epoll()
         self._watched: dict[int, Watched] = {}  # by descriptor
         self._expected: dict[Watched, float] = {}  # → until when, monotonic seconds
+        self._at_end: list[Callable[[], object]] = []  # the thread's own
         self._lock = threading.Lock()
         self._tasks: deque[Callable[[], object]] = deque()  # guarded by _lock
         self._has_ended = False  # guarded by _lock
@@ -81,6 +82,10 @@ class Poller:
         """Tell again when ``descriptor`` is readable."""
         self._epoll.modify(descriptor, select.EPOLLIN)
 
+    def wait_for_room(self, descriptor: int) -> None:
+        """Tell as well when ``descriptor`` takes bytes again, until :meth:`resume`."""
+        self._epoll.modify(descriptor, select.EPOLLIN | select.EPOLLOUT)
+
     def forget(self, descriptor: int) -> None:
         """Watch no longer: the descriptor is about to be closed, or read by a thread."""
         watched = self._watched.pop(descriptor, None)
@@ -107,6 +112,10 @@ class Poller:
                 os.eventfd_write(self._wake, 1)
             return not self._has_ended
 
+    def at_end(self, task: Callable[[], object]) -> None:
+        """Run ``task`` once all that has come is served; the poller's thread."""
+        self._at_end.append(task)
+
     def _run(self) -> None:
         watched_by, poll = self._watched, self._epoll.poll
         looks_at = 0.0
@@ -127,6 +136,8 @@ class Poller:
             if self._expected and time.monotonic() >= looks_at:
                 self._look_for_slow()
                 looks_at = time.monotonic() + _LOOK_S
+            if self._at_end:
+                self._end_round()
         with self._lock:
             self._has_ended = True
         self._run_tasks()
@@ -146,11 +157,12 @@ class Poller:
                 os.eventfd_read(self._wake)
             tasks = list(self._tasks)
             self._tasks.clear()
-        for task in tasks:
-            try:
-                task()
-            except Exception:
-                logger.exception("connection failed")
+        _run_all(tasks)
+
+    def _end_round(self) -> None:
+        while tasks := self._at_end:
+            self._at_end = []
+            _run_all(tasks)
 
     def _look_for_slow(self) -> None:
         now = time.monotonic()
@@ -162,6 +174,14 @@ class Poller:
             except Exception:
                 logger.exception("connection failed")
                 watched.close()
+
+
+def _run_all(tasks: list[Callable[[], object]]) -> None:
+    for task in tasks:
+        try:
+            task()
+        except Exception:
+            logger.exception("connection failed")
 
 
 def _look_again() -> None:

@@ -14,7 +14,7 @@ class AmqpInvoker:
 
     def __init__(self, broker: Broker) -> None:
         """Use ``broker``'s connections."""
-        self._broker = broker
+        self.broker = broker
 
     def invoke(self, invocation: Invocation, caller: HttpPeer | None = None) -> Outcome:
         """Run, accept or check ``invocation``; see ``Invoker``."""
@@ -29,18 +29,18 @@ class AmqpInvoker:
 
     def announce(self) -> None:
         """Log whether the broker is reached, once it is known; returns at once."""
-        self._broker.announce()
+        self.broker.announce()
 
     def missing(self) -> str | None:
         """Return what keeps the server from being ready, or None."""
-        return self._broker.missing()
+        return self.broker.missing()
 
     def silent(self) -> tuple[str, ...]:
         """Return no function: a function without instances is no fault of the broker's."""
         return ()
 
     def _invoke(self, invocation: Invocation, caller: HttpPeer | None) -> Outcome:
-        with self._broker.client() as client:
+        with self.broker.client() as client:
             if invocation.type is InvocationType.REQUEST_RESPONSE:
                 return client.call(invocation, caller)
             if invocation.type is InvocationType.EVENT:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from flask import Flask, Response, g, jsonify
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
@@ -38,13 +39,35 @@ class ReadyInvoker(Protocol):
         """Return the functions that are known not to answer."""
 
 
+#: Where ``Flask.extensions`` has the parts.
+EXTENSION: Final = "lambda_server"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an application is made of, for a worker that serves plain invocations itself."""
+
+    app: Flask
+    api: InvokeApi
+    invoker: MeteredInvoker
+    backend: ReadyInvoker
+    accelerator: Accelerator
+    wsgi_app: object  #: what Flask calls, outermost
+    queue_timeout_s: float
+
+    def is_untouched(self) -> bool:
+        """Whether nothing of the user's stands in front of the application, or around requests."""
+        return self.app.wsgi_app is self.wsgi_app and not self.accelerator.has_hooks()
+
+
 def create_app(config: Config, invoker: ReadyInvoker | None = None) -> Flask:
     """Return the application for ``config``; ``invoker`` replaces what the config asks for."""
     backend = make_invoker(config) if invoker is None else invoker
     app = Flask("lambda_server", static_folder=None)
     expose_metrics(app)
     app.url_map.merge_slashes = False  # a name with two slashes is malformed, not elsewhere
-    api = InvokeApi(config, MeteredInvoker(backend))
+    metered = MeteredInvoker(backend)
+    api = InvokeApi(config, metered)
     app.register_blueprint(api.blueprint())
 
     @app.get("/healthz")
@@ -63,8 +86,10 @@ def create_app(config: Config, invoker: ReadyInvoker | None = None) -> Flask:
         return to_flask(encode_error(_as_api_error(error, request_id), request_id))
 
     accelerator = Accelerator(app, api)
-    app.wsgi_app = CorsMiddleware(  # type: ignore[method-assign]
-        config.allowed_origins, accelerator
+    outermost = CorsMiddleware(config.allowed_origins, accelerator)
+    app.wsgi_app = outermost  # type: ignore[method-assign]
+    app.extensions[EXTENSION] = Parts(
+        app, api, metered, backend, accelerator, outermost, config.queue_timeout_s
     )
     return app
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from lambda_protocol.amqp_connection import (
@@ -19,9 +19,11 @@ from lambda_protocol.amqp_refusals import Permissions, Refusals, exactly
 from lambda_protocol.amqp_stream import NotSentError
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import LambdaApiError, ServiceException, ServiceUnavailable
+from lambda_protocol.poller import Poller
 from lambda_server.clients import KEEP_ALIVE_S, Clients, OwnClients, SharedClients
 from lambda_server.link import OwnLink, SharedLink
 from lambda_server.metrics import set_broker_blocked
+from lambda_server.polled_link import PolledLink
 from lambda_server.rpc_client import RpcClient
 
 logger = logging.getLogger(__name__)
@@ -94,6 +96,8 @@ class Broker:
             if link.blocked_reason is not None:
                 raise broker_blocked(link.blocked_reason)
             try:
+                if self.has_alarm:  # RabbitMQ has yet to tell this connection, when it publishes
+                    lent.client.require_reading()
                 yield lent.client
             except NotSentError:
                 lent.drop()
@@ -107,8 +111,13 @@ class Broker:
                 lent.drop()
                 if reason is not None:  # what was asked for before anything is sent has no answer
                     raise broker_blocked(reason) from error
-                logger.warning("broker lost during a call", extra=self._refusals.explain(error))
+                self._log_lost(error)
                 raise ServiceException("The connection to the broker was lost.") from error
+
+    @property
+    def has_alarm(self) -> bool:
+        """Whether RabbitMQ reads nothing, as far as one of the connections was told."""
+        return self._alarm is not None
 
     def missing(self) -> str | None:
         """Return why this thread cannot use the broker now, or None."""
@@ -129,6 +138,33 @@ class Broker:
                 )
                 _start(keeper)
                 self._keeper = keeper
+
+    def connect_polled(self, poller: Poller) -> PolledLink:
+        """Return a link for calls that no thread waits for; raises ``ServiceException``."""
+        self._start_keeper()
+        try:
+            link = PolledLink(
+                self._parameters,
+                poller,
+                on_alarm=self._on_alarm,
+                on_lost=self._log_lost,
+                unreachable_of=self._unreachable_of,
+            )
+        except BrokerLost as error:
+            raise self._not_reached(error) from error
+        self._log_change(logging.INFO, "broker reached")
+        return link
+
+    def _unreachable_of(self, queues: Sequence[str]) -> list[str]:
+        """Return those of ``queues`` that are known to be on a node that is down."""
+        try:
+            with self.client() as client:
+                return [queue for queue in queues if client.queues.is_unreachable(queue)]
+        except (LambdaApiError, NotSentError):
+            return []
+
+    def _log_lost(self, error: Exception) -> None:
+        logger.warning("broker lost during a call", extra=self._refusals.explain(error))
 
     def _connect_shared(self) -> SharedLink:
         link = SharedLink(self._parameters, on_alarm=self._on_alarm)

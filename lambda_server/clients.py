@@ -59,7 +59,11 @@ class SharedClients:
         yield Lent(client, lambda: self._drop(client.link))
 
     def look_after(self) -> None:
-        """Do nothing: the connection's reader sends and reads heartbeats."""
+        """Have RabbitMQ tell of an alarm; heartbeats are the connection's reader's."""
+        first = self._first
+        if first is not None and not _is_lost(first) and first.link.blocked_reason is None:
+            with contextlib.suppress(*BrokerLost):
+                first.link.probe()
 
     def _client(self) -> RpcClient:
         first = self._first

@@ -46,6 +46,7 @@ class Config:
     address: Address = _ADDRESS
     health_port: int | None = None  #: where only health checks and scrapes are answered
     workers: int = 1  #: gunicorn's processes
+    polls: bool = False  #: they have one thread for all plain invocations
 
     @classmethod
     def from_environ(cls, variables: Mapping[str, str]) -> Config:
@@ -89,6 +90,7 @@ class Config:
             ),
             health_port=env.integer("HEALTH_PORT", 0, least=1, most=65535) or None,
             workers=env.integer("WEB_CONCURRENCY", 1, least=1, most=1024),
+            polls=env.choice("LAMBDA_WORKER", "threads", ("threads", "polling")) == "polling",
         )
 
     @property

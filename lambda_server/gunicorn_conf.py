@@ -82,7 +82,9 @@ bind = _binds(_config.address)
 if _config.health_port is not None:
     bind += _binds(_config.address._replace(port=_config.health_port))
 # gthread, but each connection keeps its thread; -k gthread works too, at twice the cost a call.
-worker_class = "lambda_server.worker.ConnectionWorker"
+worker_class = (
+    "lambda_server.PollingWorker" if _config.polls else "lambda_server.worker.ConnectionWorker"
+)
 threads = 64  # what -k gthread would use
 worker_connections = 1000
 keepalive = 75

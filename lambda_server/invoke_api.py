@@ -9,7 +9,7 @@ Source: API_Invoke, API_InvokeAsync.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +24,7 @@ from lambda_protocol.errors import (
 )
 from lambda_protocol.function_name import parse_function_name
 from lambda_protocol.http1 import METHODS
-from lambda_protocol.invocation import Invoker, new_request_id
+from lambda_protocol.invocation import Invocation, Invoker, new_request_id
 from lambda_protocol.invoke_http import (
     REQUEST_HEADERS,
     HeaderLookup,
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 DRAIN_BYTES: Final = 16 * 1_048_576
 
 _WSGI_NAMES: Final = {name: "HTTP_" + name.upper().replace("-", "_") for name in REQUEST_HEADERS}
-_STATUS_LINES: Final = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+STATUS_LINES: Final = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
 class InvokeApi:
@@ -66,6 +66,26 @@ class InvokeApi:
         """Answer one request; raises ``LambdaApiError``, and ``CallerGoneError``."""
         if environ["REQUEST_METHOD"] != "POST":
             raise MethodNotAllowedException("The operation does not take this method.")
+        header = _header_lookup(environ)
+        share = None if IS_COUNTED in environ else Share(self._budget)
+
+        def read() -> bytes:
+            return _read_payload(environ, payload_limit(header, is_async=path.is_async), share)
+
+        try:
+            invocation = self.decode(path, header, read, request_id)
+            return encode_outcome(invocation, self._invoker.invoke(invocation, caller_of(environ)))
+        finally:
+            if share is not None:
+                share.give()
+
+    def decode(
+        self, path: InvokePath, header: HeaderLookup, read: Callable[[], bytes], request_id: str
+    ) -> Invocation:
+        """Return the invocation that a POST asks for; raises ``LambdaApiError``.
+
+        ``read`` returns the payload; it is asked for only if the path names a function.
+        """
         config = self._config
         function = parse_function_name(
             path.function_name,
@@ -73,21 +93,14 @@ class InvokeApi:
             region=config.region,
             account_id=config.account_id,
         )
-        header = _header_lookup(environ)
-        share = None if IS_COUNTED in environ else Share(self._budget)
-        try:
-            invocation = decode_request(
-                header,
-                _read_payload(environ, payload_limit(header, is_async=path.is_async), share),
-                request_id=request_id,
-                function=function,
-                is_async=path.is_async,
-                check_payload=config.checks_payload,
-            )
-            return encode_outcome(invocation, self._invoker.invoke(invocation, caller_of(environ)))
-        finally:
-            if share is not None:
-                share.give()
+        return decode_request(
+            header,
+            read(),
+            request_id=request_id,
+            function=function,
+            is_async=path.is_async,
+            check_payload=config.checks_payload,
+        )
 
     def blueprint(self) -> Blueprint:
         """Return the routes; an error is raised for the application's error handlers."""
@@ -132,7 +145,7 @@ class FlaskResponse(Response):
 
 def to_flask(response: HttpResponse) -> FlaskResponse:
     """Return ``response`` as Flask has it."""
-    return FlaskResponse(response.body, _STATUS_LINES[response.status], response.headers)
+    return FlaskResponse(response.body, STATUS_LINES[response.status], response.headers)
 
 
 class Accelerator:
@@ -150,7 +163,7 @@ class Accelerator:
         if environ["REQUEST_METHOD"] not in METHODS:  # gthread hands on any word
             return _refuse_method(start_response)
         path = _path_of(environ)
-        if path is None or count_hooks(self._app) != self._own_hooks:
+        if path is None or self.has_hooks():
             return self._others(environ, start_response)
         request_id = new_request_id()
         try:
@@ -160,8 +173,12 @@ class Accelerator:
         headers = response.headers
         if response.status != HTTPStatus.NO_CONTENT:
             headers.append(("Content-Length", str(len(response.body))))
-        start_response(_STATUS_LINES[response.status], headers)
+        start_response(STATUS_LINES[response.status], headers)
         return (response.body,)
+
+    def has_hooks(self) -> bool:
+        """Whether the application has more hooks and error handlers than ours."""
+        return count_hooks(self._app) != self._own_hooks
 
 
 def count_hooks(app: Flask) -> int:

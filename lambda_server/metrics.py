@@ -63,27 +63,32 @@ class MeteredInvoker:
 
     def invoke(self, invocation: Invocation, caller: HttpPeer | None = None) -> Outcome:
         """Run ``invocation`` and count it; see ``Invoker``."""
-        name = invocation.function.name
         started = time.monotonic()
         try:
             outcome = self._invoker.invoke(invocation, caller)
-        except ResourceNotFoundException:
-            _invocations.labels("", "not_found").inc()
+        except (LambdaApiError, CallerGoneError) as error:
+            self.count_failure(invocation, error)
             raise
-        except TooManyRequestsException:
-            self._known.add(name)
-            self._count(name, "throttled")
-            raise
-        except CallerGoneError:
-            self._count(name, "abandoned")
-            raise
-        except LambdaApiError:
-            self._count(name, "failure")
-            raise
+        self.count(invocation, outcome, time.monotonic() - started)
+        return outcome
+
+    def count(self, invocation: Invocation, outcome: Outcome, took_s: float) -> None:
+        """Count an invocation that has an outcome."""
+        name = invocation.function.name
         self._known.add(name)
         self._count(name, "error" if outcome.function_error else "success")
-        _duration.labels(name).observe(time.monotonic() - started)
-        return outcome
+        _duration.labels(name).observe(took_s)
+
+    def count_failure(self, invocation: Invocation, error: Exception) -> None:
+        """Count an invocation that has none."""
+        name = invocation.function.name
+        if isinstance(error, ResourceNotFoundException):
+            _invocations.labels("", "not_found").inc()
+        elif isinstance(error, TooManyRequestsException):
+            self._known.add(name)
+            self._count(name, "throttled")
+        else:
+            self._count(name, "abandoned" if isinstance(error, CallerGoneError) else "failure")
 
     def _count(self, name: str, outcome: str) -> None:
         _invocations.labels(name if name in self._known else "", outcome).inc()

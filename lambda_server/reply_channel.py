@@ -134,13 +134,13 @@ class ReplyChannel:
 
     def lose(self, error: Exception) -> None:
         """Tell every call that nothing will come any more."""
-        for call in self._waiting():
+        for call in self.waiting():
             call.lost_by = call.lost_by or error
             call.wake()
 
     def wake(self) -> None:
         """Have every call look around."""
-        for call in self._waiting():
+        for call in self.waiting():
             call.wake()
 
     def take(self, delivery: Delivery) -> None:
@@ -154,7 +154,8 @@ class ReplyChannel:
         else:
             logger.info("late reply dropped")
 
-    def _waiting(self) -> list[WaitingCall]:
+    def waiting(self) -> list[WaitingCall]:
+        """Return the calls that wait."""
         with self._lock:
             return list(self._calls.values())
 

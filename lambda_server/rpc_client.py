@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import Final, Self
 
 from lambda_protocol.amqp_connection import broker_blocked
 from lambda_protocol.amqp_frames import Delivery, publish_pieces
@@ -52,9 +52,7 @@ class RpcClient:
         self._queue_timeout_s = queue_timeout_s
 
     @classmethod
-    def over(
-        cls, link: Link, *, queue_timeout_s: float, states: QueueStates | None = None
-    ) -> RpcClient:
+    def over(cls, link: Link, *, queue_timeout_s: float, states: QueueStates | None = None) -> Self:
         """Return the first client of ``link``; links of one broker share ``states``."""
         queues = Queues(link, states or QueueStates())
         publisher = AsyncPublisher(link, queues, queue_timeout_s=queue_timeout_s)
@@ -98,14 +96,14 @@ class RpcClient:
             while True:
                 delivery = self._next_reply(call, replies)
                 if call.is_returned:
-                    raise self._unroutable(invocation)
+                    raise self.why_returned(invocation)
                 if delivery is None and link.blocked_reason is not None:
                     raise ServiceException(
                         "The call has started, and its answer did not come in time: RabbitMQ "
                         f"takes no messages now: {link.blocked_reason}."
                     )
                 if delivery is None:
-                    error = self._unanswered(invocation)
+                    error = self.why_unanswered(invocation)
                     link.discard(replies)
                     raise error
                 answer = decode_reply(delivery)
@@ -165,7 +163,7 @@ class RpcClient:
             self.link.discard(replies)
             raise unreachable(function)
 
-    def _unroutable(self, invocation: Invocation) -> LambdaApiError:
+    def why_returned(self, invocation: Invocation) -> LambdaApiError:
         """Return why RabbitMQ returned a call: there is no queue, or it cannot be reached."""
         function = invocation.function
         error = refusal(function, self.queues.state(function.queue_name))
@@ -173,7 +171,7 @@ class RpcClient:
         error = error or refusal(function, self.queues.ask(function.queue_name))
         return error or unreachable(function)
 
-    def _unanswered(self, invocation: Invocation) -> LambdaApiError:
+    def why_unanswered(self, invocation: Invocation) -> LambdaApiError:
         """Return why no instance answered: all are busy, or there is none."""
         function = invocation.function
         state = self.queues.state(function.queue_name)

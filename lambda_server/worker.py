@@ -12,54 +12,34 @@ need ``-k gthread``, which serves the same application.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import functools
 import gc
-import io
 import logging
 import math
 import os
 import queue
 import select
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from email.utils import formatdate
-from http import HTTPStatus
-from types import SimpleNamespace
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
 from gunicorn.sock import ssl_wrap_socket
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from lambda_protocol.answers_in_hand import AnswersInHand
-from lambda_protocol.byte_budget import ByteBudget, too_many_bytes
+from lambda_protocol.byte_budget import ByteBudget
 from lambda_protocol.descriptors import SpareDescriptor, descriptor_limit
-from lambda_protocol.errors import (
-    BadRequestException,
-    LambdaApiError,
-    ServiceException,
-    ServiceUnavailable,
-)
-from lambda_protocol.http1 import (
-    BadRequestError,
-    Request,
-    RequestReader,
-    encode_head,
-)
-from lambda_protocol.invocation import new_request_id
-from lambda_protocol.invoke_http import HttpResponse, encode_error
+from lambda_protocol.http1 import BadRequestError, Request, RequestReader
+from lambda_protocol.http_peer import has_ended
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
 from lambda_protocol.pace import Pace
 from lambda_protocol.places import Places
 from lambda_protocol.poller import Poller
 from lambda_protocol.reserve import SIZE, Reserve
-from lambda_server.caller import IS_COUNTED
 from lambda_server.config import Config
+from lambda_server.wsgi_gateway import REFUSAL, WsgiGateway
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +50,6 @@ GUNICORN_PRIVATE: Final = {
     TConn: ("__init__",),
 }
 
-#: A longer body is not copied for one write with its head, bytes.
-_JOINED_BYTES: Final = 65_536
 #: What a worker has open besides: the reserve's connections, listeners, the arbiter's pipes,
 #: metrics' files, imports.
 _OTHER_DESCRIPTORS: Final = 96 + SIZE
@@ -84,14 +62,17 @@ KEPT_THREADS: Final = 8
 _WARN_EVERY_S: Final = 10.0
 
 
-class _Connection:
+class Connection:
     """A client's connection: idle at the poller, or in use by a thread."""
 
     def __init__(self, worker: ConnectionWorker, accepted: TConn) -> None:
-        self._worker = worker
+        """Own what ``worker`` has accepted."""
+        self.worker = worker
         self.accepted = accepted
-        self.is_idle = False
-        self.is_busy = False  # serves a request
+        self.is_polled = False
+        self.is_busy = False  #: serves a request
+        #: What a thread does first, as :meth:`ConnectionWorker.serve_next`, where that is known.
+        self.work: Callable[[], bool] | None = None
 
     @property
     def sock(self) -> socket.socket:
@@ -99,19 +80,22 @@ class _Connection:
         sock: socket.socket = self.accepted.sock
         return sock
 
+    def make_reader(self, **options: Any) -> RequestReader:
+        """Return what a thread reads requests with."""
+        return RequestReader(self.sock, **options)
+
     def on_ready(self) -> None:
         """Give the connection a thread."""
-        self._worker.end_idle(self)
-        self._worker.give_thread(self)
+        self.worker.give_thread(self)
 
     def on_slow(self) -> None:
         """Close what was idle for keepalive."""
         self.close()
 
     def close(self) -> None:
-        """Close what is idle."""
-        self._worker.end_idle(self)
-        self._worker.forget(self)
+        """Close what the poller has."""
+        self.worker.leave_poller(self)
+        self.worker.forget(self)
 
 
 class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -127,20 +111,25 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         """Take what gunicorn gives every worker."""
         super().__init__(*args, **kwargs)
         self._lock = threading.Lock()
-        self._free: list[queue.SimpleQueue[_Connection]] = []  # guarded by _lock
-        self._connections: set[_Connection] = set()  # guarded by _lock
+        self._free: list[queue.SimpleQueue[Connection]] = []  # guarded by _lock
+        self._connections: set[Connection] = set()  # guarded by _lock
         self._warned_at = -math.inf
-        self._pace = replace(self.PACE, idle_s=self.cfg.keepalive or 1)
+        self.pace = replace(self.PACE, idle_s=self.cfg.keepalive or 1)
 
-    def _open(self) -> None:
+    def open(self) -> None:
         """Open what belongs to this process; gunicorn makes the worker before it forks."""
         config = Config.from_environ(os.environ)
-        self._budget = ByteBudget(config.worker_bytes_in_hand)
-        self._answers = AnswersInHand(self._budget.limit_bytes)
+        self.budget = ByteBudget(config.worker_bytes_in_hand)
+        self.gateway = WsgiGateway(
+            self,
+            pace=self.pace,
+            limit_bytes=self.budget.limit_bytes,
+            is_ending=lambda: not self.alive or not self.cfg.keepalive,
+        )
         self._spare = SpareDescriptor()
         self._places = Places(min(self.worker_connections, _threads_that_fit(config)))
         self._reserve = Reserve(
-            "server", self._answer_health, _REFUSAL, pace=self._pace, answers_block=True
+            "server", self.gateway.answer_health, REFUSAL, pace=self.pace, answers_block=True
         )
         self._listeners: dict[int, Any] = {}  # by descriptor
         for listener in self.sockets:
@@ -151,8 +140,8 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
             else:
                 self._listeners[listener.fileno()] = listener
         self._reserve.start()
-        self._poller = Poller("idle")
-        self._poller.start()
+        self.poller = Poller()
+        self.poller.start()
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """Begin a graceful stop; the signal itself ends the accept loop's wait."""
@@ -161,7 +150,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
     def run(self) -> None:
         """Accept until told to stop, then let what is in hand end."""
         gc.freeze()  # the application stays: the collector need not look at it again
-        self._open()
+        self.open()
         poller = select.poll()
         for listener in self._listeners.values():
             poller.register(listener, select.POLLIN)
@@ -185,33 +174,39 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         try:
             client, address = listener.accept()
         except OSError as error:
-            self._spare.refuse_if_exhausted(error, listener, _REFUSAL)
+            self._spare.refuse_if_exhausted(error, listener, REFUSAL)
             return
         if not self._places.take():
-            self._turn_away(client, "too many connections")
+            self._warn("too many connections")
+            self._turn_away(client)
             return
-        connection = _Connection(self, TConn(self.cfg, client, address, listener.getsockname()))
+        connection = self.make_connection(TConn(self.cfg, client, address, listener.getsockname()))
         with self._lock:
             self._connections.add(connection)
         if not self._begin_idle(connection):
             self.forget(connection)
 
-    def _begin_idle(self, connection: _Connection) -> bool:
+    def make_connection(self, accepted: TConn) -> Connection:
+        """Return the connection that was accepted."""
+        return Connection(self, accepted)
+
+    def _begin_idle(self, connection: Connection) -> bool:
         """Let the poller wait for the next request; False if there shall be none."""
         if not self.alive:
             return False
-        connection.is_idle = True
-        self._poller.expect(connection, self._pace.idle_s)
-        return self._poller.watch(connection.sock.fileno(), connection)
+        connection.is_polled = True
+        self.poller.expect(connection, self.pace.idle_s)
+        return self.poller.watch(connection.sock.fileno(), connection)
 
-    def end_idle(self, connection: _Connection) -> None:
+    def leave_poller(self, connection: Connection) -> None:
         """Take a connection from the poller. Idempotent."""
-        if connection.is_idle:
-            connection.is_idle = False
-            self._poller.forget(connection.sock.fileno())
+        if connection.is_polled:
+            connection.is_polled = False
+            self.poller.forget(connection.sock.fileno())
 
-    def give_thread(self, connection: _Connection) -> None:
+    def give_thread(self, connection: Connection) -> None:
         """Let a thread serve the connection; the poller's thread."""
+        self.leave_poller(connection)
         with self._lock:
             inbox = self._free.pop() if self._free else None
         if inbox is not None:
@@ -222,24 +217,33 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
                 target=self._run_thread, args=(connection,), name="connection", daemon=True
             ).start()
         except (RuntimeError, MemoryError) as error:
+            self._warn("no thread for a connection", error=str(error))
+            if connection.work is not None:  # its request has been read: only a health check waits
+                with contextlib.suppress(OSError):
+                    connection.sock.send(REFUSAL, socket.MSG_DONTWAIT)
+                self.forget(connection)
+                return
             with self._lock:
                 self._connections.remove(connection)
             self._places.give_back()
-            self._turn_away(connection.sock, "no thread for a connection", error=str(error))
+            self._turn_away(connection.sock)
 
-    def _turn_away(self, client: socket.socket, reason: str, **data: str) -> None:
-        """Refuse a connection, but for its health check; the accepting thread."""
+    def _warn(self, message: str, **data: str) -> None:
+        """Log why connections are refused, now and then."""
         now = time.monotonic()
         if now - self._warned_at > _WARN_EVERY_S:
             self._warned_at = now
-            logger.warning(reason, extra=data)
+            logger.warning(message, extra=data)
+
+    def _turn_away(self, client: socket.socket) -> None:
+        """Refuse a connection, but for its health check."""
         if self.cfg.is_ssl:
             client.close()  # in the clear nothing can be said
         else:
             self._reserve.take(client)
 
-    def _run_thread(self, connection: _Connection) -> None:
-        inbox: queue.SimpleQueue[_Connection] = queue.SimpleQueue()
+    def _run_thread(self, connection: Connection) -> None:
+        inbox: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         while True:
             try:
                 if not self._serve(connection) or not self._begin_idle(connection):
@@ -254,7 +258,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
                 return
             connection = next_connection
 
-    def _next(self, inbox: queue.SimpleQueue[_Connection]) -> _Connection | None:
+    def _next(self, inbox: queue.SimpleQueue[Connection]) -> Connection | None:
         """Wait for a connection; None for a thread that has been of no use for long enough."""
         while True:
             with contextlib.suppress(queue.Empty):
@@ -264,7 +268,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
                     self._free.remove(inbox)
                     return None
 
-    def forget(self, connection: _Connection) -> None:
+    def forget(self, connection: Connection) -> None:
         """Close a connection that no thread serves. Idempotent."""
         with self._lock:
             if connection not in self._connections:
@@ -274,27 +278,27 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
             connection.accepted.close()
         self._places.give_back()
 
-    def _serve(self, connection: _Connection) -> bool:
+    def _serve(self, connection: Connection) -> bool:
         """Serve a connection while requests come; True if it is idle, False if it is to end."""
         sock = connection.sock
-        sock.settimeout(self._pace.head_s if self.cfg.is_ssl else None)
+        sock.settimeout(self.pace.head_s if self.cfg.is_ssl else None)
         try:
             if self.cfg.is_ssl:
                 sock = connection.accepted.sock = ssl_wrap_socket(sock, self.cfg)
                 sock.do_handshake()
-            self._pace.limit_waits(sock)
-            reader = RequestReader(
-                sock,
-                max_body_bytes=SYNC_PAYLOAD_BYTES,
-                pace=self._pace,
-                budget=self._budget,
+            self.pace.limit_waits(sock)
+            reader = connection.make_reader(
+                max_body_bytes=SYNC_PAYLOAD_BYTES, pace=self.pace, budget=self.budget
             )
+            serve_next = functools.partial(self._serve_next, connection, reader)
+            work, connection.work = connection.work or serve_next, None
             try:
-                while self._serve_one(connection, reader):
+                while work():
                     if self._is_idle(sock, reader):
                         return True
+                    work = serve_next
             except BadRequestError as error:
-                self._refuse(connection, error)
+                self.gateway.refuse(connection.accepted, error)
                 sock.shutdown(socket.SHUT_WR)
                 reader.discard()
         except OSError:  # the peer closed, or is too slow
@@ -309,222 +313,54 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         poller.register(sock, select.POLLIN)
         return not poller.poll(LINGER_S * 1000)
 
-    def _serve_one(self, connection: _Connection, reader: RequestReader) -> bool:
+    def _serve_next(self, connection: Connection, reader: RequestReader) -> bool:
         request = reader.read_head()
         if request is None:
             return False
         connection.is_busy = True
-        started = time.monotonic()
         reader.read_body(request)
+        self.serve(connection, request)
+        if request.is_last and (request.is_oversize or request.is_truncated):
+            reader.discard()
+        return not request.is_last
+
+    def count_request(self) -> None:
+        """Note a request, which may be the last that this process serves."""
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False
-        response = _Response(functools.partial(self._send, connection.sock), request)
-        environ = self._environ(connection.accepted, request)
-        try:
-            chunks = self.wsgi(environ, response.start)
-            if not self.alive or not self.cfg.keepalive:  # the stop may have begun during the call
-                request.is_last = True
-            response.send(chunks)
-        finally:
-            request.release()
-            took = datetime.timedelta(seconds=time.monotonic() - started)
-            self.log.access(response, request, environ, took)
-        if request.is_last and (request.is_oversize or request.is_truncated):
-            reader.discard()
+
+    def serve(self, connection: Connection, request: Request) -> None:
+        """Answer ``request`` by the application; a thread."""
+        self.count_request()
+        self.gateway.serve(connection.accepted, request)
         connection.is_busy = False
-        return not request.is_last
-
-    def _send(self, sock: socket.socket, data: bytes) -> None:
-        if len(data) <= _JOINED_BYTES:
-            self._pace.send(sock, data)
-            return
-        self._answers.add(sock, len(data))
-        try:
-            self._pace.send(sock, data)
-        finally:
-            self._answers.remove(sock)
-
-    def _answer_health(self, request: Request) -> bytes:
-        """Return the response to a request that the reserve has read."""
-        written: list[bytes] = []
-        response = _Response(written.append, request)
-        response.send(self.wsgi(self._environ(None, request), response.start))
-        return b"".join(written)
-
-    def _environ(self, connection: TConn | None, request: Request) -> dict[str, Any]:
-        """Return the WSGI environment of ``request``. Source: PEP 3333."""
-        environ = {
-            "REQUEST_METHOD": request.method,
-            "SCRIPT_NAME": "",
-            "PATH_INFO": _decoded(request.path),
-            "QUERY_STRING": request.query,
-            "RAW_URI": f"{request.path}?{request.query}" if request.query else request.path,
-            "SERVER_PROTOCOL": request.version,
-            "SERVER_NAME": "localhost",
-            "SERVER_PORT": "80",
-            "REMOTE_ADDR": "",
-            "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "https" if self.cfg.is_ssl else "http",
-            "wsgi.input": io.BytesIO(request.body),
-            "wsgi.input_terminated": True,
-            "wsgi.errors": sys.stderr,
-            "wsgi.multithread": True,
-            "wsgi.multiprocess": self.cfg.workers > 1,
-            "wsgi.run_once": False,
-            IS_COUNTED: True,
-            "gunicorn.socket": connection
-            and connection.sock,  # by which a caller that hangs up is noticed
-        }
-        if connection and isinstance(connection.client, tuple):  # not a Unix socket
-            environ["REMOTE_ADDR"] = connection.client[0]
-            environ["SERVER_NAME"] = connection.server[0]
-            environ["SERVER_PORT"] = str(connection.server[1])
-        for name, value in request.headers.items():
-            environ[_wsgi_name(name)] = value
-        # The body is here, decoded: its length is known, however it came. One that broke off is
-        # announced, and is not here: so the application sees that it is short.
-        environ.pop("HTTP_TRANSFER_ENCODING", None)
-        environ["CONTENT_LENGTH"] = str(max(request.body_size, int(request.is_truncated)))
-        return environ
-
-    def _refuse(self, connection: _Connection, error: BadRequestError) -> None:
-        """Answer bytes that never became a request."""
-        head, body = _render(error)
-        self._pace.send(connection.sock, head + body)
-        environ = dict.fromkeys(("REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL"), "-")
-        client = connection.accepted.client
-        if isinstance(client, tuple):
-            environ["REMOTE_ADDR"] = client[0]
-        response = SimpleNamespace(status=str(error.status), headers=[], sent=len(body))
-        self.log.access(response, SimpleNamespace(headers={}), environ, datetime.timedelta())
 
     def _finish(self) -> None:
         """Wait for the requests in hand, for graceful_timeout at most; drop idle connections."""
-        self._poller.stop()
         deadline = time.monotonic() + self.cfg.graceful_timeout
         while time.monotonic() < deadline:
             self.notify()
             with self._lock:
                 connections = list(self._connections)
             if not connections:
-                return
+                break
+            self.poller.call(functools.partial(self._close_idle, connections))
             for connection in connections:
-                if not connection.is_busy:
+                if not connection.is_busy and not connection.is_polled:
                     with contextlib.suppress(OSError):
                         connection.sock.shutdown(socket.SHUT_RD)
             time.sleep(0.02)
-
-
-class _Response:
-    """What the application answers, as it goes out; the access log reads the public fields."""
-
-    def __init__(self, write: Callable[[bytes], object], request: Request) -> None:
-        self._write = write
-        self._request = request
-        self.status = "500 Internal Server Error"  # of an application that raised
-        self.headers: list[tuple[str, str]] = []
-        self.sent = 0  #: bytes of the body
-        self._is_started = False
-
-    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        """Take status and headers; WSGI's ``start_response``."""
-        if exc_info is not None and self._is_started:
-            raise exc_info[1].with_traceback(exc_info[2])
-        self.status, self.headers = status, headers
-        return self._refuse_write
-
-    def send(self, chunks: Iterable[bytes]) -> None:
-        """Write the response: in one piece when its parts are all there, else chunk by chunk."""
-        try:
-            if isinstance(chunks, list | tuple) or self._has("content-length"):
-                body = b"".join(chunks)
-                head = self._head(len(body))
-                self.sent = len(body) if self._has_body else 0
-                if self.sent > _JOINED_BYTES:
-                    self._write(head)
-                    self._write(body)
-                else:
-                    self._write(head + body if self._has_body else head)
-                return
-            first = next(iter_chunks := iter(chunks), b"")  # starts the response
-            self._write(self._head(None))
-            for chunk in (first, *iter_chunks) if self._has_body else ():
-                if chunk:
-                    self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-                    self.sent += len(chunk)
-            self._write(b"0\r\n\r\n" if self._has_body else b"")
-        finally:
-            if hasattr(chunks, "close"):
-                chunks.close()
-
-    @property
-    def _has_body(self) -> bool:
-        return self._request.method != "HEAD" and self.status[:3] not in ("204", "304")
-
-    def _has(self, name: str) -> bool:
-        return any(header.lower() == name for header, _ in self.headers)
-
-    def _head(self, length: int | None) -> bytes:
-        self._is_started = True
-        lines = [f"HTTP/1.1 {self.status}", "Server: lambda-server", f"Date: {_http_date()}"]
-        lines += [f"{name}: {value}" for name, value in self.headers]
-        if length is None:
-            lines.append("Transfer-Encoding: chunked")
-        elif not self._has("content-length") and self.status[:3] != "204":
-            lines.append(f"Content-Length: {length}")
-        lines.append("Connection: close" if self._request.is_last else "Connection: keep-alive")
-        try:
-            return encode_head(lines)
-        except ValueError as error:
-            logger.error("response not sendable", extra={"error": error})
-            raise BadRequestError(502, "the response has a header that cannot be sent") from error
+        self.poller.stop()
 
     @staticmethod
-    def _refuse_write(_data: bytes) -> None:
-        raise NotImplementedError("return the body; Flask never calls write()")
-
-
-@functools.lru_cache(maxsize=1024)
-def _wsgi_name(header: str) -> str:
-    name = header.upper().replace("-", "_")
-    return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
-
-
-def _decoded(path: str) -> str:
-    return unquote_to_bytes(path).decode("latin-1") if "%" in path else path
-
-
-def _http_date() -> str:
-    return _date_of(int(time.time()))
-
-
-@functools.lru_cache(maxsize=2)
-def _date_of(second: int) -> str:
-    return formatdate(second, usegmt=True)
+    def _close_idle(connections: Iterable[Connection]) -> None:
+        """Close what nothing has come from; the poller's thread."""
+        for connection in connections:
+            if connection.is_polled and not connection.is_busy and not has_ended(connection.sock):
+                connection.close()
 
 
 def _threads_that_fit(config: Config) -> int:
     """Return for how many threads that serve a connection there are descriptors."""
     return max(1, (descriptor_limit() - _OTHER_DESCRIPTORS) // config.descriptors_per_call)
-
-
-def _render(error: BadRequestError) -> tuple[bytes, bytes]:
-    """Return head and body of the answer to no request, in the shape every SDK reads."""
-    shown: LambdaApiError = ServiceException(str(error))
-    if error.status == HTTPStatus.TOO_MANY_REQUESTS:
-        shown = too_many_bytes()
-    elif error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        shown = ServiceUnavailable(str(error))
-    elif error.status < 500:
-        shown = BadRequestException(str(error))
-    response: HttpResponse = encode_error(shown, new_request_id())
-    lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}", "Connection: close"]
-    lines += [f"{name}: {value}" for name, value in response.headers]
-    lines += [f"Content-Length: {len(response.body)}", "", ""]
-    return "\r\n".join(lines).encode("latin-1"), response.body
-
-
-_REFUSAL: Final = b"".join(
-    _render(BadRequestError(503, "There is no place for another connection."))
-)

@@ -32,11 +32,11 @@ from lambda_protocol.http1 import BadRequestError, Request
 from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer
 from lambda_protocol.pace import Pace
 from lambda_protocol.places import Places
+from lambda_protocol.polled_reader import NotShortError, PolledReader
 from lambda_protocol.poller import Poller
 from lambda_protocol.reserve import Reserve
 from rapid.connection_limits import INVOKE_API_CONNECTIONS
 from rapid.exchange import Exchange, Headers, KeptAnswer, RenderError
-from rapid.polled_reader import NotShortError, PolledReader
 from rapid.rest_sender import RestSender
 
 logger = logging.getLogger(__name__)

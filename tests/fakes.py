@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
+import pika
+
 from devtools.ports import LOOPBACK
 from lambda_protocol.address import Address
 from lambda_protocol.http1 import BadRequestError, Request, RequestReader
 from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Outcome
+from lambda_protocol.invoke_amqp import encode_outcome
+from lambda_protocol.memory_broker import MemoryBroker
 from tests.support import LIMIT_S, Closing, wait_until
 
 
@@ -82,6 +86,11 @@ class FakeInstance(Closing):
         return self.address.url
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of a server whose function ``echo`` it is."""
+        return {"LAMBDA_ENDPOINTS": f"echo={self.url}"}
+
+    @property
     def address(self) -> Address:
         """Where it listens."""
         return Address(LOOPBACK, self._listener.getsockname()[1])
@@ -144,6 +153,93 @@ class FakeInstance(Closing):
                     break
         with self._lock:
             self._open.discard(sock)
+
+
+# --- an instance of a function, behind a broker
+
+
+class QueuedInstance(Closing):
+    """What echoes the calls in the queue ``echo`` of a broker in memory, for a server that polls.
+
+    Its thread is as quick as the broker. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[bytes] = []  #: payloads of calls
+        self._broker = MemoryBroker()
+        self._is_held = False  # the thread's, as is _held
+        self._held: list[tuple[pika.BasicProperties, bytes]] = []
+        self._connection = pika.BlockingConnection(pika.URLParameters(self._broker.uri))
+        self._channel = self._connection.channel()
+        for queue in ("echo", "echo.events"):
+            self._channel.queue_declare(queue)
+        self._channel.basic_consume("echo", self._on_call, auto_ack=True)
+        self._thread = threading.Thread(target=self._channel.start_consuming, name="instance")
+        self._thread.start()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of a server whose function ``echo`` it is."""
+        return {"AMQP_URI": self._broker.uri, "LAMBDA_WORKER": "polling"}
+
+    @property
+    def port(self) -> int:
+        """The broker's."""
+        return int(self._broker.uri.rpartition(":")[2].partition("/")[0])
+
+    @property
+    def connections(self) -> int:
+        """How many connections the broker has, this one included."""
+        return self._broker.connections
+
+    def hold(self) -> None:
+        """Answer nothing until :meth:`release`."""
+        self._do(lambda: setattr(self, "_is_held", True))
+
+    def release(self) -> None:
+        """Answer what is held, and everything from now on."""
+        self._do(self._answer_all)
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many calls have come."""
+        wait_until(lambda: len(self.requests) >= count, f"{count} calls at the instance")
+
+    def close(self) -> None:
+        """Be gone, and the broker too."""
+        self._do(self._channel.stop_consuming)
+        self._thread.join(LIMIT_S)
+        self._connection.close()
+        self._broker.close()
+
+    def _do(self, work: Callable[[], object]) -> None:
+        is_done = threading.Event()
+
+        def do() -> None:
+            work()
+            is_done.set()
+
+        self._connection.add_callback_threadsafe(do)
+        assert is_done.wait(LIMIT_S)
+
+    def _on_call(self, _channel: object, _method: object, properties: Any, body: bytes) -> None:
+        self.requests.append(body)
+        self._held.append((properties, body))
+        if not self._is_held:
+            self._answer_all()
+
+    def _answer_all(self) -> None:
+        self._is_held = False
+        for properties, body in self._held:
+            outcome = encode_outcome(properties.correlation_id, Outcome(payload=body))
+            reply = pika.BasicProperties(
+                correlation_id=outcome.correlation_id, headers=dict(outcome.headers)
+            )
+            self._channel.basic_publish("", properties.reply_to or "", body, reply)
+        self._held.clear()
+
+
+#: Either of the two.
+Instance = FakeInstance | QueuedInstance
 
 
 # --- a WSGI server

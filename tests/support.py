@@ -491,12 +491,15 @@ class Server(WebProgram):
     """``gunicorn lambda_server.wsgi`` from the checkout, on a free loopback port.
 
     Keywords are environment variables: ``AMQP_URI`` or ``LAMBDA_ENDPOINTS``. Entering waits for
-    ``/readyz``, or with ``ready=False`` for the port.
+    ``/readyz``, or with ``ready=False`` for the port. ``LAMBDA_WORKER`` of the run of tests counts
+    where a test gives none.
     """
 
     def __init__(
         self, *arguments: str, prefix: Sequence[str] = (), ready: bool = True, **environ: str
     ) -> None:
+        if "LAMBDA_WORKER" in os.environ:
+            environ.setdefault("LAMBDA_WORKER", os.environ["LAMBDA_WORKER"])
         launched = launch.server(*arguments, settings=environ)
         super().__init__(
             f"server :{launched.port}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,27 +11,32 @@ from typing import Any, NamedTuple
 import pika
 import pytest
 
-from lambda_protocol.amqp_connection import BrokerLost, connection_parameters
+from lambda_protocol.amqp_connection import BrokerLost, Parameters, connection_parameters
 from lambda_protocol.amqp_frames import Properties
+from lambda_protocol.amqp_stream import NotSentError
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import (
     LambdaApiError,
     ResourceNotFoundException,
     ResourceNotReadyException,
+    ServiceException,
     ServiceUnavailable,
     TooManyRequestsException,
 )
 from lambda_protocol.function_name import FunctionRef
-from lambda_protocol.invocation import InvocationType, Outcome
+from lambda_protocol.http_peer import HttpPeer
+from lambda_protocol.invocation import Invocation, InvocationType, Outcome
 from lambda_protocol.invoke_amqp import (
     encode_error,
     encode_outcome,
     encode_question,
     encode_started,
 )
+from lambda_protocol.poller import Poller
 from lambda_protocol.queues import async_queue_name
-from lambda_server import rpc_client
+from lambda_server import polled_link, rpc_client
 from lambda_server.link import OwnLink, SharedLink
+from lambda_server.polled_link import PolledLink, Question
 from lambda_server.rpc_client import RpcClient
 from tests.acceptance.system.amqp import AmqpClient
 from tests.acceptance.system.conftest import port_of, through
@@ -106,21 +112,88 @@ def proxy(either_broker: str) -> Iterator[Proxy]:
         yield proxy
 
 
+class PolledClient(RpcClient):
+    """Calls by a link that the poller has; all else as any client, by a shared link."""
+
+    @classmethod
+    def connect(cls, parameters: Parameters, queue_timeout_s: float) -> PolledClient:
+        """Connect twice."""
+        client = cls.over(SharedLink(parameters), queue_timeout_s=queue_timeout_s)
+        client.limit_s = queue_timeout_s
+        client.poller = Poller()
+        client.poller.start()
+        client.polled = client.connect_polled(parameters)
+        return client
+
+    limit_s: float
+    poller: Poller
+    polled: PolledLink
+
+    def connect_polled(self, parameters: Parameters) -> PolledLink:
+        """Return a link that is the poller's."""
+        link = PolledLink(
+            parameters,
+            self.poller,
+            on_alarm=lambda _reason: None,
+            on_lost=lambda _error: None,
+            unreachable_of=lambda queues: [q for q in queues if self.queues.is_unreachable(q)],
+        )
+        self.poller.call(link.begin)
+        return link
+
+    def call(self, invocation: Invocation, caller: HttpPeer | None = None) -> Outcome:
+        """Wait for what the listener hears."""
+        del caller
+        listener = Listener()
+        link = self.polled
+        self.poller.call(lambda: link.call(invocation, listener, queue_timeout_s=self.limit_s))
+        question = listener.result.result(LIMIT_S)
+        if isinstance(question, Outcome):
+            return question
+        raise question(self)
+
+    def close(self) -> None:
+        """End both connections."""
+        self.poller.stop()
+        self.link.close()
+
+
+class Listener:
+    """Keeps what becomes of a call."""
+
+    def __init__(self) -> None:
+        self.result: Future[Outcome | Question] = Future()
+        self.is_gone = False
+        self.on_outcome = self.on_question = self.result.set_result
+        self.on_error = self.result.set_exception
+
+    def on_not_sent(self) -> None:
+        """The call has not run."""
+        self.result.set_exception(NotSentError())
+
+    def has_left(self) -> bool:
+        """Whether the test says so."""
+        return self.is_gone
+
+
 MakeClient = Callable[..., RpcClient]
 
 
-@pytest.fixture(params=[OwnLink, SharedLink], ids=["own", "shared"])
+@pytest.fixture(params=["own", "shared", "polled"])
 def make_client(either_broker: str, request: pytest.FixtureRequest) -> Iterator[MakeClient]:
-    clients = []
+    with contextlib.ExitStack() as stack:
 
-    def make(*, uri: str = either_broker, queue_timeout_s: float = LIMIT_S) -> RpcClient:
-        link = request.param(connection_parameters(BrokerAddress(uri=uri), name="test"))
-        clients.append(RpcClient.over(link, queue_timeout_s=queue_timeout_s))
-        return clients[-1]
+        def make(*, uri: str = either_broker, queue_timeout_s: float = LIMIT_S) -> RpcClient:
+            parameters = connection_parameters(BrokerAddress(uri=uri), name="test")
+            if request.param == "polled":
+                polled = PolledClient.connect(parameters, queue_timeout_s)
+                stack.callback(polled.close)
+                return polled
+            link = (OwnLink if request.param == "own" else SharedLink)(parameters)
+            stack.callback(link.close)
+            return RpcClient.over(link, queue_timeout_s=queue_timeout_s)
 
-    yield make
-    for client in clients:
-        client.link.close()
+        yield make
 
 
 @pytest.fixture
@@ -131,7 +204,8 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc_client, "REPLY_GRACE_S", 0.1)
+    for module in (rpc_client, polled_link):
+        monkeypatch.setattr(module, "REPLY_GRACE_S", 0.1)
 
 
 def test_a_call_is_answered_with_what_the_reply_says(
@@ -351,7 +425,7 @@ def test_a_connection_lost_in_a_call_raises_at_once(
 
     proxy.cut()
 
-    with pytest.raises(BrokerLost):
+    with pytest.raises((*BrokerLost, ServiceException)):  # the latter is what the caller is told
         result.result(LIMIT_S)
 
 

@@ -18,8 +18,9 @@ from lambda_protocol.http1 import DRAIN_BYTES
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
 from lambda_server.worker import KEPT_THREADS
 from rapid.processes import child_pids
+from tests import support
 from tests.conftest import StartServer
-from tests.fakes import FakeInstance
+from tests.fakes import FakeInstance, Instance, QueuedInstance
 from tests.support import (
     IN_A_TERMINAL,
     LIMIT_S,
@@ -50,9 +51,40 @@ def post(body: bytes, *headers: bytes, version: bytes = b"HTTP/1.1") -> bytes:
     return b"\r\n".join(lines)
 
 
+#: What is held against both workers: one has a thread for each call, the other polls.
+KINDS = {"threads": FakeInstance, "polling": QueuedInstance}
+
+
+@pytest.fixture(params=KINDS)
+def instance(request: pytest.FixtureRequest) -> Iterator[Instance]:
+    """Give an instance of ``echo``, for a server with either worker."""
+    with KINDS[request.param]() as instance:
+        yield instance
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def lasting(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Instance]]:
+    with KINDS[request.param]() as instance, Server(**instance.settings) as server:
+        yield server, instance
+
+
+@pytest.fixture
+def server(lasting: tuple[Server, Instance]) -> Server:
+    """Give a server with either worker, and the function ``echo``; never stop it."""
+    support.started.append(lasting[0])  # so that its output is shown when the test fails
+    return lasting[0]
+
+
 @pytest.fixture
 def raw(server: Server) -> Iterator[RawConnection]:
     with server.raw() as connection:
+        yield connection
+
+
+@pytest.fixture
+def direct(_shared: tuple[Server, FakeInstance]) -> Iterator[RawConnection]:
+    """Give a connection to the server whose instance sees HTTP."""
+    with _shared[0].raw() as connection:
         yield connection
 
 
@@ -129,17 +161,17 @@ def test_head_has_no_body_and_the_connection_stays_in_step(raw: RawConnection, p
 
 
 def test_a_dry_run_has_no_body_and_the_connection_stays_in_step(
-    raw: RawConnection, shared_instance: FakeInstance
+    direct: RawConnection, shared_instance: FakeInstance
 ) -> None:
     kept = shared_instance.reply
     shared_instance.reply = lambda request: b"HTTP/1.1 204 No Content\r\n\r\n"
-    raw.send(post(b"1", b"X-Amz-Invocation-Type: DryRun"))
-    answer = raw.read_answer()
+    direct.send(post(b"1", b"X-Amz-Invocation-Type: DryRun"))
+    answer = direct.read_answer()
     shared_instance.reply = kept
-    raw.send(post(b"2"))
+    direct.send(post(b"2"))
 
     assert (answer.status, answer.headers.get("Content-Length")) == (204, None)
-    assert raw.read_answer().body == b"2"
+    assert direct.read_answer().body == b"2"
 
 
 def test_continue_is_said_before_the_body_is_sent(raw: RawConnection) -> None:
@@ -169,18 +201,20 @@ def test_a_request_may_come_byte_by_byte(raw: RawConnection) -> None:
     assert raw.read_answer().body == b'"slow"'
 
 
-def test_headers_of_a_mebibyte_are_taken(raw: RawConnection, shared_instance: FakeInstance) -> None:
-    raw.send(post(b"1", b"X-Long: " + b"x" * MIB, b"X-Amzn-Trace-Id: Root=1-2-3"))
+def test_headers_of_a_mebibyte_are_taken(
+    direct: RawConnection, shared_instance: FakeInstance
+) -> None:
+    direct.send(post(b"1", b"X-Long: " + b"x" * MIB, b"X-Amzn-Trace-Id: Root=1-2-3"))
 
-    assert raw.read_answer().body == b"1"
+    assert direct.read_answer().body == b"1"
     assert shared_instance.requests[-1].headers["x-amzn-trace-id"] == "Root=1-2-3"
 
 
-def test_headers_arrive_byte_for_byte(raw: RawConnection, shared_instance: FakeInstance) -> None:
+def test_headers_arrive_byte_for_byte(direct: RawConnection, shared_instance: FakeInstance) -> None:
     trace = b"Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1;  a=b"
-    raw.send(post(b"1", b"x-amzn-trace-id:" + trace, b"X-Amz-Client-Context: eyJhIjoxfQ=="))
+    direct.send(post(b"1", b"x-amzn-trace-id:" + trace, b"X-Amz-Client-Context: eyJhIjoxfQ=="))
 
-    assert raw.read_answer().headers["X-Amzn-Trace-Id"] == trace.decode()
+    assert direct.read_answer().headers["X-Amzn-Trace-Id"] == trace.decode()
 
     sent = shared_instance.requests[-1].headers
     assert sent["x-amzn-trace-id"] == trace.decode()
@@ -216,16 +250,17 @@ def test_a_body_far_over_the_limit_is_413_before_it_is_sent(raw: RawConnection) 
     ],
 )
 def test_a_body_that_breaks_off_is_400_and_reaches_nobody(
-    raw: RawConnection, shared_instance: FakeInstance, half: bytes
+    raw: RawConnection, lasting: tuple[Server, Instance], half: bytes
 ) -> None:
-    before = len(shared_instance.requests)
+    instance = lasting[1]
+    before = len(instance.requests)
     raw.send(b"POST %b HTTP/1.1\r\nHost: x\r\n" % PATH + half)
     raw.close_sending()
 
     assert_is_aws_error(raw.read_answer(), 400)
 
     assert raw.read_to_end() == b""
-    assert len(shared_instance.requests) == before
+    assert len(instance.requests) == before
 
 
 @pytest.mark.parametrize(
@@ -279,11 +314,11 @@ def test_a_client_that_does_not_read_does_not_disturb_others(server: Server) -> 
 
 
 @pytest.fixture
-def quick_server(start_server: StartServer, instance: FakeInstance) -> Server:
+def quick_server(start_server: StartServer, instance: Instance) -> Server:
     """Give a server that has little patience with slow clients."""
     return start_server(
         *("-k", "tests.integration.server.quick_worker.QuickWorker"),
-        LAMBDA_ENDPOINTS=f"echo={instance.url}",
+        **instance.settings,
     )
 
 
@@ -321,25 +356,24 @@ def peers_of(pid: int) -> set[int]:
     return {connection.raddr.port for connection in connections if connection.raddr}
 
 
-def test_calls_on_many_connections_run_side_by_side(
-    server: Server, shared_instance: FakeInstance
-) -> None:
-    before = len(shared_instance.requests)
-    shared_instance.hold()
+def test_calls_on_many_connections_run_side_by_side(lasting: tuple[Server, Instance]) -> None:
+    server, instance = lasting
+    before = len(instance.requests)
+    instance.hold()
     with ThreadPoolExecutor(100) as pool:
         results = [pool.submit(server.invoke, "echo", str(n)) for n in range(100)]
-        shared_instance.wait_for(before + 100)
-        shared_instance.release()
+        instance.wait_for(before + 100)
+        instance.release()
 
         assert [int(result.result(LIMIT_S).body) for result in results] == [*range(100)]
 
 
 def test_a_connection_beyond_the_limit_is_503_but_for_health(
-    start_server: StartServer, instance: FakeInstance
+    start_server: StartServer, instance: Instance
 ) -> None:
     server = start_server(
         "--worker-connections", "2", "-c", "python:lambda_server.gunicorn_conf",
-        LAMBDA_ENDPOINTS=f"echo={instance.url}",
+        **instance.settings,
     )  # fmt: skip
     instance.hold()
     with contextlib.ExitStack() as stack:
@@ -373,9 +407,9 @@ def with_a_place(server: Server) -> RawConnection:
     return wait_for(connect, "a place")
 
 
-def test_health_has_a_port_of_its_own(start_server: StartServer, instance: FakeInstance) -> None:
+def test_health_has_a_port_of_its_own(start_server: StartServer, instance: Instance) -> None:
     (port,) = free_ports(1)
-    server = start_server(LAMBDA_ENDPOINTS=f"echo={instance.url}", HEALTH_PORT=str(port))
+    server = start_server(**instance.settings, HEALTH_PORT=str(port))
 
     with Client(port) as health:
         for path in ("/healthz", "/readyz", "/metrics"):
@@ -386,10 +420,10 @@ def test_health_has_a_port_of_its_own(start_server: StartServer, instance: FakeI
 
 
 def test_slow_clients_over_the_limit_do_not_make_the_server_deaf_to_health(
-    start_server: StartServer, instance: FakeInstance
+    start_server: StartServer, instance: Instance
 ) -> None:
     """The newest of them hold every connection of the reserve as well."""
-    server = start_server("--worker-connections", "100", LAMBDA_ENDPOINTS=f"echo={instance.url}")
+    server = start_server("--worker-connections", "100", **instance.settings)
     with contextlib.ExitStack() as stack:
         for _ in range(300):
             stack.enter_context(server.raw()).send(b"G")
@@ -401,12 +435,12 @@ def test_slow_clients_over_the_limit_do_not_make_the_server_deaf_to_health(
 # --- the end
 
 
-def serve(start_server: StartServer, instance: FakeInstance, *arguments: str) -> Server:
-    return start_server(*arguments, LAMBDA_ENDPOINTS=f"echo={instance.url}")
+def serve(start_server: StartServer, instance: Instance, *arguments: str) -> Server:
+    return start_server(*arguments, **instance.settings)
 
 
 def test_sigterm_lets_the_call_in_hand_be_answered(
-    start_server: StartServer, instance: FakeInstance
+    start_server: StartServer, instance: Instance
 ) -> None:
     server = serve(start_server, instance)
     instance.hold()
@@ -425,8 +459,9 @@ def test_sigterm_lets_the_call_in_hand_be_answered(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("instance", ["threads"], indirect=True)
 def test_idle_connections_stay_and_all_but_a_few_threads_end(
-    start_server: StartServer, instance: FakeInstance
+    start_server: StartServer, instance: Instance
 ) -> None:
     server = serve(start_server, instance)
     (worker,) = child_states(server.pid)
@@ -451,9 +486,9 @@ def test_idle_connections_stay_and_all_but_a_few_threads_end(
 
 
 def test_a_terminal_that_is_closed_stops_the_server_after_the_call_in_hand(
-    instance: FakeInstance,
+    instance: Instance,
 ) -> None:
-    with Server(prefix=IN_A_TERMINAL, LAMBDA_ENDPOINTS=f"echo={instance.url}") as terminal:
+    with Server(prefix=IN_A_TERMINAL, **instance.settings) as terminal:
         (arbiter,) = child_pids(terminal.pid)
         os.kill(arbiter, signal.SIGHUP)  # the terminal is there: it reloads
         terminal.wait_for_log("Booting worker", count=2)
@@ -471,11 +506,9 @@ def test_a_terminal_that_is_closed_stops_the_server_after_the_call_in_hand(
         wait_until(lambda: not is_alive(arbiter), "the end of gunicorn")
 
 
-def test_nohup_lets_the_server_outlive_its_terminal(instance: FakeInstance) -> None:
+def test_nohup_lets_the_server_outlive_its_terminal(instance: Instance) -> None:
     nohup = ["sh", "-c", 'exec nohup "$@" 3>&2 >/dev/null 2>&1', "sh"]  # 3 keeps the terminal open
-    with Server(
-        prefix=[*IN_A_TERMINAL, *nohup], LAMBDA_ENDPOINTS=f"echo={instance.url}"
-    ) as terminal:
+    with Server(prefix=[*IN_A_TERMINAL, *nohup], **instance.settings) as terminal:
         (arbiter,) = child_pids(terminal.pid)
         (old,) = child_pids(arbiter)
 
@@ -486,7 +519,7 @@ def test_nohup_lets_the_server_outlive_its_terminal(instance: FakeInstance) -> N
         assert is_alive(arbiter)
 
 
-def test_sigterm_closes_idle_connections(start_server: StartServer, instance: FakeInstance) -> None:
+def test_sigterm_closes_idle_connections(start_server: StartServer, instance: Instance) -> None:
     server = serve(start_server, instance)
     with server.raw() as used, server.raw() as unused:
         used.send(post(b"1"))
@@ -499,7 +532,7 @@ def test_sigterm_closes_idle_connections(start_server: StartServer, instance: Fa
 
 
 def test_sigterm_waits_for_no_half_sent_request(
-    start_server: StartServer, instance: FakeInstance
+    start_server: StartServer, instance: Instance
 ) -> None:
     server = serve(start_server, instance)
     with server.raw() as connection:
@@ -511,7 +544,7 @@ def test_sigterm_waits_for_no_half_sent_request(
 
 
 def test_a_worker_is_replaced_after_so_many_requests_and_no_call_is_lost(
-    start_server: StartServer, instance: FakeInstance
+    start_server: StartServer, instance: Instance
 ) -> None:
     server = serve(start_server, instance, "--max-requests", "10")
     (first,) = server.descendants()
@@ -523,9 +556,7 @@ def test_a_worker_is_replaced_after_so_many_requests_and_no_call_is_lost(
     assert_serves(server)
 
 
-def test_gthread_serves_the_same_application(
-    start_server: StartServer, instance: FakeInstance
-) -> None:
+def test_gthread_serves_the_same_application(start_server: StartServer, instance: Instance) -> None:
     server = serve(start_server, instance, "-k", "gthread")
 
     with server.raw() as connection:

@@ -24,7 +24,7 @@ from lambda_protocol.errors import (
 )
 from lambda_protocol.invocation import InvocationType, Outcome
 from lambda_protocol.limits import ASYNC_PAYLOAD_BYTES, SYNC_PAYLOAD_BYTES
-from lambda_server.app import create_app
+from lambda_server.app import EXTENSION, create_app
 from lambda_server.config import Config
 from lambda_server.invoke_api import DRAIN_BYTES
 from tests.fakes import Body, FakeInvoker, WsgiAnswer, call, invoke_path
@@ -304,6 +304,20 @@ def test_the_application_keeps_to_the_wsgi_standard(
     checked: Any = validator(app[0])
 
     assert call(checked, path, method=method, headers=headers).status > 0
+
+
+def test_what_is_put_around_the_application_is_noticed(
+    app: tuple[Flask, FakeInvoker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = app[0].extensions[EXTENSION]
+    assert parts.is_untouched()
+    with monkeypatch.context() as changed:
+        changed.setitem(app[0].before_request_funcs, None, [lambda: None])
+        assert not parts.is_untouched()
+    with monkeypatch.context() as changed:
+        changed.setattr(app[0], "wsgi_app", lambda *_: [])
+        assert not parts.is_untouched()
+    assert parts.is_untouched()
 
 
 def test_it_is_healthy_whatever_is_missing(app: tuple[Flask, FakeInvoker]) -> None:

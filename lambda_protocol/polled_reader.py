@@ -125,12 +125,16 @@ class PolledReader(RequestReader):
             raise _NotHereError
         return super()._receive_into(room)
 
+    def read_head(self) -> Request | None:
+        """Wait for the next request, also for one that has begun; see :class:`RequestReader`."""
+        self._forget()
+        return super().read_head()
+
     def read_long(self, *, keeps_oversize: Callable[[str], bool]) -> Request | None:
         """Wait for the next request and its body; None if the peer has gone before its head.
 
         Raises ``BadRequestError``.
         """
-        self._forget()
         try:
             request = self.read_head()
             if request is not None:

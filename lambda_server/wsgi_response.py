@@ -1,0 +1,96 @@
+"""The bytes of the response that a WSGI application gives."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from typing import Any, Final
+
+from lambda_protocol.http1 import BadRequestError, Request, encode_head
+
+logger = logging.getLogger(__name__)
+
+#: A longer body is not copied for one write with its head, bytes.
+JOINED_BYTES: Final = 65_536
+
+
+class Response:
+    """What the application answers, as it goes out; the access log reads the public fields."""
+
+    def __init__(self, write: Callable[[bytes], object], request: Request) -> None:
+        """Give the bytes to ``write``, as the answer to ``request``."""
+        self._write = write
+        self._request = request
+        self.status = "500 Internal Server Error"  # of an application that raised
+        self.headers: list[tuple[str, str]] = []
+        self.sent = 0  #: bytes of the body
+        self._is_started = False
+
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        """Take status and headers; WSGI's ``start_response``."""
+        if exc_info is not None and self._is_started:
+            raise exc_info[1].with_traceback(exc_info[2])
+        self.status, self.headers = status, headers
+        return self._refuse_write
+
+    def send(self, chunks: Iterable[bytes]) -> None:
+        """Write the response: in one piece when its parts are all there, else chunk by chunk."""
+        try:
+            if isinstance(chunks, list | tuple) or self._has("content-length"):
+                body = b"".join(chunks)
+                head = self._head(len(body))
+                self.sent = len(body) if self._has_body else 0
+                if self.sent > JOINED_BYTES:
+                    self._write(head)
+                    self._write(body)
+                else:
+                    self._write(head + body if self._has_body else head)
+                return
+            first = next(iter_chunks := iter(chunks), b"")  # starts the response
+            self._write(self._head(None))
+            for chunk in (first, *iter_chunks) if self._has_body else ():
+                if chunk:
+                    self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                    self.sent += len(chunk)
+            self._write(b"0\r\n\r\n" if self._has_body else b"")
+        finally:
+            if hasattr(chunks, "close"):
+                chunks.close()
+
+    @property
+    def _has_body(self) -> bool:
+        return self._request.method != "HEAD" and self.status[:3] not in ("204", "304")
+
+    def _has(self, name: str) -> bool:
+        return any(header.lower() == name for header, _ in self.headers)
+
+    def _head(self, length: int | None) -> bytes:
+        self._is_started = True
+        lines = [f"HTTP/1.1 {self.status}", "Server: lambda-server", f"Date: {_http_date()}"]
+        lines += [f"{name}: {value}" for name, value in self.headers]
+        if length is None:
+            lines.append("Transfer-Encoding: chunked")
+        elif not self._has("content-length") and self.status[:3] != "204":
+            lines.append(f"Content-Length: {length}")
+        lines.append("Connection: close" if self._request.is_last else "Connection: keep-alive")
+        try:
+            return encode_head(lines)
+        except ValueError as error:
+            logger.error("response not sendable", extra={"error": error})
+            raise BadRequestError(502, "the response has a header that cannot be sent") from error
+
+    @staticmethod
+    def _refuse_write(_data: bytes) -> None:
+        raise NotImplementedError("return the body; Flask never calls write()")
+
+
+def _http_date() -> str:
+    return _date_of(int(time.time()))
+
+
+@functools.lru_cache(maxsize=2)
+def _date_of(second: int) -> str:
+    return formatdate(second, usegmt=True)

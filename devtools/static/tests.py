@@ -53,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
     environ = {
         **os.environ,
         "RAPID_BINARY": str(RESULT),
+        "RAPID_TESTS_BINARY": str(_UNIT_TESTS),
         "RAPID_TESTS_PATH": _path(interpreter),
         "RAPID_TESTS_PYTHON": sys.executable,
     }

@@ -26,6 +26,7 @@ _ENCODINGS: Final = (
 #: Imported somewhere, for what rapid never does; what would import it at run time gets ImportError.
 _LEFT_OUT: Final = (
     "_pydatetime", "_pydecimal", "_pyio", "_pyrepl",  # there in C
+    "bz2", "lzma",  # need libraries that are not here
     "ctypes", "multiprocessing",  # need a dynamic loader, or an interpreter to start
     "importlib.metadata", "importlib.resources", "sysconfig",  # need files
     "asyncio", "gevent", "tornado", "twisted",  # other ways to run pika

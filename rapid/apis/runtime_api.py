@@ -192,7 +192,9 @@ def _restore(environment: EnvironmentRequests, exchange: Exchange) -> None:
 def _posted_id(exchange: Exchange) -> PostedId:
     request = exchange.request
     request_id = request.path.removeprefix(f"{_PREFIX}/runtime/invocation/").partition("/")[0]
-    return PostedId(unquote(request_id), request.headers.get(_INVOCATION_ID) or None)
+    if "%" in request_id:
+        request_id = unquote(request_id)
+    return PostedId(request_id, request.headers.get(_INVOCATION_ID) or None)
 
 
 def _respond(environment: EnvironmentRequests, exchange: Exchange) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import signal
@@ -22,7 +23,7 @@ from bench.report import render, save_json
 from bench.run import Plan, run
 from bench.scale import CALLERS, measure_scale, render_scale
 from bench.subjects import SUBJECTS, Setup
-from bench.tools import Tool, build_echo, build_extension, install_rie, require_wrk
+from bench.tools import Tool, build_echo, build_extension, build_floor, install_rie, require_wrk
 from devtools.progress import Step
 from devtools.rabbitmq_node import RabbitmqError
 from lambda_protocol.descriptors import raise_descriptor_limit
@@ -101,6 +102,9 @@ def main(
         seconds=_QUICK_S if quick else seconds,
         with_payloads=payloads,
     )
+    if "floor" in plan.subjects:
+        with contextlib.suppress(ToolMissing):
+            setup = replace(setup, floor=build_floor())
     rie_origin = "not asked for"
     if "rie" in plan.subjects:
         setup, rie_origin = _with_rie(setup, rie)

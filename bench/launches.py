@@ -114,6 +114,18 @@ def static_rapid(echo: Path, *, amqp_uri: str | None = None, max_concurrency: in
     return replace(from_source, name=name, command=(str(STATIC_RAPID), str(echo)))
 
 
+def floor(binary: Path, echo: Path) -> Launch:
+    """Return the program in C that makes the system calls of a direct call."""
+    port, runtime_api_port = free_ports(2)
+    return Launch(
+        name="floor",
+        command=(str(binary), str(port), str(runtime_api_port), str(echo)),
+        environ={},
+        port=port,
+        has_readyz=False,
+    )
+
+
 def rie(binary: Path, echo: Path) -> Launch:
     """Return aws-lambda-rie, which gives every function the name ``function``."""
     port, runtime_api_port = free_ports(2)

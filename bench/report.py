@@ -18,6 +18,7 @@ from bench.targets import judge
 _SUBJECTS = {
     "direct": "rapid, direct",
     "static": "rapid in one file, direct",
+    "floor": "floor in C, direct",
     "rie": "aws-lambda-rie",
     "server": "server + broker",
     "polling": "polling server + broker",
@@ -39,7 +40,16 @@ def render(results: Results) -> str:
     sections = [
         "\n".join(f"{name}: {value}" for name, value in results.about.items()),
         _table(
-            ("connections", "req/s", "p50 ms", "p99 ms", "rate / RIE", "p50 / RIE", "errors"),
+            (
+                "connections",
+                "req/s",
+                "p50 ms",
+                "p99 ms",
+                "rate / RIE",
+                "p50 / RIE",
+                "served",
+                "errors",
+            ),
             _loads(results),
         ),
         _table(("CPU ms per call", *_PARTS, "all"), _cpu(results)),
@@ -62,6 +72,7 @@ def _loads(results: Results) -> Iterator[list[str]]:
             _spread([sample.p99_ms for sample in samples], ".1f"),
             _spread(results.ratios(name, attrgetter("rate")), ".2f"),
             _spread(results.ratios(name, attrgetter("p50_ms")), ".2f"),
+            _middle([sample.served for sample in samples if sample.served is not None], ".0f"),
             f"{sum(sum(sample.errors.values()) for sample in samples):,}",
         ]
 

@@ -30,6 +30,7 @@ class Scenario:
 SCENARIOS = (
     Scenario("direct", 1),
     Scenario("static", 1),
+    Scenario("floor", 1),
     Scenario("peer", 1),
     Scenario("rie", 1),
     Scenario("server", 1),
@@ -43,6 +44,7 @@ SCENARIOS = (
     Scenario("peer-server", 64),
     Scenario("direct", 16),
     Scenario("static", 16),
+    Scenario("floor", 16),
     Scenario("peer", 16),
 )
 
@@ -57,6 +59,7 @@ class Sample:
     cpu_ms: dict[str, float]  #: per answer, by part: daemon, function, server, broker
     answers: int
     errors: dict[str, int]  #: by wrk's kinds; ``status`` is answers of 400 and above
+    served: int | None = None  #: connections that still had answers at the end; None: not known
 
 
 def measure_rounds(
@@ -89,4 +92,5 @@ def measure(subject: Subject, connections: int, seconds: int) -> Sample:
         cpu_ms={part: (after[part] - before[part]) * 1000 / load.answers for part in after},
         answers=load.answers,
         errors=load.errors,
+        served=load.served,
     )

@@ -11,7 +11,7 @@ from bench import launches, usage
 from devtools.progress import Step
 from devtools.rabbitmq_node import RabbitmqNode
 
-SUBJECTS = ("direct", "static", "rie", "server", "polling")
+SUBJECTS = ("direct", "static", "floor", "rie", "server", "polling")
 BEHIND_BROKER = frozenset({"server", "polling"})
 #: Subject → the subject of the other implementation that it is compared with.
 PEERS = {
@@ -27,7 +27,8 @@ class Setup:
     """What the measured programs are and how they are set up."""
 
     echo: Path
-    rie: Path | None = None  #: None: not to be had, so left out
+    floor: Path | None = None  #: None, as of the next ones: not to be had, so left out
+    rie: Path | None = None
     peer_rapid: Path | None = None  #: of another implementation
     peer_server: Path | None = None
     amqp_uri: str | None = None  #: None: a private broker is started
@@ -75,6 +76,8 @@ def running(names: Collection[str], setup: Setup, folder: Path) -> Iterator[dict
         if "static" in names and launches.STATIC_RAPID.exists():
             launch = launches.static_rapid(setup.echo, max_concurrency=setup.max_concurrency)
             subjects["static"] = _run_alone(launch, stack, folder)
+        if "floor" in names and setup.floor is not None:
+            subjects["floor"] = _run_alone(launches.floor(setup.floor, setup.echo), stack, folder)
         if "rie" in names and setup.rie is not None:
             subjects["rie"] = _run_alone(launches.rie(setup.rie, setup.echo), stack, folder)
         if setup.peer_rapid is not None:

@@ -1,4 +1,4 @@
-"""What a benchmark needs beside us: wrk, an echo function, aws-lambda-rie."""
+"""What a benchmark needs beside us: wrk, an echo function, the floor, aws-lambda-rie."""
 
 from __future__ import annotations
 
@@ -52,6 +52,15 @@ def build_extension() -> Tool:
     """Build the Go extension, once per source and compiler; raises ``ToolMissing`` without Go."""
     version = _run(["go", "env", "GOVERSION"]).strip()
     return Tool(path=_build_go(_EXTENSION, version), origin=version)
+
+
+def build_floor() -> Path:
+    """Build the program in C that makes a call's system calls; raises ``ToolMissing``."""
+    source = _ECHO.with_name("floor") / "floor.c"
+    binary = _cache() / f"floor-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+    if not binary.exists():
+        _run(["cc", "-O2", "-o", str(binary), str(source)])
+    return binary
 
 
 def install_rie() -> Tool:

@@ -143,11 +143,11 @@ class Daemon:
         """Start every thread that is not an environment's or a connection's."""
         self._stopper.start()
         self._poller.start()
+        self._scheduler.start(eager=self._config.has_eager_init)  # the runtime starts meanwhile
         if self._sender is not None:
             self._sender.start()
         if self._memory_queue is not None:
             self._memory_queue.start()
-        self._scheduler.start(eager=self._config.has_eager_init)
         self._invoke_api.start()
         if self._consumer is not None:
             self._consumer.start()

@@ -68,6 +68,7 @@ class PolledConnection(Connection):
         )
         self._peer: HttpPeer | None = None  # made when the caller is first looked at
         self._version = ""  # of HTTP, of the request that is served
+        self._has_begun = False  # a request of which not all has come
         self._is_paused = False  # what the caller sends during a call waits in the kernel
         self._has_left = False
         self._is_broken = False
@@ -75,7 +76,8 @@ class PolledConnection(Connection):
         self._unsent: list[bytes] = []  # of an answer
 
     def make_reader(self, **_options: Any) -> RequestReader:
-        """Return the reader, which may have begun a request."""
+        """Return the reader, which may have begun a request, to the thread that reads now."""
+        self._has_begun = False
         return self._reader
 
     # --- the poller's thread
@@ -143,7 +145,8 @@ class PolledConnection(Connection):
                 worker.give_thread(self)
                 break
             if request is None:
-                if reader.in_hand:
+                if reader.in_hand and not self._has_begun:  # the first of its bytes sets the limit
+                    self._has_begun = True
                     worker.poller.expect(self, _PATIENCE_S)
                 break
             worker.poller.met(self)
@@ -157,7 +160,7 @@ class PolledConnection(Connection):
         self._is_serving = False
 
     def _begin(self, request: Request) -> None:
-        self.is_busy = True
+        self.is_busy, self._has_begun = True, False
         self._peer, self._version = None, request.version
         self._is_paused = False
 

@@ -90,6 +90,8 @@ class Exchange:
             head.append(f"Content-Length: {len(body)}")
         if self.request.is_last:
             head.append("Connection: close")
+        elif not self.request.is_http_1_1:
+            head.append("Connection: keep-alive")
         if self.request.method == "HEAD":  # a body would be taken for the next answer
             body = b""
         encoded = encode_head(head)

@@ -104,17 +104,6 @@ def raw(serve: Serve) -> Iterator[RawConnection]:
 # --- requests
 
 
-def test_a_connection_is_kept_for_many_requests(serve: Serve) -> None:
-    with Client(serve(describe).port) as client:
-        client.get("/")
-        port = client.local_port
-
-        for _ in range(20):
-            assert client.post("/x", b"body").status == 200
-
-        assert client.local_port == port
-
-
 def test_method_path_query_headers_and_body_are_told_apart(serve: Serve) -> None:
     with Client(serve(describe).port) as client:
         told = client.request("PUT", "/a%20b?c=%64&e", b"body", {"X-Thing": "Värde"}).json()
@@ -123,14 +112,6 @@ def test_method_path_query_headers_and_body_are_told_apart(serve: Serve) -> None
     assert (told["path"], told["query"]) == ("/a%20b", "c=%64&e")
     assert told["headers"]["x-thing"] == "Värde"
     assert told["body"] == "body"
-
-
-def test_pipelined_requests_are_answered_in_their_order(raw: RawConnection) -> None:
-    raw.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(50)))
-
-    paths = [raw.read_answer().json()["path"] for _ in range(50)]
-
-    assert paths == [f"/{number}" for number in range(50)]
 
 
 def test_pipelined_bodies_are_kept_apart(raw: RawConnection) -> None:
@@ -168,13 +149,6 @@ def test_a_pipelined_request_waits_for_the_answer_before_it(serve: Serve) -> Non
         assert [raw.read_answer().body, raw.read_answer().body] == [b"first", b"second"]
 
 
-def test_a_request_may_come_byte_by_byte(raw: RawConnection) -> None:
-    for byte in b"POST /slow HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi":
-        raw.send(bytes((byte,)))
-
-    assert raw.read_answer().json()["body"] == "hi"
-
-
 def test_an_empty_line_before_a_request_is_passed_over(raw: RawConnection) -> None:
     raw.send(b"\r\nGET /x HTTP/1.1\r\n\r\n")
 
@@ -205,15 +179,6 @@ def test_chunked_bodies_are_joined_and_their_trailers_read(raw: RawConnection) -
     assert told["trailers"] == {"x-t": "after"}
     assert "x-t" not in told["headers"]
     assert raw.read_answer().json()["path"] == "/next"
-
-
-def test_expect_100_continue_is_answered_before_the_body(raw: RawConnection) -> None:
-    raw.send(b"POST / HTTP/1.1\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
-    interim = raw.read_answer(has_body=False)
-    raw.send(b"body")
-
-    assert interim.status == 100
-    assert raw.read_answer().json()["body"] == "body"
 
 
 def test_expect_100_continue_with_the_body_already_here_needs_no_interim_answer(
@@ -363,16 +328,6 @@ def test_bytes_that_are_no_request_are_refused_and_the_connection_closed(
     assert raw.read_to_end() == b""
 
 
-def test_the_service_goes_on_after_a_bad_connection(serve: Serve) -> None:
-    service = serve(describe)
-    with RawConnection(service.port) as bad:
-        bad.send(b"\x00\xff\r\n\r\n")
-        bad.read_answer()
-
-    with Client(service.port) as good:
-        assert good.get("/").status == 200
-
-
 def test_a_handler_that_fails_is_a_500_and_the_connection_is_kept(serve: Serve) -> None:
     def fail(exchange: Exchange) -> None:
         if exchange.request.path == "/fail":
@@ -397,16 +352,6 @@ def test_an_answer_whose_headers_cannot_be_sent_is_502_and_nothing_of_it_is(serv
 
 
 # --- answers
-
-
-def test_head_is_answered_without_a_body(raw: RawConnection) -> None:
-    """A body there would be taken for the next answer."""
-    raw.send(b"HEAD / HTTP/1.1\r\n\r\n")
-    head = raw.read_answer(has_body=False)
-    raw.send(b"GET /after HTTP/1.1\r\n\r\n")
-
-    assert head.status == 200
-    assert raw.read_answer().json()["path"] == "/after"
 
 
 def test_a_204_has_neither_body_nor_length(serve: Serve) -> None:

@@ -16,7 +16,6 @@ Source: AMQP 0-9-1 specification, sections 4.2 (wire format) and 1.8 (basic clas
 
 from __future__ import annotations
 
-import contextlib
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -305,16 +304,11 @@ def _encode_content_header(properties: Properties, body_size: int) -> bytes:
 
 
 def _encode_text(text: str) -> bytes:
-    """Return any text as bytes; what :func:`_decode_text` made of bytes, as they were."""
+    """Return any text as bytes; what :func:`_short_string` made of bytes, as they were."""
     try:
         return text.encode(errors="surrogateescape")
     except UnicodeEncodeError:  # surrogates of another origin: JSON may hold them
         return text.encode(errors="replace")
-
-
-def _decode_text(data: bytes) -> str:
-    """Return any bytes as text; ids are given back byte for byte, whatever they are."""
-    return data.decode(errors="surrogateescape")
 
 
 def _encode_short(text: str) -> bytes:
@@ -322,10 +316,14 @@ def _encode_short(text: str) -> bytes:
     return bytes((len(data),)) + data
 
 
+#: There are few names, and each message has some of them.
+_encode_name: Final = lru_cache(maxsize=256)(_encode_short)
+
+
 def _encode_table(table: Mapping[str, HeaderValue]) -> bytes:
     parts = [b""]
     for name, value in table.items():
-        parts.append(_encode_short(name))
+        parts.append(_encode_name(name))
         if isinstance(value, int):
             parts.append(b"l" + value.to_bytes(8, "big", signed=True))
         else:
@@ -342,8 +340,10 @@ def _decode_properties(frame: bytes) -> Properties:
     back for ever.
     """
     properties = Properties()
-    with contextlib.suppress(IndexError, struct.error):  # it is shorter than its flags say
+    try:
         _read_properties(frame, properties)
+    except (IndexError, struct.error):  # it is shorter than its flags say
+        return properties  # with what was read before
     return properties
 
 
@@ -379,8 +379,9 @@ def _read_properties(frame: bytes, properties: Properties) -> None:
 
 
 def _short_string(frame: bytes, at: int) -> tuple[str, int]:
+    """Return any bytes as text, which is given back byte for byte; and where it ends."""
     end = at + 1 + frame[at]
-    return _decode_text(frame[at + 1 : end]), end
+    return frame[at + 1 : end].decode(errors="surrogateescape"), end
 
 
 def _read_table(frame: bytes, at: int, end: int, table: dict[str, HeaderValue]) -> None:
@@ -400,11 +401,12 @@ def _read_table(frame: bytes, at: int, end: int, table: dict[str, HeaderValue]) 
             at += width
         elif kind in _SIZED:
             size = _U32.unpack_from(frame, at)[0]
-            at += 4
+            at += 4 + size
             if kind == _TEXT:
-                with contextlib.suppress(UnicodeDecodeError):
-                    table[name] = frame[at : at + size].decode()
-            at += size
+                try:
+                    table[name] = frame[at - size : at].decode()
+                except UnicodeDecodeError:
+                    continue
         elif kind in _SKIPPED:
             at += _SKIPPED[kind]
         else:

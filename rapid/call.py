@@ -43,6 +43,7 @@ class Call:
         "invocation",
         "invocation_id",
         "is_announced",
+        "is_asynchronous",
         "is_cold",
         "log_mark",
         "on_outcome",
@@ -59,6 +60,8 @@ class Call:
     ) -> None:
         """``on_started`` is for a caller who wants to hear of a call that takes long."""
         self.invocation = invocation
+        #: Whether the invocation is asynchronous: no caller waits for the answer.
+        self.is_asynchronous = invocation.type is InvocationType.EVENT
         self.on_outcome = on_outcome
         self.on_started = on_started
         self.is_announced = False  #: the caller was told of it while it waited
@@ -82,11 +85,6 @@ class Call:
     def tenant(self) -> str:
         """Whose call it is: an environment serves one tenant; empty: calls without a tenant id."""
         return self.invocation.tenant_id or ""
-
-    @property
-    def is_asynchronous(self) -> bool:
-        """Whether the invocation is asynchronous: no caller waits for the answer."""
-        return self.invocation.type is InvocationType.EVENT
 
     def begin(self, now: float, timeout_s: float) -> None:
         """Note that an environment takes it: a new attempt, which ends ``timeout_s`` from now."""

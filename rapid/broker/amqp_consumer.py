@@ -186,7 +186,7 @@ class AmqpConsumer:
         return (
             self._commands.is_woken
             or channel.lost_by is not None
-            or self._has_alarm_news(channel.connection)
+            or channel.connection.blocked_reason != self._alarm.reason
         )
 
     def _on_delivery(self, delivery: Delivery) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import threading
 import time
 from typing import Final
@@ -135,6 +136,5 @@ class Slots:
 
 def read_ahead(fitting: float, current: int) -> int:
     """Return the step for ``fitting`` calls a slot. A step up has to fit twice, against swings."""
-    if fitting < current:
-        return max(step for step in READ_AHEAD_STEPS if step <= fitting)
-    return max(step for step in READ_AHEAD_STEPS if step <= max(current, fitting / 2))
+    most = fitting if fitting < current else max(current, fitting / 2)
+    return READ_AHEAD_STEPS[bisect.bisect_right(READ_AHEAD_STEPS, most) - 1]

@@ -18,8 +18,9 @@ from bench.events import measure_events, render_events
 from bench.extensions import compare_extensions
 from bench.instructions import RECORD, compare, count_instructions
 from bench.instructions import render as render_instructions
+from bench.picture import draw
 from bench.profile import PROGRAMS, profile_program
-from bench.report import render, save_json
+from bench.report import label, render, save_json
 from bench.run import Plan, run
 from bench.scale import CALLERS, measure_scale, render_scale
 from bench.subjects import SUBJECTS, Setup
@@ -50,6 +51,7 @@ class _Commands(click.Group):
 @click.option("--only", default=",".join(SUBJECTS), show_default=True, help="Measure these.")
 @click.option("--payloads", is_flag=True, help="Also time calls with large payloads.")
 @click.option("--json", "json_file", type=_FILE, help="Write everything found to this file.")
+@click.option("--picture", type=_FILE, help="Draw the CPU time of a call, by part, as a PNG.")
 @click.option("--rie", type=_FILE, help="Use this aws-lambda-rie, and install none.")
 @click.option("--peer-rapid", type=_FILE, help="Measure this daemon of another make as well.")
 @click.option("--peer-server", type=_FILE, help="Its server; needs --peer-rapid.")
@@ -68,6 +70,7 @@ def main(
     only: str,
     payloads: bool,
     json_file: Path | None,
+    picture: Path | None,
     rie: Path | None,
     peer_rapid: Path | None,
     peer_server: Path | None,
@@ -125,6 +128,8 @@ def main(
         results = run(plan, setup, about, folder)
     if json_file is not None:
         save_json(results, json_file)
+    if picture is not None:
+        draw(results.samples, {name: label(name) for name in results.samples}, picture)
     click.echo("\n" + render(results))
 
 

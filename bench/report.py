@@ -66,7 +66,7 @@ def render(results: Results) -> str:
 def _loads(results: Results) -> Iterator[list[str]]:
     for name, samples in results.samples.items():
         yield [
-            _label(name),
+            label(name),
             _spread([sample.rate for sample in samples], ",.0f"),
             _spread([sample.p50_ms for sample in samples], ".2f"),
             _spread([sample.p99_ms for sample in samples], ".1f"),
@@ -83,7 +83,7 @@ def _cpu(results: Results) -> Iterator[list[str]]:
             [sample.cpu_ms[part] for sample in samples if part in sample.cpu_ms] for part in _PARTS
         ]
         whole = [sum(sample.cpu_ms.values()) for sample in samples]
-        yield [_label(name), *(_middle(values, ".3f") for values in (*parts, whole))]
+        yield [label(name), *(_middle(values, ".3f") for values in (*parts, whole))]
 
 
 def _beside(results: Results) -> Iterator[list[str]]:
@@ -98,7 +98,7 @@ def _beside(results: Results) -> Iterator[list[str]]:
             lambda sample: sample.cpu_ms.get("server", math.nan),
         ]
         ratios = [results.ratios(name, figure, beside=peer) for figure in figures]
-        yield [_label(name), *("-" if math.isnan(r[0]) else _spread(r, ".2f") for r in ratios)]
+        yield [label(name), *("-" if math.isnan(r[0]) else _spread(r, ".2f") for r in ratios)]
 
 
 def _answers(results: Results) -> Iterator[list[str]]:
@@ -131,7 +131,8 @@ def _verdicts(results: Results) -> Iterator[list[str]]:
         yield [verdict.target, verdict.found, _REACHED[verdict.is_reached]]
 
 
-def _label(scenario: str) -> str:
+def label(scenario: str) -> str:
+    """Return what readers call a scenario."""
     subject, _, connections = scenario.rpartition("-")
     return f"{_SUBJECTS[subject]}, {connections}"
 

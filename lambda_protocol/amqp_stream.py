@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import math
 import os
 import select
 import socket
@@ -61,12 +62,14 @@ class AmqpStream:
         self._on_alarm = on_alarm
         self._wake_fd = wake_fd
         self._poller = select.poll()
+        self._wake_poller = select.poll()
         self._scratch = memoryview(bytearray(_READ_SIZE))
         self._reads_blocking = False
         self._socket: socket.socket | None = None
         self._send_lock = threading.Lock()
         # No message of the protocol is larger; of a larger one only the size is of interest.
         self._reader = FrameReader(max_body_bytes=RESPONSE_PAYLOAD_BYTES)
+        self._left: list[Delivery | bytes] = []  # what :meth:`take_messages` has left
         self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._timer_ids = itertools.count()
 
@@ -79,6 +82,7 @@ class AmqpStream:
         self._poller.register(sock, select.POLLIN)
         if self._wake_fd is not None:
             self._poller.register(self._wake_fd, select.POLLIN)
+            self._wake_poller.register(self._wake_fd, select.POLLIN)
 
     def poll(self, timeout_s: float) -> bool:
         """Wait up to ``timeout_s`` for bytes, take what came, run what is due; may end early.
@@ -91,16 +95,67 @@ class AmqpStream:
         if self._timers:
             timeout_s = min(timeout_s, max(0.0, self._timers[0][0] - time.monotonic()))
         has_more = False
+        if self._left:
+            left, self._left = self._left, []
+            has_more, timeout_s = self._handle(left), 0.0
         if (self._reads_blocking and timeout_s >= RECEIVE_TIMEOUT_S) or self._is_readable(
             timeout_s
         ):
-            has_more = self._read()
+            has_more = self._read() or has_more
         if self._timers and self._timers[0][0] <= time.monotonic():
             self._run_timers()
             has_more = True
         if self.failure is not None:
             raise self.failure
         return has_more
+
+    @property
+    def descriptor(self) -> int | None:
+        """The socket's, for :meth:`take_messages`. None: the connection is gone, or over TLS.
+
+        TLS may hold bytes that the socket does not tell of.
+        """
+        sock = self._socket
+        return None if sock is None or isinstance(sock, ssl.SSLSocket) else sock.fileno()
+
+    @property
+    def timer_at(self) -> float:
+        """When :meth:`poll` has a timer to run, monotonic seconds."""
+        return self._timers[0][0] if self._timers else math.inf
+
+    def wait_for_wake(self, timeout_s: float) -> None:
+        """Wait up to ``timeout_s`` for a byte in ``wake_fd``, and for nothing else."""
+        if self._wake_poller.poll(timeout_s * 1000):
+            assert self._wake_fd is not None
+            os.read(self._wake_fd, 4096)
+
+    def take_messages(self, channel: int, most_bytes: int) -> bool:
+        """Take the messages of ``channel``, none of over ``most_bytes``; never waits.
+
+        Return whether :meth:`poll` has something to do: anything else has come, or the end. For
+        another thread, while the owner waits for nothing but :meth:`wait_for_wake`.
+        """
+        try:
+            data = self._receive(socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        if not data:
+            return True
+        self.bytes_received += len(data)
+        items = self._reader.feed(data)
+        for number, item in enumerate(items):
+            if (
+                isinstance(item, Delivery)
+                and item.channel == channel
+                and item.body_size <= most_bytes
+            ):
+                self._on_delivery(item)
+            else:
+                self._left = items[number:]
+                return True
+        return False
 
     def has_news(self) -> bool:
         """Whether :meth:`poll` would find something now: bytes, the end, or a timer that is due.
@@ -184,8 +239,11 @@ class AmqpStream:
             self._on_lost(error)
             return True
         self.bytes_received += len(data)
+        return self._handle(self._reader.feed(data))
+
+    def _handle(self, items: list[Delivery | bytes]) -> bool:
         reason, has_more = self.blocked_reason, False
-        for item in self._reader.feed(data):
+        for item in items:
             if isinstance(item, Delivery):
                 self._on_delivery(item)
             else:
@@ -195,12 +253,12 @@ class AmqpStream:
             self._on_alarm(self.blocked_reason)
         return has_more
 
-    def _receive(self) -> bytes:
+    def _receive(self, flags: int = 0) -> bytes:
         sock = self._socket
         assert sock is not None
         if not isinstance(sock, ssl.SSLSocket):
             # Into a buffer that stays: a fresh one of this size is mapped and unmapped each time.
-            return self._scratch[: sock.recv_into(self._scratch)].tobytes()
+            return self._scratch[: sock.recv_into(self._scratch, 0, flags)].tobytes()
         # OpenSSL does not let one thread read while another writes, and what made the socket
         # readable may hold no data: read under the writers' lock, and never wait there.
         with self._send_lock:

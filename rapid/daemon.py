@@ -343,6 +343,7 @@ class Daemon:
             scheduler=self._scheduler,
             metrics=self._metrics,
             send_by_http=self._send_by_http,
+            poller=self._poller,
         )
 
 

@@ -1,7 +1,8 @@
 """The thread ``amqp-consumer``: owns the connection to RabbitMQ, and consumes a function's queues.
 
 There is one consumer for calls and one for asynchronous invocations. This thread opens what they
-need, reads for both, and says when they have to wait.
+need, reads for both, and says when they have to wait. While only calls can come, the poller's
+thread reads.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from lambda_protocol.amqp_refusals import Refusals
 from rapid.broker.alarm import ALARM_POLL_S, PROBE_S, Alarm
 from rapid.broker.async_consumer import AsyncConsumer
 from rapid.broker.call_consumer import CallConsumer
-from rapid.broker.commands import Commands
+from rapid.broker.loan import Loan
 from rapid.broker.reply_channel import ReplyChannel
 from rapid.broker.slots import HAND_BACK_AFTER_S, Slots
 
@@ -47,16 +48,17 @@ class AmqpConsumer:
         asynchronous: AsyncConsumer,
         slots: Slots,
         alarm: Alarm,
-        commands: Commands,
         refusals: Refusals,
+        loan: Loan,
     ) -> None:
-        """Connect nowhere before :meth:`start`; ``commands`` are run in the thread."""
+        """Connect nowhere before :meth:`start`; the loan's commands are run in the thread."""
         self.asynchronous = asynchronous
         self._parameters = parameters
         self._calls = calls
         self._slots = slots
         self._alarm = alarm
-        self._commands = commands
+        self._loan = loan
+        self._commands = loan.commands
         self._refusals = refusals
         self._refused: str | None = None  # what RabbitMQ said, while it refuses us
         self._is_consuming = False
@@ -155,7 +157,9 @@ class AmqpConsumer:
         limit_s = 0.0
         if not self._has_news(channel):
             self._due = self._due or time.monotonic() + self._poll_limit_s()
-            limit_s = max(0.0, self._due - time.monotonic())
+            due = self._loan.wait(connection.stream, channel.channel.channel_number, self._due)
+            limit_s = max(0.0, self._due - time.monotonic()) if due is None else 0.0
+            self._due = due or self._due
         if not connection.poll(limit_s) and not self._has_news(channel):
             now = time.monotonic()
             self._due = min(self._due, now + HAND_BACK_AFTER_S)

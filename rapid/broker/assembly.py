@@ -6,12 +6,14 @@ from typing import Final
 
 from lambda_protocol.amqp_connection import connection_parameters
 from lambda_protocol.amqp_refusals import Permissions, Refusals, exactly
+from lambda_protocol.poller import Poller
 from lambda_protocol.queues import async_queue_name, call_queue, dead_letter_queue_name
 from rapid.broker.alarm import Alarm
 from rapid.broker.amqp_consumer import AmqpConsumer
 from rapid.broker.async_consumer import AsyncConsumer
 from rapid.broker.call_consumer import CallConsumer
 from rapid.broker.commands import Commands
+from rapid.broker.loan import Loan
 from rapid.broker.slots import Slots
 from rapid.invocations.destinations import AmqpDestination, SendByHttp
 from rapid.metrics import Metrics
@@ -29,6 +31,7 @@ def make_consumer(
     scheduler: Scheduler,
     metrics: Metrics,
     send_by_http: SendByHttp,
+    poller: Poller,
 ) -> AmqpConsumer:
     """Return the consumer, which is to be started. Raises ``ConfigError`` for a wrong URI."""
     function, timeout_s = config.environment.function, config.environment.timeout_s
@@ -68,8 +71,8 @@ def make_consumer(
         asynchronous=asynchronous,
         slots=slots,
         alarm=alarm,
-        commands=commands,
         refusals=refusals,
+        loan=Loan(poller, commands),
     )
 
 

@@ -39,7 +39,10 @@ logger = logging.getLogger(__name__)
 
 
 class CallConsumer:
-    """The consumer of calls. One thread, amqp-consumer, but for what says otherwise."""
+    """The consumer of calls. One thread, amqp-consumer, but for what says otherwise.
+
+    The poller's thread takes messages while the socket is lent to it.
+    """
 
     def __init__(
         self,

@@ -28,6 +28,10 @@ class Commands:
     def wake(self) -> None:
         """Have the thread look at what has changed."""
         self.is_woken = True  # stays, though a wait for one of the broker's answers takes the byte
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Have the thread look how long it may wait."""
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_writer, b"\0")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from lambda_protocol.errors import ResourceNotFoundException, ServiceUnavailable
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import UNHANDLED, Invocation, InvocationType, Outcome
 from lambda_protocol.memory_broker import MemoryBroker
+from lambda_protocol.poller import Poller
 from lambda_server.link import SharedLink
 from lambda_server.rpc_client import RpcClient
 from rapid.broker.assembly import make_consumer
@@ -79,6 +81,7 @@ class Instance:
 
     def __init__(self, broker: MemoryBroker) -> None:
         self.invocations: list[Invocation] = []
+        self.threads: list[str] = []  # that gave them to the function
         self.function_error: str | None = None
         variables = {
             "AWS_LAMBDA_FUNCTION_NAME": FUNCTION.name,
@@ -96,12 +99,14 @@ class Instance:
             make_environment=self._make_environment,
             metrics=metrics,
         )
+        self.poller = Poller()
         self.consumer = make_consumer(
             config,
             config.broker,
             scheduler=scheduler,
             metrics=metrics,
             send_by_http=lambda *_: None,
+            poller=self.poller,
         )
 
     def _make_environment(
@@ -111,6 +116,7 @@ class Instance:
 
     def _handle(self, invocation: Invocation) -> Outcome:
         self.invocations.append(invocation)
+        self.threads.append(threading.current_thread().name)
         return Outcome(payload=invocation.payload, function_error=self.function_error)
 
     def wait_until_ready(self) -> None:
@@ -120,11 +126,13 @@ class Instance:
 @pytest.fixture
 def instance(memory_broker: MemoryBroker) -> Iterator[Instance]:
     instance = Instance(memory_broker)
+    instance.poller.start()
     instance.consumer.start()
     instance.wait_until_ready()
     yield instance
     instance.consumer.drain(LIMIT_S)
     assert instance.consumer.stop(LIMIT_S)
+    instance.poller.stop()
 
 
 @pytest.fixture
@@ -159,6 +167,14 @@ def test_a_call_is_answered_by_its_functions_instance(
     assert outcome == Outcome(payload=b"[1]", function_error=function_error)
     assert [each.request_id for each in instance.invocations] == [invocation.request_id]
     assert memory_broker.waiting("echo") == 0
+
+
+def test_a_call_needs_no_thread_but_the_poller(instance: Instance, client: RpcClient) -> None:
+    def is_polled() -> bool:
+        client.call(make_invocation(function=FUNCTION))
+        return instance.threads[-1] == "http"
+
+    wait_until(is_polled, "a call that the poller took")
 
 
 def test_a_function_without_an_instance_ever_is_not_found(client: RpcClient) -> None:

@@ -155,6 +155,37 @@ def test_a_byte_in_the_wake_descriptor_ends_a_poll(either_broker: str) -> None:
     os.close(writer)
 
 
+def test_short_messages_of_one_channel_may_be_taken_by_another_thread(connect: Connect) -> None:
+    received: list[Delivery] = []
+    connection = connect(received.append)
+    stream, channel, queue = connection.stream, connection.open_channel(), unique_name()
+    connection.call(channel, "queue_declare", queue=queue, durable=True, arguments=EXPIRES)
+    connection.consume(channel, queue, auto_ack=True)
+    number, frame_max = channel.channel_number, connection.frame_max
+    for body in (b"a", b"b", b"long", b"c"):
+        connection.send(publish_pieces(number, queue, Properties(), body, frame_max=frame_max))
+
+    wait_until(lambda: stream.take_messages(number, 1), "the long message")
+    taken = [delivery.body for delivery in received]
+    poll_until(connection, lambda: len(received) == 4)
+
+    assert taken == [b"a", b"b"]
+    assert [delivery.body for delivery in received] == [b"a", b"b", b"long", b"c"]
+
+
+def test_what_is_no_message_of_the_channel_is_left_to_the_owner(connect: Connect) -> None:
+    connection = connect(ignore)
+    channel = connection.open_channel()
+    answers: list[object] = []
+    channel.basic_qos(callback=answers.append)
+
+    wait_until(lambda: connection.stream.take_messages(channel.channel_number, 1), "the answer")
+    assert answers == []
+    connection.poll(0)
+
+    assert len(answers) == 1
+
+
 def test_a_connection_that_was_dropped_refuses_to_send(connect: Connect) -> None:
     connection = connect(ignore)
     connection.abort()

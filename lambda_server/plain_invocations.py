@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from flask import Flask
 
+from lambda_protocol.amqp_stream import NotSentError
 from lambda_protocol.errors import LambdaApiError, ServiceException
 from lambda_protocol.http1 import Request
 from lambda_protocol.invocation import Invocation, InvocationType, Outcome, new_request_id
@@ -96,10 +97,11 @@ class PlainInvocations:
             invocation = exchange.invocation = self.parts.api.decode(
                 path, request.headers.get, lambda: request.body, exchange.request_id
             )
+            link.call(invocation, exchange, queue_timeout_s=self.parts.queue_timeout_s)
+        except NotSentError:
+            return False
         except Exception as error:
             exchange.refuse(as_api_error(error, exchange.request_id))
-            return True
-        link.call(invocation, exchange, queue_timeout_s=self.parts.queue_timeout_s)
         return True
 
     def connect(self) -> None:
@@ -149,13 +151,13 @@ class _Exchange:
         self._owner.parts.invoker.count(invocation, outcome, took_s)
         self._respond(encode_outcome(invocation, outcome))
 
-    def on_error(self, error: LambdaApiError | CallerGoneError) -> None:
+    def on_error(self, error: Exception) -> None:
         assert self.invocation is not None
         self._owner.parts.invoker.count_failure(self.invocation, error)
         if isinstance(error, CallerGoneError):
-            self._connection.close()
+            self.close()
         else:
-            self.refuse(error)
+            self.refuse(as_api_error(error, self.request_id))
 
     def on_question(self, question: Question) -> None:
         self._connection.wait_in_thread(self._request, lambda: self._ask(question))
@@ -165,6 +167,9 @@ class _Exchange:
 
     def has_left(self) -> bool:
         return self._connection.has_left()
+
+    def close(self) -> None:
+        self._connection.close()
 
     def refuse(self, error: LambdaApiError) -> None:
         """Answer with ``error``."""

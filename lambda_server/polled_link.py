@@ -6,8 +6,7 @@ call, why it was returned say, a thread asks by the connection of all threads.
 
 from __future__ import annotations
 
-import contextlib
-import ssl
+import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -19,8 +18,8 @@ from lambda_protocol.amqp_connection import (
     Parameters,
     broker_blocked,
 )
-from lambda_protocol.amqp_frames import Delivery, Piece, publish_pieces
-from lambda_protocol.amqp_stream import SEND_TIMEOUT_S, AmqpStream, NotSentError
+from lambda_protocol.amqp_frames import Delivery, publish_pieces
+from lambda_protocol.amqp_stream import SEND_TIMEOUT_S, AmqpStream
 from lambda_protocol.errors import LambdaApiError, ServiceException
 from lambda_protocol.invocation import Invocation, Outcome
 from lambda_protocol.invoke_amqp import decode_reply, encode_call
@@ -28,9 +27,12 @@ from lambda_protocol.limits import REPLY_GRACE_S
 from lambda_protocol.poller import Poller
 from lambda_server.caller import CallerGoneError
 from lambda_server.link import OnAlarm
+from lambda_server.polled_stream import PolledStream
 from lambda_server.queue_state import LOOK_AROUND_S, unreachable
 from lambda_server.reply_channel import ReplyChannel, WaitingCall
 from lambda_server.rpc_client import RpcClient
+
+logger = logging.getLogger(__name__)
 
 #: While so many bytes wait for RabbitMQ to read, calls are left to threads, which wait.
 _FULL_BYTES: Final = 4 * 1_048_576
@@ -45,8 +47,8 @@ class Listener(Protocol):
     def on_outcome(self, outcome: Outcome) -> None:
         """The function has answered."""
 
-    def on_error(self, error: LambdaApiError | CallerGoneError) -> None:
-        """There will be no answer."""
+    def on_error(self, error: Exception) -> None:
+        """There will be no answer; mostly a ``LambdaApiError`` or a ``CallerGoneError``."""
 
     def on_question(self, question: Question) -> None:
         """There will be no answer, and a thread has to ask why."""
@@ -56,6 +58,9 @@ class Listener(Protocol):
 
     def has_left(self) -> bool:
         """Whether the caller is gone."""
+
+    def close(self) -> None:
+        """Something unexpected went wrong: there is no answer."""
 
 
 class PolledCall(WaitingCall):
@@ -79,70 +84,6 @@ class PolledCall(WaitingCall):
     def wake(self) -> None:
         """Act upon the news."""
         self._link.on_news(self)
-
-
-class _PolledStream(AmqpStream):
-    """A stream that blocks until it is connected, and then never again."""
-
-    _waiting: list[Piece] | None = None  # for the end of the round, or for room in the socket
-    _on_waiting: Callable[[], object]
-    waiting_bytes = 0
-    waiting_since = 0.0
-
-    def begin_polling(self, on_waiting: Callable[[], object]) -> int:
-        """Block no more; ``on_waiting`` hears that there is something to :meth:`flush`.
-
-        Returns the descriptor.
-        """
-        assert self._socket is not None
-        self._socket.setblocking(False)
-        self._waiting = []
-        self._on_waiting = on_waiting
-        return self._socket.fileno()
-
-    def end_polling(self) -> None:
-        """Block again."""
-        self._waiting = None
-        if self._socket is not None:
-            self._socket.setblocking(True)
-
-    def send(self, frames: bytes | Sequence[Piece]) -> None:
-        """Have whole frames written by :meth:`flush`; raises ``NotSentError``."""
-        waiting = self._waiting
-        if waiting is None:
-            super().send(frames)
-            return
-        if self._socket is None:
-            raise NotSentError("the broker connection is closed")
-        pieces = [frames] if isinstance(frames, bytes) else frames
-        if not waiting:
-            self.waiting_since = time.monotonic()
-            self._on_waiting()
-        waiting += pieces
-        self.waiting_bytes += sum(map(len, pieces))
-
-    def flush(self) -> None:
-        """Write what the socket takes now; raises ``OSError`` if the connection is gone."""
-        waiting = self._waiting
-        if not waiting:
-            return
-        if self._socket is None:
-            raise NotSentError("the broker connection is closed")
-        data = memoryview(b"".join(waiting))
-        sent = 0
-        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            while sent < len(data):
-                sent += self._socket.send(data[sent:])
-        if sent:
-            self.waiting_since = time.monotonic()
-        waiting[:] = [data[sent:]] if sent < len(data) else []
-        self.waiting_bytes = len(data) - sent
-
-    def take(self) -> None:
-        """Read what has come, and run what is due; raises what :meth:`poll` does."""
-        self.poll(0)
-        while isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-            self.poll(0)
 
 
 class PolledLink:
@@ -188,7 +129,7 @@ class PolledLink:
             raise
 
     def _make_stream(self, **options: Any) -> AmqpStream:
-        self._stream = _PolledStream(**options)
+        self._stream = PolledStream(**options)
         return self._stream
 
     # --- the poller's thread
@@ -215,19 +156,18 @@ class PolledLink:
         """Run ``invocation``; ``listener`` is told once what becomes of it."""
         replies = self._replies
         assert replies is not None
+        frames = publish_pieces(
+            replies.number,
+            invocation.function.queue_name,
+            encode_call(invocation, queue_timeout_s=queue_timeout_s),
+            invocation.payload,
+            frame_max=self._connection.frame_max,
+            mandatory=True,
+        )
         call = PolledCall(self, invocation, listener, queue_timeout_s + REPLY_GRACE_S)
+        self._connection.send(frames)
         replies.add(call)
         self._unsent.append(call)
-        self._connection.send(
-            publish_pieces(
-                replies.number,
-                invocation.function.queue_name,
-                encode_call(invocation, queue_timeout_s=queue_timeout_s),
-                invocation.payload,
-                frame_max=self._connection.frame_max,
-                mandatory=True,
-            )
-        )
 
     def on_ready(self) -> None:
         """Take what RabbitMQ has sent."""
@@ -262,21 +202,27 @@ class PolledLink:
         while call.replies:
             try:
                 answer = decode_reply(call.replies.popleft())
-            except LambdaApiError as error:
-                self._end(call).on_error(error)
+            except Exception as error:
+                self._end(call, call.listener.on_error, error)
                 return
             if isinstance(answer, Outcome):
-                self._end(call).on_outcome(answer)
+                self._end(call, call.listener.on_outcome, answer)
                 return
             call.is_started, call.is_running = True, answer.is_running
             call.deadline = time.monotonic() + answer.within_s + REPLY_GRACE_S
         reason = self._connection.blocked_reason
         if call.is_returned:
-            self._end(call).on_question(lambda client: client.why_returned(call.invocation))
+            self._end(
+                call, call.listener.on_question, lambda client: client.why_returned(call.invocation)
+            )
         elif reason is not None and (not call.is_running or call.lost_by is not None):
-            self._end(call).on_error(broker_blocked(reason))
+            self._end(call, call.listener.on_error, broker_blocked(reason))
         elif call.lost_by is not None:
-            self._end(call).on_error(ServiceException("The connection to the broker was lost."))
+            self._end(
+                call,
+                call.listener.on_error,
+                ServiceException("The connection to the broker was lost."),
+            )
 
     # --- inside
 
@@ -284,10 +230,15 @@ class PolledLink:
         calls = [] if self._replies is None else self._replies.waiting()
         return [call for call in calls if isinstance(call, PolledCall)]
 
-    def _end(self, call: PolledCall) -> Listener:
+    def _end(self, call: PolledCall, tell: Callable[..., None], *news: object) -> None:
+        """Wait no longer for a call; what goes wrong then concerns no other."""
         assert self._replies is not None
         self._replies.remove(call)
-        return call.listener
+        try:
+            tell(*news)
+        except Exception:
+            logger.exception("call failed", extra={"request_id": call.invocation.request_id})
+            call.listener.close()
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
@@ -295,7 +246,7 @@ class PolledLink:
             self._stream.flush()
         except OSError as error:
             for call in unsent:
-                self._end(call).on_not_sent()
+                self._end(call, call.listener.on_not_sent)
             self._lose(error)
             return
         if self._stream.waiting_bytes:
@@ -314,7 +265,7 @@ class PolledLink:
         calls = self._waiting()
         for call in calls:
             if call.listener.has_left():
-                self._end(call).on_error(CallerGoneError())
+                self._end(call, call.listener.on_error, CallerGoneError())
             elif call.deadline <= now:
                 self._give_up(call)
             elif not call.is_running and now - call.sent_at >= LOOK_AROUND_S:
@@ -331,17 +282,16 @@ class PolledLink:
 
     def _give_up(self, call: PolledCall) -> None:
         reason = self._connection.blocked_reason
-        listener = self._end(call)
         if reason is not None:
-            listener.on_error(
-                ServiceException(
-                    "The call has started, and its answer did not come in time: RabbitMQ takes no "
-                    f"messages now: {reason}."
-                )
+            error = ServiceException(
+                "The call has started, and its answer did not come in time: RabbitMQ takes no "
+                f"messages now: {reason}."
             )
+            self._end(call, call.listener.on_error, error)
             return
         self._is_retired = True  # see Link.discard
-        listener.on_question(lambda client: client.why_unanswered(call.invocation))
+        question: Question = lambda client: client.why_unanswered(call.invocation)  # noqa: E731
+        self._end(call, call.listener.on_question, question)
 
     def _fail(self, queues: Collection[str]) -> None:
         """End calls that wait for an instance at queues that cannot be reached."""
@@ -349,7 +299,7 @@ class PolledLink:
             function = call.invocation.function
             if not call.is_started and function.queue_name in queues:
                 self._is_retired = True  # see Link.discard
-                self._end(call).on_error(unreachable(function))
+                self._end(call, call.listener.on_error, unreachable(function))
 
     def _on_delivery(self, delivery: Delivery) -> None:
         if self._replies is not None:

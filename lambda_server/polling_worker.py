@@ -108,6 +108,11 @@ class PolledConnection(Connection):
         else:
             self.close()
 
+    def close(self) -> None:
+        """Close it, also while a call runs."""
+        self._has_left = True
+        super().close()
+
     def serve_in_thread(self, request: Request) -> None:
         """Let a thread serve ``request`` by the application."""
 

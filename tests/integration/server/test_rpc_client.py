@@ -35,6 +35,7 @@ from lambda_protocol.invoke_amqp import (
 from lambda_protocol.poller import Poller
 from lambda_protocol.queues import async_queue_name
 from lambda_server import polled_link, rpc_client
+from lambda_server.caller import CallerGoneError
 from lambda_server.link import OwnLink, SharedLink
 from lambda_server.polled_link import PolledLink, Question
 from lambda_server.rpc_client import RpcClient
@@ -174,6 +175,10 @@ class Listener:
     def has_left(self) -> bool:
         """Whether the test says so."""
         return self.is_gone
+
+    def close(self) -> None:
+        """Something went wrong, of which the test is told."""
+        self.result.set_exception(RuntimeError("closed"))
 
 
 MakeClient = Callable[..., RpcClient]
@@ -444,6 +449,44 @@ def test_a_connection_lost_before_an_event_raises(
 def test_a_broker_that_is_not_there_raises(make_client: MakeClient, either_broker: str) -> None:
     with Proxy(1) as nobody, pytest.raises(BrokerLost):
         make_client(uri=through(nobody, either_broker))
+
+
+# --- calls that no thread waits for
+
+
+def test_a_listener_that_fails_costs_no_other_call(
+    function: Function, pool: ThreadPoolExecutor, either_broker: str
+) -> None:
+    parameters = connection_parameters(BrokerAddress(uri=either_broker), name="test")
+    with contextlib.closing(PolledClient.connect(parameters, LIMIT_S)) as client:
+        broken = Listener()
+        broken.on_outcome = None  # type: ignore[assignment]
+        link, invocation = client.polled, make_invocation(function=function.ref)
+        client.poller.call(lambda: link.call(invocation, broken, queue_timeout_s=LIMIT_S))
+        function.answer(function.take(), b"1")
+        with pytest.raises(RuntimeError, match="closed"):
+            broken.result.result(LIMIT_S)
+
+        after = pool.submit(client.call, make_invocation(function=function.ref))
+        function.answer(function.take(), b"2")
+
+        assert after.result(LIMIT_S).payload == b"2"
+
+
+def test_a_call_whose_caller_is_gone_is_not_wanted_any_more(
+    function: Function, either_broker: str
+) -> None:
+    parameters = connection_parameters(BrokerAddress(uri=either_broker), name="test")
+    with contextlib.closing(PolledClient.connect(parameters, LIMIT_S)) as client:
+        listener = Listener()
+        link, invocation = client.polled, make_invocation(function=function.ref)
+        client.poller.call(lambda: link.call(invocation, listener, queue_timeout_s=LIMIT_S))
+        function.take()
+
+        listener.is_gone = True
+
+        with pytest.raises(CallerGoneError):
+            listener.result.result(LIMIT_S)
 
 
 # --- one connection for many threads

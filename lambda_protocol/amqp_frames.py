@@ -205,14 +205,15 @@ class FrameReader:
 class _PartialDelivery:
     """A delivery that has not fully arrived."""
 
-    __slots__ = ("_body", "_header", "_max_body_bytes", "_method", "_size", "missing")
+    __slots__ = ("_body", "_header", "_max_body_bytes", "_method", "_size", "_whole", "missing")
 
     def __init__(self, method: bytes, max_body_bytes: int) -> None:
         self._method = method
         self._max_body_bytes = max_body_bytes
         self._header = b""
         self._size = 0
-        self._body = _NO_BODY
+        self._whole: bytes | memoryview = b""  # a body that came in one frame
+        self._body: BodyBuffer | None = None  # any other
         self.missing = 1  # body bytes to come; at least the header is
 
     def add_header(self, frame: bytes) -> None:
@@ -222,8 +223,6 @@ class _PartialDelivery:
             raise FrameError("the header of a message is cut off")
         self._header = frame
         self.missing = self._size = _HEADER.unpack_from(frame, 7)[2]
-        if 0 < self._size <= self._max_body_bytes:
-            self._body = BodyBuffer(self._size, least=self._size)
 
     def begin_body(self, size: int) -> None:
         """Check that a body's frame of ``size`` bytes may come now."""
@@ -234,7 +233,11 @@ class _PartialDelivery:
 
     def add_body(self, data: bytes | memoryview) -> None:
         self.missing -= len(data)
-        if self._size <= self._max_body_bytes:
+        if len(data) == self._size <= self._max_body_bytes:
+            self._whole = data
+        elif data and self._size <= self._max_body_bytes:
+            if self._body is None:
+                self._body = BodyBuffer(self._size, least=self._size)
             self._body.add(data)
 
     def decode(self, channel: int) -> Delivery:
@@ -248,7 +251,7 @@ class _PartialDelivery:
                 redelivered=method[at + 8] & 1 == 1,
                 routing_key=_short_string(method, routing_key_at)[0],
                 properties=_decode_properties(self._header),
-                body=self._body.take(),
+                body=bytes(self._whole) if self._body is None else self._body.take(),
                 body_size=self._size,
             )
         except (IndexError, struct.error) as error:
@@ -256,7 +259,6 @@ class _PartialDelivery:
 
 
 _FRAME_TYPES_MAX: Final = 8
-_NO_BODY: Final = BodyBuffer(0)
 #: The least that a content header's frame has before its end: frame head, fixed fields.
 _HEADER_END: Final = 7 + _HEADER.size
 _ACK_FRAME = struct.Struct(">BHIHHQBB")  # its last bit: multiple; of a reject: requeue

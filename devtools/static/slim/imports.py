@@ -21,8 +21,8 @@ LATE: Final = frozenset(
 
 
 def without_unused_imports(module: ast.Module) -> None:
-    """Drop what the module imports at its top level and does not use."""
-    used = loaded(module)
+    """Drop what the module imports at its top level, and neither uses nor names in ``__all__``."""
+    used = loaded(module) | _exported(module)
     for statement in list(module.body):
         if isinstance(statement, ast.Import | ast.ImportFrom) and not _is_future(statement):
             statement.names = [
@@ -34,6 +34,17 @@ def without_unused_imports(module: ast.Module) -> None:
             ]
             if not statement.names:
                 module.body.remove(statement)
+
+
+def _exported(module: ast.Module) -> set[str]:
+    return {
+        node.value
+        for statement in module.body
+        if isinstance(statement, ast.Assign | ast.AugAssign)
+        and any(isinstance(n, ast.Name) and n.id == "__all__" for n in ast.walk(statement))
+        for node in ast.walk(statement.value)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
 
 
 def with_late_imports(module: ast.Module) -> None:

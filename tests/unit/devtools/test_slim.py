@@ -439,6 +439,13 @@ class Box(Generic[T]):
     assert made.Port.__mro__ == (made.Port, object)
 
 
+def test_what_a_module_exports_is_kept() -> None:
+    made = run("import queue, heapq\nimport bisect as bisect\n__all__ = ['queue']\n")
+
+    assert vars(made).keys() >= {"queue", "bisect"}
+    assert not hasattr(made, "heapq")
+
+
 def test_statuses_are_numbers() -> None:
     made = run(
         "from http import HTTPStatus\n"

@@ -15,6 +15,8 @@ from lambda_protocol.http1 import BadRequestError, BrokenChunkError, Request, Re
 #: The longest body that is taken here, bytes.
 SHORT_BYTES: Final = 65_536
 _DIGITS: Final = len(str(SHORT_BYTES))
+#: A chunked body that comes in more pieces than so many is waited for by a thread.
+_MOST_LOOKS: Final = 4
 
 
 class NotShortError(Exception):
@@ -31,6 +33,7 @@ class PolledReader(RequestReader):
     _waits = True
     _begun: Request | None = None  # its head is parsed, and still in the buffer
     _needed = 0  # bytes in the buffer before it is worth looking at again
+    _looks = 0  # at a chunked body of which not all has come; each begins anew
 
     @property
     def has_only_line_ends(self) -> bool:
@@ -108,6 +111,7 @@ class PolledReader(RequestReader):
         try:
             self._read_chunked(request, keeps_oversize=False)
             if not request.is_oversize:
+                self._looks = 0
                 return request
             error: Exception = NotShortError()
         except (_NotHereError, BrokenChunkError, BadRequestError) as reason:
@@ -116,7 +120,12 @@ class PolledReader(RequestReader):
             self._waits = True
         request.release()
         self._buffer = whole
-        if isinstance(error, _NotHereError) and len(whole) <= FREE_BYTES:
+        self._looks += 1
+        if (
+            isinstance(error, _NotHereError)
+            and len(whole) <= FREE_BYTES
+            and self._looks < _MOST_LOOKS
+        ):
             return None
         raise NotShortError from error
 
@@ -128,6 +137,7 @@ class PolledReader(RequestReader):
     def read_head(self) -> Request | None:
         """Wait for the next request, also for one that has begun; see :class:`RequestReader`."""
         self._forget()
+        self._looks = 0
         return super().read_head()
 
     def read_long(self, *, keeps_oversize: Callable[[str], bool]) -> Request | None:

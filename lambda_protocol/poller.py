@@ -59,8 +59,10 @@ class Poller:
     def stop(self) -> None:
         """End the thread, and close everything that is watched. Idempotent."""
         self._is_stopping = True
+        with self._lock:
+            if not self._has_ended:
+                os.eventfd_write(self._wake, 1)
         if self._thread.is_alive():
-            os.eventfd_write(self._wake, 1)
             self._thread.join(_LOOK_S)
 
     def watch(self, descriptor: int, watched: Watched) -> bool:
@@ -86,13 +88,17 @@ class Poller:
         """Tell as well when ``descriptor`` takes bytes again, until :meth:`resume`."""
         self._epoll.modify(descriptor, select.EPOLLIN | select.EPOLLOUT)
 
-    def forget(self, descriptor: int) -> None:
-        """Watch no longer: the descriptor is about to be closed, or read by a thread."""
-        watched = self._watched.pop(descriptor, None)
-        if watched is not None:
-            self._expected.pop(watched, None)
-            with contextlib.suppress(OSError):  # closed: the kernel has forgotten it
-                self._epoll.unregister(descriptor)
+    def forget(self, descriptor: int, watched: Watched) -> None:
+        """Watch no longer: the descriptor is about to be closed, or read by a thread.
+
+        If it has been closed already, another's may have its number; that one stays.
+        """
+        self._expected.pop(watched, None)
+        with self._lock:
+            if self._watched.get(descriptor) is watched:
+                del self._watched[descriptor]
+                with contextlib.suppress(OSError):  # closed: the kernel has forgotten it
+                    self._epoll.unregister(descriptor)
 
     def expect(self, watched: Watched, limit_s: float) -> None:
         """Call ``on_slow`` in ``limit_s``, half a second more at most, unless it is :meth:`met`."""

@@ -207,9 +207,13 @@ class SharedLink(Link):
         self._writing = threading.Lock()
         self._retired: deque[ReplyChannel] = deque()  # the owner's
         self._tell_alarm = on_alarm
-        super().__init__(parameters, wake_fd=self._wake, on_alarm=self._on_alarm)
-        self._thread = threading.Thread(target=self._read, name="broker-reader", daemon=True)
-        self._thread.start()
+        try:
+            super().__init__(parameters, wake_fd=self._wake, on_alarm=self._on_alarm)
+            self._thread = threading.Thread(target=self._read, name="broker-reader", daemon=True)
+            self._thread.start()
+        except BaseException:
+            os.close(self._wake)
+            raise
 
     @property
     def is_lost(self) -> bool:

@@ -32,7 +32,6 @@ from lambda_protocol.poller import Poller
 from lambda_server.amqp_invoker import AmqpInvoker
 from lambda_server.app import EXTENSION, Parts
 from lambda_server.broker import RETRY_S, Broker
-from lambda_server.caller import CallerGoneError
 from lambda_server.invoke_api import STATUS_LINES, as_api_error
 from lambda_server.polled_link import PolledLink, Question
 
@@ -154,10 +153,7 @@ class _Exchange:
     def on_error(self, error: Exception) -> None:
         assert self.invocation is not None
         self._owner.parts.invoker.count_failure(self.invocation, error)
-        if isinstance(error, CallerGoneError):
-            self.close()
-        else:
-            self.refuse(as_api_error(error, self.request_id))
+        self.refuse(as_api_error(error, self.request_id))
 
     def on_question(self, question: Question) -> None:
         self._connection.wait_in_thread(self._request, lambda: self._ask(question))

@@ -19,7 +19,7 @@ from lambda_protocol.amqp_connection import (
     broker_blocked,
 )
 from lambda_protocol.amqp_frames import Delivery, publish_pieces
-from lambda_protocol.amqp_stream import SEND_TIMEOUT_S, AmqpStream
+from lambda_protocol.amqp_stream import SEND_TIMEOUT_S, AmqpStream, NotSentError
 from lambda_protocol.errors import LambdaApiError, ServiceException
 from lambda_protocol.invocation import Invocation, Outcome
 from lambda_protocol.invoke_amqp import decode_reply, encode_call
@@ -66,7 +66,7 @@ class Listener(Protocol):
 class PolledCall(WaitingCall):
     """A call whose news go to its listener, at once."""
 
-    __slots__ = ("_link", "listener")
+    __slots__ = ("_link", "is_over", "listener")
 
     def __init__(
         self, link: PolledLink, invocation: Invocation, listener: Listener, limit_s: float
@@ -76,6 +76,7 @@ class PolledCall(WaitingCall):
         super().__init__(invocation, None, sent_at=now, deadline=now + limit_s)
         self._link = link
         self.listener = listener
+        self.is_over = False  #: the listener has been told
 
     def has_caller_left(self) -> bool:
         """Whether the caller is known to have gone."""
@@ -231,8 +232,11 @@ class PolledLink:
         return [call for call in calls if isinstance(call, PolledCall)]
 
     def _end(self, call: PolledCall, tell: Callable[..., None], *news: object) -> None:
-        """Wait no longer for a call; what goes wrong then concerns no other."""
+        """Wait no longer for a call, if it waits; what goes wrong then concerns no other."""
         assert self._replies is not None
+        if call.is_over:
+            return
+        call.is_over = True
         self._replies.remove(call)
         try:
             tell(*news)
@@ -241,14 +245,16 @@ class PolledLink:
             call.listener.close()
 
     def _flush(self) -> None:
-        unsent, self._unsent = self._unsent, []
+        if self.is_closed:
+            return
         try:
             self._stream.flush()
         except OSError as error:
-            for call in unsent:
-                self._end(call, call.listener.on_not_sent)
+            if not isinstance(error, NotSentError):
+                self._unsent.clear()
             self._lose(error)
             return
+        self._unsent.clear()
         if self._stream.waiting_bytes:
             self._poller.wait_for_room(self._descriptor)
             self._has_waited_for_room = True
@@ -264,11 +270,12 @@ class PolledLink:
         queues: set[str] = set()
         calls = self._waiting()
         for call in calls:
-            if call.listener.has_left():
+            is_young = now - call.sent_at < LOOK_AROUND_S
+            if not is_young and call.listener.has_left():
                 self._end(call, call.listener.on_error, CallerGoneError())
             elif call.deadline <= now:
                 self._give_up(call)
-            elif not call.is_running and now - call.sent_at >= LOOK_AROUND_S:
+            elif not call.is_running and not is_young:
                 is_quiet = False
                 if not call.is_started:
                     queues.add(call.invocation.function.queue_name)
@@ -309,6 +316,7 @@ class PolledLink:
         self._tell_alarm(reason)
         if reason is None or self._replies is None or self.is_closed:
             return
+        self._return_unsent()
         self._replies.wake()
         # What was refused just now can only be kept from running by closing the connection.
         self._poller.at_end(self.close)
@@ -318,14 +326,23 @@ class PolledLink:
             return
         self._leave()
         self._connection.abort()
+        self._return_unsent()
         if self._replies is not None:
             if self._waiting():
                 self._tell_lost(error)
             self._replies.lose(error)
 
+    def _return_unsent(self) -> None:
+        """Let the calls of this round be made again by threads: none of them has left."""
+        unsent, self._unsent = self._unsent, []
+        if unsent:
+            self._stream.drop_waiting()
+        for call in unsent:
+            self._end(call, call.listener.on_not_sent)
+
     def _leave(self) -> None:
         self._is_retired = True
-        self._poller.forget(self._descriptor)
+        self._poller.forget(self._descriptor, self)
         self._descriptor = -1
 
     def _close_politely(self) -> None:

@@ -52,7 +52,10 @@ class PolledStream(AmqpStream):
         self.waiting_bytes += sum(map(len, pieces))
 
     def flush(self) -> None:
-        """Write what the socket takes now; raises ``OSError`` if the connection is gone."""
+        """Write what the socket takes now; raises ``OSError`` if the connection is gone.
+
+        It is a ``NotSentError`` when nothing of what waits can have reached the broker.
+        """
         waiting = self._waiting
         if not waiting:
             return
@@ -62,11 +65,22 @@ class PolledStream(AmqpStream):
         sent = 0
         with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             while sent < len(data):
-                sent += self._socket.send(data[sent:])
+                try:
+                    sent += self._socket.send(data[sent:])
+                except (BlockingIOError, ssl.SSLError):
+                    raise
+                except OSError as error:
+                    raise (error if sent else NotSentError(str(error))) from error
         if sent:
             self.waiting_since = time.monotonic()
         waiting[:] = [data[sent:]] if sent < len(data) else []
         self.waiting_bytes = len(data) - sent
+
+    def drop_waiting(self) -> None:
+        """Write nothing of what waits: the connection is about to be closed."""
+        if self._waiting is not None:
+            self._waiting.clear()
+        self.waiting_bytes = 0
 
     def take(self) -> None:
         """Read what has come, and run what is due; raises what :meth:`poll` does."""

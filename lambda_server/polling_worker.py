@@ -66,18 +66,17 @@ class PolledConnection(Connection):
             pace=worker.pace,
             budget=worker.budget,
         )
+        self._request: Request | None = None  # the one that is served
         self._peer: HttpPeer | None = None  # made when the caller is first looked at
-        self._version = ""  # of HTTP, of the request that is served
         self._has_begun = False  # a request of which not all has come
         self._is_paused = False  # what the caller sends during a call waits in the kernel
         self._has_left = False
         self._is_broken = False
-        self._is_serving = False  # :meth:`_go_on` is on the stack, and goes on
         self._unsent: list[bytes] = []  # of an answer
 
     def make_reader(self, **_options: Any) -> RequestReader:
         """Return the reader, which may have begun a request, to the thread that reads now."""
-        self._has_begun = False
+        self._has_begun = self._is_paused = False
         return self._reader
 
     # --- the poller's thread
@@ -108,9 +107,16 @@ class PolledConnection(Connection):
         else:
             self.close()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of a request has been read."""
+        return not self.is_busy and not self._reader.in_hand
+
     def close(self) -> None:
         """Close it, also while a call runs."""
         self._has_left = True
+        if self._request is not None:
+            self._request.release()
         super().close()
 
     def serve_in_thread(self, request: Request) -> None:
@@ -127,7 +133,7 @@ class PolledConnection(Connection):
 
         def work() -> bool:
             wait()
-            return not request.is_last
+            return not request.is_last and not self._has_left
 
         self._give_thread(work)
 
@@ -135,48 +141,52 @@ class PolledConnection(Connection):
         """Whether the caller is known to be gone."""
         if not self._has_left:
             if self._peer is None:
-                self._peer = HttpPeer(self.sock, self._send_interim, http_version=self._version)
+                version = self._request.version if self._request is not None else ""
+                self._peer = HttpPeer(self.sock, self._send_interim, http_version=version)
             self._has_left = self._peer.has_left(reset_wait_ms=0)
         return self._has_left
 
     def _go_on(self) -> None:
-        """Serve what is in hand."""
+        """Serve one request of what is in hand; further ones have to let others go first."""
         worker, reader = self.worker, self._reader
-        self._is_serving = True
-        while not self.is_busy:
-            try:
-                request = reader.take_short()
-            except NotShortError:
-                worker.give_thread(self)
-                break
-            if request is None:
-                if reader.in_hand and not self._has_begun:  # the first of its bytes sets the limit
-                    self._has_begun = True
-                    worker.poller.expect(self, _PATIENCE_S)
-                break
-            worker.poller.met(self)
-            self._begin(request)
-            if self._plain.serve(self, request):
-                worker.count_request()
-            else:
-                self.serve_in_thread(request)
-            if not self.is_polled:
-                break
-        self._is_serving = False
-
-    def _begin(self, request: Request) -> None:
+        if self.is_busy or not self.is_polled:
+            return
+        try:
+            request = reader.take_short()
+        except NotShortError:
+            worker.give_thread(self)
+            return
+        if request is None:
+            self._resume()
+            if reader.in_hand and not self._has_begun:  # the first of its bytes sets the limit
+                self._has_begun = True
+                worker.poller.expect(self, _PATIENCE_S)
+            return
+        worker.poller.met(self)
         self.is_busy, self._has_begun = True, False
-        self._peer, self._version = None, request.version
-        self._is_paused = False
+        self._request, self._peer = request, None
+        if self._plain.serve(self, request):
+            worker.count_request()
+        else:
+            self.serve_in_thread(request)
+
+    def _pause(self) -> None:
+        if not self._is_paused:
+            self._is_paused = True
+            self.worker.poller.pause(self.sock.fileno())
+
+    def _resume(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            self.worker.poller.resume(self.sock.fileno())
 
     def _on_news_of_caller(self) -> None:
         """Leave it in the kernel until the answer is sent, and see whether the caller has gone."""
-        if self._is_paused or self.has_left():  # in a pause only a reset is told
+        if self._is_paused:  # only a reset is told then
             self._has_left = True
             self.worker.leave_poller(self)
-            return
-        self._is_paused = True
-        self.worker.poller.pause(self.sock.fileno())
+        else:
+            self._pause()
 
     def _give_thread(self, work: Callable[[], bool]) -> None:
         self.work = work
@@ -188,11 +198,12 @@ class PolledConnection(Connection):
         """Answer ``request``, and go on to the next one."""
         gateway = self.worker.gateway
         is_polled = self.is_polled
-        if self._has_left:
-            self.close()
-            return
         gateway.decide_last(request)
-        send = self._send if is_polled else functools.partial(gateway.send, self.sock)
+        send: Callable[[bytes], object] = functools.partial(gateway.send, self.sock)
+        if self._has_left:
+            send = _send_nothing
+        elif is_polled:
+            send = self._send
         response = Response(send, request)
         response.start(status, answer.headers)
         try:
@@ -206,7 +217,9 @@ class PolledConnection(Connection):
             request.release()
             gateway.log_access(response, request, self.accepted)
         self.is_busy = False
-        if is_polled:
+        if self._has_left:
+            self.close()
+        elif is_polled:
             self._after(request)
 
     def _send(self, data: bytes) -> None:
@@ -227,28 +240,32 @@ class PolledConnection(Connection):
     def _after(self, request: Request) -> None:
         """Wait for the next request, or serve what has come of it."""
         if self._unsent and not self._is_broken:
-            self.is_busy = True
+            self.is_busy, self.may_refuse = True, False
             self._give_thread(functools.partial(self._send_rest, request))
         elif request.is_last or self._is_broken:
             self.close()
         else:
             worker = self.worker
-            if self._is_paused:
-                self._is_paused = False
-                worker.poller.resume(self.sock.fileno())
             worker.poller.expect(self, worker.pace.idle_s)
-            if self._reader.in_hand and not self._is_serving:
-                self._go_on()
+            if self._reader.in_hand:
+                self._pause()
+                worker.poller.call(self._go_on)
+            else:
+                self._resume()
 
     def _send_rest(self, request: Request) -> bool:
         unsent, self._unsent = self._unsent, []
         for data in unsent:
             self.worker.gateway.send(self.sock, data)
-        self.is_busy = False
+        self.is_busy, self.may_refuse = False, True
         return not request.is_last
 
     def _send_interim(self) -> None:
         self.sock.send(INTERIM_RESPONSE, socket.MSG_DONTWAIT)
+
+
+def _send_nothing(_data: bytes) -> None:
+    """Send a caller who has left nothing."""
 
 
 def _refuse(error: BadRequestError) -> bool:

@@ -71,6 +71,7 @@ class Connection:
         self.accepted = accepted
         self.is_polled = False
         self.is_busy = False  #: serves a request
+        self.may_refuse = True  #: no answer has begun
         #: What a thread does first, as :meth:`ConnectionWorker.serve_next`, where that is known.
         self.work: Callable[[], bool] | None = None
 
@@ -83,6 +84,11 @@ class Connection:
     def make_reader(self, **options: Any) -> RequestReader:
         """Return what a thread reads requests with."""
         return RequestReader(self.sock, **options)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of a request has been read."""
+        return not self.is_busy
 
     def on_ready(self) -> None:
         """Give the connection a thread."""
@@ -202,7 +208,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
         """Take a connection from the poller. Idempotent."""
         if connection.is_polled:
             connection.is_polled = False
-            self.poller.forget(connection.sock.fileno())
+            self.poller.forget(connection.sock.fileno(), connection)
 
     def give_thread(self, connection: Connection) -> None:
         """Let a thread serve the connection; the poller's thread."""
@@ -218,10 +224,11 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
             ).start()
         except (RuntimeError, MemoryError) as error:
             self._warn("no thread for a connection", error=str(error))
-            if connection.work is not None:  # its request has been read: only a health check waits
-                with contextlib.suppress(OSError):
-                    connection.sock.send(REFUSAL, socket.MSG_DONTWAIT)
-                self.forget(connection)
+            if connection.work is not None:  # its request has been read
+                if connection.may_refuse:
+                    with contextlib.suppress(OSError):
+                        connection.sock.send(REFUSAL, socket.MSG_DONTWAIT)
+                connection.close()
                 return
             with self._lock:
                 self._connections.remove(connection)
@@ -357,7 +364,7 @@ class ConnectionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no t
     def _close_idle(connections: Iterable[Connection]) -> None:
         """Close what nothing has come from; the poller's thread."""
         for connection in connections:
-            if connection.is_polled and not connection.is_busy and not has_ended(connection.sock):
+            if connection.is_polled and connection.is_idle and not has_ended(connection.sock):
                 connection.close()
 
 

@@ -241,19 +241,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_exchange",
-        "_has_begun",
-        "_has_ended",
-        "_is_open",
-        "_is_paused",
-        "_is_polled",
-        "_is_serving",
-        "_on_sent",
-        "_owes_answer",
-        "_reader",
-        "_tries",
-        "_work",
-        "server",
+        "_exchange", "_has_begun", "_has_ended", "_is_open", "_is_paused", "_is_polled",
+        "_is_serving", "_on_sent", "_owes_answer", "_reader", "_tries", "_work", "server",
         "socket",
     )  # fmt: skip
 
@@ -317,22 +306,25 @@ class Connection:
         self._take_thread(self._read_one)
 
     def _go_on(self) -> None:
-        """Serve what is in hand."""
-        reader = self._reader
-        while not self._owes_answer:
+        """Serve one request of what is in hand; further ones have to let others go first."""
+        if not self._is_polled:
+            return
+        reader, poller = self._reader, self.server.poller
+        if not self._owes_answer:
             try:
                 request = reader.take_short()
             except NotShortError:
                 self._take_thread(self._read_one)
                 return
             if request is None:
+                self._read_on()
                 if reader.in_hand and not self._has_begun:
                     self._has_begun = True
-                    self.server.poller.expect(self, _PATIENCE_S)
+                    poller.expect(self, _PATIENCE_S)
                 return
             if self._has_begun:
                 self._has_begun = False
-                self.server.poller.met(self)
+                poller.met(self)
             if request.path in self.server.long_paths:
                 self._take_thread(functools.partial(self._serve_in_thread, request))
                 return
@@ -342,9 +334,10 @@ class Connection:
             if not self._owes_answer:
                 if request.is_last:
                     self.close()
-                    return
-                if not reader.in_hand:
-                    return
+                elif reader.in_hand:
+                    self._pause()
+                    poller.call(self._go_on)
+                return
         if reader.in_hand:
             self._hold_back()
 
@@ -393,9 +386,7 @@ class Connection:
         if self._has_ended or (self._exchange is not None and self._exchange.request.is_last):
             self.close()
             return
-        if self._is_paused:
-            self._is_paused = False
-            self.server.poller.resume(self.socket.fileno())
+        self._read_on()
         self._go_on()
 
     def _return(self) -> None:
@@ -415,11 +406,16 @@ class Connection:
         self._is_paused = True
         self.server.poller.pause(self.socket.fileno())
 
+    def _read_on(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            self.server.poller.resume(self.socket.fileno())
+
     def _leave_poller(self) -> None:
         if self._is_polled:
             self._is_polled = False
             self._is_paused = False
-            self.server.poller.forget(self.socket.fileno())
+            self.server.poller.forget(self.socket.fileno(), self)
 
     def _take_thread(self, work: Callable[[], None]) -> None:
         """Do ``work`` in a thread."""

@@ -98,4 +98,4 @@ class Loan:
     def _end_locked(self) -> None:
         if self._lent is not None:
             self._lent = None
-            self._poller.forget(self._descriptor)
+            self._poller.forget(self._descriptor, self)

@@ -6,6 +6,7 @@ What it has in common with the other worker is in ``test_worker``.
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import struct
 from collections.abc import Iterator
@@ -87,6 +88,47 @@ def test_a_call_whose_caller_resets_its_connection_is_given_up(
     wait_until(lambda: abandoned(server) == 1, "the call to be given up")
     instance.release()
     assert server.invoke("echo", b"3").body == b"3"
+
+
+@pytest.mark.parametrize("resets", [False, True], ids=["FIN", "RST"])
+def test_calls_that_were_given_up_leave_no_bytes_in_hand(
+    start_server: StartServer, instance: QueuedInstance, resets: bool
+) -> None:
+    server = start_server(BYTES_IN_HAND=str(8 * 1_048_576), **instance.settings)
+    wait_until(lambda: instance.connections == 3, "the instance and both links at the broker")
+    instance.hold()
+    payload = b'"' + b"x" * 60_000 + b'"'
+    for number in range(1, 4):
+        callers = [server.raw() for _ in range(100)]  # 6 MB
+        for caller in callers:
+            caller.send(call(payload))
+        instance.wait_for(100 * number)
+        for caller in callers:
+            if resets:
+                caller.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETS)
+            caller.close()
+        given_up = functools.partial(lambda count: abandoned(server) == count, 100 * number)
+        wait_until(given_up, "the calls to be given up")
+
+
+def test_callers_that_hang_up_on_an_error_are_no_fault_of_ours(server: Server) -> None:
+    request = call(b"1").replace(b"/echo/", b"/nobody/")
+    for _ in range(50):
+        caller = server.raw()
+        caller.send(3 * request)
+        caller.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETS)
+        caller.close()
+
+    assert server.invoke("echo", b"1").status == 200
+    assert not [line for line in server.log if "failed" in line or "Traceback" in line]
+
+
+def test_a_quick_answer_is_all_that_a_caller_gets_that_has_closed_its_half(server: Server) -> None:
+    with server.raw() as caller:
+        caller.send(call(b"1"))
+        caller.close_sending()
+
+        assert caller.read_to_end().startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_caller_that_closes_its_half_gets_its_answer(

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pika
@@ -447,8 +448,20 @@ def test_a_connection_lost_before_an_event_raises(
 
 
 def test_a_broker_that_is_not_there_raises(make_client: MakeClient, either_broker: str) -> None:
-    with Proxy(1) as nobody, pytest.raises(BrokerLost):
-        make_client(uri=through(nobody, either_broker))
+    with Proxy(1) as nobody:
+        before = _eventfds()
+        for _ in range(5):
+            with pytest.raises(BrokerLost):
+                make_client(uri=through(nobody, either_broker))
+        assert _eventfds() <= before
+
+
+def _eventfds() -> int:
+    count = 0
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            count += "eventfd" in str(path.readlink())
+    return count
 
 
 # --- calls that no thread waits for
@@ -471,6 +484,28 @@ def test_a_listener_that_fails_costs_no_other_call(
         function.answer(function.take(), b"2")
 
         assert after.result(LIMIT_S).payload == b"2"
+
+
+def test_a_call_that_the_lost_connection_never_took_can_be_made_again(
+    function: Function, either_broker: str
+) -> None:
+    parameters = connection_parameters(BrokerAddress(uri=either_broker), name="test")
+    with contextlib.closing(PolledClient.connect(parameters, LIMIT_S)) as client:
+        listener, link = Listener(), client.polled
+        told: list[str] = []
+        listener.on_error = lambda _error: told.append("error")  # type: ignore[assignment]
+
+        def call_and_lose() -> None:
+            invocation = make_invocation(function=function.ref)
+            link.call(invocation, listener, queue_timeout_s=LIMIT_S)
+            link.close()
+
+        client.poller.call(call_and_lose)
+
+        with pytest.raises(NotSentError):
+            listener.result.result(LIMIT_S)
+        assert told == []
+        assert function.channel.queue_declare(function.ref.name).method.message_count == 0
 
 
 def test_a_call_whose_caller_is_gone_is_not_wanted_any_more(

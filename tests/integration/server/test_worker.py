@@ -353,6 +353,22 @@ def test_sigterm_closes_idle_connections(start_server: StartServer, instance: In
         assert server.wait_exit() == 0
 
 
+def test_sigterm_lets_a_request_that_has_begun_be_answered(
+    start_server: StartServer, instance: Instance
+) -> None:
+    server = serve(start_server, instance)
+    request = post(b'"begun"')
+    with server.raw() as connection:
+        connection.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + request[:-3])
+        assert connection.read_answer().status == 200
+
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: not _accepts(server.port), "the listener to close")
+        connection.send(request[-3:])
+
+        assert connection.read_answer().body == b'"begun"'
+
+
 def test_sigterm_waits_for_no_half_sent_request(
     start_server: StartServer, instance: Instance
 ) -> None:

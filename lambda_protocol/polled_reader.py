@@ -15,8 +15,9 @@ from lambda_protocol.http1 import BadRequestError, BrokenChunkError, Request, Re
 #: The longest body that is taken here, bytes.
 SHORT_BYTES: Final = 65_536
 _DIGITS: Final = len(str(SHORT_BYTES))
-#: A chunked body that comes in more pieces than so many is waited for by a thread.
+#: A chunked body that comes in more pieces than so many, or has more lines, is a thread's.
 _MOST_LOOKS: Final = 4
+_MOST_LINES: Final = 64
 
 
 class NotShortError(Exception):
@@ -105,7 +106,7 @@ class PolledReader(RequestReader):
         headers = request.headers
         if headers["transfer-encoding"].lower() != "chunked" or "content-length" in headers:
             raise NotShortError
-        if not request.is_http_1_1:
+        if not request.is_http_1_1 or whole.count(b"\r\n", start) > _MOST_LINES:
             raise NotShortError
         self._buffer, self._waits = whole[start:], False
         try:

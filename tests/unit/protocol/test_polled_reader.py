@@ -30,6 +30,14 @@ def test_a_chunked_body_in_two_pieces_is_taken(reader: PolledReader) -> None:
     assert (request.body, reader.in_hand) == (b"ab", 0)
 
 
+def test_a_body_of_many_chunks_is_left_to_a_thread(reader: PolledReader) -> None:
+    reader.feed(memoryview(HEAD + 100 * b"1\r\nx\r\n" + b"0\r\n\r\n"))
+
+    with pytest.raises(NotShortError):
+        reader.take_short()
+    assert reader.in_hand == len(HEAD) + 605
+
+
 def test_a_chunked_body_in_many_pieces_is_left_to_a_thread(reader: PolledReader) -> None:
     """Each look parses all of it anew."""
     reader.feed(memoryview(HEAD))

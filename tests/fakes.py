@@ -166,6 +166,7 @@ class QueuedInstance(Closing):
 
     def __init__(self) -> None:
         self.requests: list[bytes] = []  #: payloads of calls
+        self.answer: Callable[[bytes], Outcome] = lambda body: Outcome(payload=body)
         self._broker = MemoryBroker()
         self._is_held = False  # the thread's, as is _held
         self._held: list[tuple[pika.BasicProperties, bytes]] = []
@@ -186,6 +187,10 @@ class QueuedInstance(Closing):
     def port(self) -> int:
         """The broker's."""
         return int(self._broker.uri.rpartition(":")[2].partition("/")[0])
+
+    def set_alarm(self, reason: str | None) -> None:
+        """Let the broker have an alarm, or none any more."""
+        self._broker.set_alarm(reason)
 
     @property
     def connections(self) -> int:
@@ -230,11 +235,12 @@ class QueuedInstance(Closing):
     def _answer_all(self) -> None:
         self._is_held = False
         for properties, body in self._held:
-            outcome = encode_outcome(properties.correlation_id, Outcome(payload=body))
+            outcome = self.answer(body)
+            encoded = encode_outcome(properties.correlation_id, outcome)
             reply = pika.BasicProperties(
-                correlation_id=outcome.correlation_id, headers=dict(outcome.headers)
+                correlation_id=encoded.correlation_id, headers=dict(encoded.headers)
             )
-            self._channel.basic_publish("", properties.reply_to or "", body, reply)
+            self._channel.basic_publish("", properties.reply_to or "", outcome.payload, reply)
         self._held.clear()
 
 

@@ -15,10 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
+from devtools.ports import free_ports
+from lambda_protocol.invocation import Outcome
 from tests.acceptance.system.conftest import through
 from tests.acceptance.system.proxy import Proxy
 from tests.conftest import StartServer
-from tests.fakes import QueuedInstance
+from tests.fakes import FakeInstance, QueuedInstance
+from tests.integration.calls import assert_is_aws_error
 from tests.support import LIMIT_S, RawConnection, Server, wait_for, wait_until
 
 CALL = (
@@ -173,6 +176,103 @@ def test_a_broker_that_reads_nothing_keeps_nobody_else_waiting(
         proxy.release()
 
         assert {found.result(LIMIT_S).body for found in calls} == {payload}
+
+
+def test_a_large_answer_is_whole_and_others_do_not_wait_for_its_reader(
+    server: Server, instance: QueuedInstance
+) -> None:
+    large = b'"' + b"x" * 5_000_000 + b'"'
+    instance.answer = lambda body: Outcome(payload=large if body == b"1" else body)
+    with server.raw() as slow:
+        slow.send(call(b"1") + call(b"2"))
+
+        for _ in range(10):
+            assert server.invoke("echo", b"3").body == b"3"
+
+        assert slow.read_answer().body == large
+        assert slow.read_answer().body == b"2"
+
+
+def test_an_answer_whose_header_cannot_be_sent_is_502(
+    server: Server, instance: QueuedInstance
+) -> None:
+    instance.answer = lambda body: Outcome(payload=body, executed_version="1\r\nX-A: b")
+    with server.raw() as caller:
+        caller.send(call(b"1"))
+
+        assert_is_aws_error(caller.read_answer(), 502)
+
+
+def test_a_lost_connection_ends_the_calls_that_run_and_the_next_are_served(
+    start_server: StartServer, instance: QueuedInstance
+) -> None:
+    instance.hold()
+    with Proxy(instance.port) as proxy, ThreadPoolExecutor(8) as pool:
+        uri = through(proxy, instance.settings["AMQP_URI"])
+        server = start_server(**{**instance.settings, "AMQP_URI": uri})
+        wait_until(lambda: proxy.accepted == 2, "both links at the broker")
+        calls = [pool.submit(server.invoke, "echo", b"1") for _ in range(8)]
+        instance.wait_for(8)
+
+        proxy.cut()
+
+        assert {found.result(LIMIT_S).status for found in calls} == {500}
+        instance.release()
+        for _ in range(10):
+            assert server.invoke("echo", b"2").body == b"2"
+
+
+def test_a_server_whose_broker_is_away_says_so_and_serves_when_it_is_back(
+    start_server: StartServer, instance: QueuedInstance
+) -> None:
+    (port,) = free_ports(1)
+    uri = instance.settings["AMQP_URI"].replace(str(instance.port), str(port))
+    server = start_server(ready=False, **{**instance.settings, "AMQP_URI": uri})
+    for _ in range(3):
+        assert_is_aws_error(server.invoke("echo", b"1"), 500)
+
+    with Proxy(instance.port, port=port):
+        wait_until(lambda: server.invoke("echo", b"1").status == 200, "the broker to be back")
+
+
+def test_what_an_alarm_refuses_never_runs(server: Server, instance: QueuedInstance) -> None:
+    instance.hold()
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(server.invoke, "echo", b"%d" % number) for number in range(4)]
+        instance.wait_for(4)
+
+        instance.set_alarm("low on memory")
+
+        assert {found.result(LIMIT_S).status for found in waiting} == {503}
+        assert server.invoke("echo", b"5").status == 503
+    instance.set_alarm(None)
+    instance.release()
+    wait_until(lambda: server.invoke("echo", b"6").status == 200, "the end of the alarm")
+    assert b"5" not in instance.requests
+
+
+def test_a_function_may_be_named_by_its_arn(server: Server) -> None:
+    arn = "arn%3Aaws%3Alambda%3Aus-east-1%3A123456789012%3Afunction%3Aecho"
+
+    assert server.invoke(arn, b"1").body == b"1"
+    assert server.invoke(arn.replace("us-east-1", "eu-west-1"), b"1").status == 404
+
+
+def test_a_call_that_is_wrong_costs_its_connection_nothing(server: Server) -> None:
+    with server.raw() as caller:
+        caller.send(call(b"{") + call(b"1") + b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n" + call(b"2"))
+
+        assert_is_aws_error(caller.read_answer(), 400)
+        assert caller.read_answer().body == b"1"
+        assert caller.read_answer().status == 404
+        assert caller.read_answer().body == b"2"
+
+
+def test_without_a_broker_threads_serve_everything(start_server: StartServer) -> None:
+    with FakeInstance() as direct:
+        server = start_server(LAMBDA_WORKER="polling", **direct.settings)
+
+        assert server.invoke("echo", b"1").body == b"1"
 
 
 def test_a_plain_call_is_counted_and_in_the_access_log(

@@ -105,6 +105,13 @@ class Address(NamedTuple):
         The message of the ``OSError`` it raises begins with the address, and names the program
         that has the port.
         """
+        return self._open(backlog)
+
+    def require_free(self) -> None:
+        """Raise what :meth:`listen` would; nobody can connect meanwhile."""
+        self._open(None).close()
+
+    def _open(self, backlog: int | None) -> socket.socket:
         try:
             host, port = self.available
             # As bytes: for a string Python would import the codec of international names.
@@ -118,7 +125,8 @@ class Address(NamedTuple):
                 if family == socket.AF_INET6:  # whatever net.ipv6.bindv6only says
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
                 sock.bind(name)
-                sock.listen(backlog)
+                if backlog is not None:
+                    sock.listen(backlog)
             except BaseException:
                 sock.close()
                 raise

@@ -299,7 +299,7 @@ def _free_address() -> Address:
 
 def _require_free(address: Address) -> None:
     try:
-        address.listen().close()
+        address.require_free()
     except OSError as error:
         raise DevError(
             f"the server cannot listen on {error.strerror}; choose another address by --host "

@@ -116,11 +116,11 @@ def on_starting(server: Any) -> None:
 
 
 def _require_free(addresses: list[object]) -> None:
-    """Listen for a moment: gunicorn itself tries five times, with two lines each time."""
+    """Bind for a moment: gunicorn itself tries five times, with two lines each time."""
     for address in addresses:
         if isinstance(address, tuple):  # the others are Unix sockets and open descriptors
             try:
-                Address(*address[:2]).listen().close()
+                Address(*address[:2]).require_free()
             except OSError as error:
                 sys.stderr.write(
                     f"lambda-server: cannot listen on {error.strerror}; PORT, HEALTH_PORT and "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -163,16 +164,27 @@ def test_a_listener_is_reached_over(host: str, families: set[str]) -> None:
     assert reached == families
 
 
+@pytest.mark.parametrize("wanted", [Address.listen, Address.require_free])
 @pytest.mark.parametrize("host", ["127.0.0.1", "::"])
-def test_an_address_that_is_taken_says_which_and_by_whom(host: str) -> None:
+def test_an_address_that_is_taken_says_which_and_by_whom(
+    host: str, wanted: Callable[[Address], object]
+) -> None:
     program = Path("/proc/self/comm").read_text().strip()
     with Address(host, 0).listen() as other:
         port = other.getsockname()[1]
 
         with pytest.raises(OSError, match=rf"127\.0\.0\.1:{port}: Address.* in use") as raised:
-            Address("127.0.0.1", port).listen()
+            wanted(Address("127.0.0.1", port))
 
     assert str(raised.value).endswith(f" by {program}, pid {os.getpid()}")
+
+
+def test_nobody_can_connect_while_it_is_seen_whether_an_address_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(socket.socket, "listen", lambda *_: pytest.fail("it listens"))
+
+    Address("127.0.0.1", 0).require_free()
 
 
 def test_nobody_holds_a_port_that_is_only_bound() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,8 @@ def test_the_answer_that_was_left_unread_longest_gives_way_to_new_ones(
         readers = []
         for _ in range(4):
             reader = stack.enter_context(RawConnection(port))
+            # Else the kernel may take all of an answer, so that it is not left unread.
+            reader.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
             reader.send(head % (rapid.path.encode(), len(large)) + large)
             assert reader.read_until(b"\r\n").startswith(b"HTTP/1.1 200")
             readers.append(reader)

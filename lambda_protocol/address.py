@@ -108,7 +108,7 @@ class Address(NamedTuple):
         return self._open(backlog)
 
     def require_free(self) -> None:
-        """Raise what :meth:`listen` would; nobody can connect meanwhile."""
+        """Raise what :meth:`listen` would raise. No client can connect meanwhile."""
         self._open(None).close()
 
     def _open(self, backlog: int | None) -> socket.socket:

@@ -37,7 +37,7 @@ PERMISSIONS: Final = Permissions(write=exactly("amq.default"))
 class Broker:
     """One client a thread. Thread-safe: each gets its own.
 
-    A keeper thread looks after connections that nobody uses, so that the broker does not take them
+    The thread ``broker-keeper`` looks after idle connections, so that the broker does not take them
     for dead.
     """
 
@@ -177,7 +177,7 @@ class Broker:
         return link
 
     def _not_reached(self, error: Exception) -> ServiceException:
-        """Log why there is no connection, and return what a caller is told."""
+        """Log why there is no connection, and return the caller's error."""
         told = self._refusals.explain(error)
         if isinstance(error, ClosedByBroker):
             self._log_change(logging.ERROR, "RabbitMQ refuses what the server wants", **told)

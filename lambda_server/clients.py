@@ -141,7 +141,7 @@ class OwnClients:
 
 
 class _Slot:
-    """A thread and its client; ``lock`` is held by whoever uses the client."""
+    """A thread and its client. The user of the client holds ``lock``."""
 
     def __init__(self, owner: threading.Thread) -> None:
         self.lock = threading.Lock()

@@ -193,7 +193,7 @@ class OwnLink(Link):
 class SharedLink(Link):
     """The connection of all threads of a process. Thread-safe.
 
-    The thread ``broker-reader`` owns it. A thread that finds nobody writing writes for all.
+    The thread ``broker-reader`` owns it. If no thread is writing, a thread writes what waits of all.
     """
 
     def __init__(self, parameters: Parameters, *, on_alarm: OnAlarm = lambda _reason: None) -> None:
@@ -233,7 +233,7 @@ class SharedLink(Link):
         return future.result()
 
     def send(self, frames: Frames, waiter: Waiter | None = None) -> None:
-        """Write whole frames, or have whoever writes now write them too.
+        """Write whole frames, or leave them to the thread that is writing.
 
         ``waiter`` then hears why they were not written.
         """
@@ -251,7 +251,7 @@ class SharedLink(Link):
         waiter.sleep(limit_s)
 
     def discard(self, replies: ReplyChannel) -> None:
-        """Send no further call by the channel, which is closed once nobody waits there."""
+        """Send no further call by the channel. When its last call ends, the channel is closed."""
         if replies.retire():
             self.run(lambda _connection: self._close_retired(replies))
         else:
@@ -319,7 +319,7 @@ class SharedLink(Link):
         for replies in list(self._by_number.values()):
             replies.wake()
 
-    # --- whoever writes
+    # --- the thread that writes
 
     def _write_outbox(self) -> None:
         some = [self._outbox.popleft() for _ in range(len(self._outbox))]

@@ -42,7 +42,7 @@ Question = Callable[[RpcClient], LambdaApiError]
 
 
 class Listener(Protocol):
-    """Who is told once what becomes of a call, in the poller's thread. Never blocks."""
+    """Hears once what becomes of a call, in the poller's thread. Its methods never block."""
 
     def on_outcome(self, outcome: Outcome) -> None:
         """The function has answered."""
@@ -154,7 +154,7 @@ class PolledLink:
         return self._stream.waiting_bytes >= _FULL_BYTES
 
     def call(self, invocation: Invocation, listener: Listener, *, queue_timeout_s: float) -> None:
-        """Run ``invocation``; ``listener`` is told once what becomes of it."""
+        """Run ``invocation``. ``listener`` hears once what becomes of it."""
         replies = self._replies
         assert replies is not None
         frames = publish_pieces(

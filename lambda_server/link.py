@@ -193,7 +193,8 @@ class OwnLink(Link):
 class SharedLink(Link):
     """The connection of all threads of a process. Thread-safe.
 
-    The thread ``broker-reader`` owns it. If no thread is writing, a thread writes what waits of all.
+    The thread ``broker-reader`` owns it. If no thread is writing, a thread writes what waits of
+    all.
     """
 
     def __init__(self, parameters: Parameters, *, on_alarm: OnAlarm = lambda _reason: None) -> None:

@@ -30,7 +30,7 @@ from lambda_server.link import OnAlarm
 from lambda_server.polled_stream import PolledStream
 from lambda_server.queue_state import LOOK_AROUND_S, unreachable
 from lambda_server.reply_channel import ReplyChannel, WaitingCall
-from lambda_server.rpc_client import RpcClient
+from lambda_server.rpc_client import RpcClient, answer_held_back
 
 logger = logging.getLogger(__name__)
 
@@ -290,11 +290,7 @@ class PolledLink:
     def _give_up(self, call: PolledCall) -> None:
         reason = self._connection.blocked_reason
         if reason is not None:
-            error = ServiceException(
-                "The call has started, and its answer did not come in time: RabbitMQ takes no "
-                f"messages now: {reason}."
-            )
-            self._end(call, call.listener.on_error, error)
+            self._end(call, call.listener.on_error, answer_held_back(reason))
             return
         self._is_retired = True  # see Link.discard
         question: Question = lambda client: client.why_unanswered(call.invocation)  # noqa: E731

@@ -34,6 +34,14 @@ from lambda_server.reply_channel import ReplyChannel, WaitingCall
 PROBE_BYTES: Final = 64 * 1024
 
 
+def answer_held_back(reason: str) -> ServiceException:
+    """Return the error for a call that runs, and whose answer an alarm holds back."""
+    return ServiceException(
+        "The call has started, and its answer did not come in time: RabbitMQ takes no messages "
+        f"now: {reason}."
+    )
+
+
 class RpcClient:
     """Calls of one thread; raises one of ``BrokerLost`` when its link breaks."""
 
@@ -98,10 +106,7 @@ class RpcClient:
                 if call.is_returned:
                     raise self.why_returned(invocation)
                 if delivery is None and link.blocked_reason is not None:
-                    raise ServiceException(
-                        "The call has started, and its answer did not come in time: RabbitMQ "
-                        f"takes no messages now: {link.blocked_reason}."
-                    )
+                    raise answer_held_back(link.blocked_reason)
                 if delivery is None:
                     error = self.why_unanswered(invocation)
                     link.discard(replies)

@@ -46,7 +46,7 @@ from lambda_protocol.validation import payload_too_large
 from rapid.call import Call, OnOutcome
 from rapid.connection_limits import INVOKE_API_CONNECTIONS
 from rapid.exchange import JSON, Exchange, Headers
-from rapid.http_service import HttpService
+from rapid.http_service.service import HttpService
 
 logger = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from rapid.environment.api_error import ApiError
 from rapid.environment.phases import PostedId
 from rapid.environment.requests import EnvironmentRequests
 from rapid.exchange import JSON, TEXT, Exchange
-from rapid.http_service import HttpService
+from rapid.http_service.service import HttpService
 from rapid.settings.environment import EnvironmentSettings
 
 logger = logging.getLogger(__name__)

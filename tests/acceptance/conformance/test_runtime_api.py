@@ -14,7 +14,7 @@ from lambda_protocol.pace import Pace
 from lambda_protocol.poller import Poller
 from rapid.apis import runtime_api
 from rapid.exchange import JSON, Exchange
-from rapid.http_service import Handler, HttpService
+from rapid.http_service.service import Handler, HttpService
 from tests.acceptance.conformance.conftest import StartPuppet
 from tests.acceptance.conformance.doors import RESPONSE_BYTES, Calls, assert_function_error
 from tests.acceptance.conformance.puppet import NEXT, RUNTIME, Puppet, Turn

@@ -18,7 +18,7 @@ from lambda_protocol.address import Address
 from lambda_protocol.pace import Pace
 from lambda_protocol.poller import Poller
 from rapid.exchange import JSON, Exchange, Headers
-from rapid.http_service import Handler, HttpService
+from rapid.http_service.service import Handler, HttpService
 from tests.support import LIMIT_S, Client, RawConnection, wait_until
 
 MIB = 1_048_576

@@ -1,0 +1,1 @@
+"""HTTP for rapid: listeners, and the connections that a poller serves."""

@@ -147,6 +147,7 @@ class AmqpConnection(pika.connection.Connection):
         # The stream's own methods, because a call uses each of them several times.
         self.poll = stream.poll  #: raises one of ``BrokerLost`` when the connection is gone
         self.has_news = stream.has_news
+        self.has_ended = stream.has_ended  #: any thread
         self.stream = stream  #: for a thread that it is lent to
         self.send = stream.send  #: any thread
         self.abort = stream.abort

@@ -175,6 +175,21 @@ class AmqpStream:
             pass
         return True
 
+    def has_ended(self) -> bool:
+        """Whether the broker or the network has ended the stream, as far as is known. Any thread.
+
+        The owner may not have seen it yet.
+        """
+        sock = self._socket
+        try:
+            # Not the method of a TLS socket: of its bytes only the end is of interest.
+            flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
+            return sock is None or not socket.socket.recv(sock, 1, flags)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def send(self, frames: bytes | Sequence[Piece]) -> None:
         """Write whole frames; raises ``OSError`` when the connection is gone. Thread-safe.
 

@@ -218,8 +218,12 @@ class SharedLink(Link):
 
     @property
     def is_lost(self) -> bool:
-        """Whether the connection is of no further use."""
-        return self._lost_by is not None
+        """Whether the connection is of no further use; the reader may not have seen it yet."""
+        if self._lost_by is not None:
+            return True
+        replies = self._replies
+        is_idle = replies is None or not replies.is_in_use
+        return is_idle and self._connection.has_ended()  # calls that wait are told by the reader
 
     def run(self, work: Callable[[AmqpConnection], _Result]) -> _Result:
         """Return the result of ``work`` in the reader."""

@@ -146,7 +146,10 @@ class PolledLink:
     @property
     def is_over(self) -> bool:
         """Whether further calls need another link."""
-        return self._is_retired or self._replies is None or not self._replies.is_open
+        replies = self._replies
+        if self._is_retired or replies is None or not replies.is_open:
+            return True
+        return not replies.is_in_use and self._connection.has_ended()  # as this round will tell
 
     @property
     def is_full(self) -> bool:

@@ -115,6 +115,11 @@ class ReplyChannel:
         """Whether calls may be sent."""
         return self.channel.is_open and not self._is_retired
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a call waits."""
+        return bool(self._calls)
+
     def add(self, call: WaitingCall) -> None:
         """Record a call before it is sent, so that no reply overtakes it."""
         with self._lock:

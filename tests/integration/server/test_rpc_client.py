@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -554,6 +555,23 @@ def test_threads_share_one_connection_and_each_gets_its_own_answer(
         assert [result.result(LIMIT_S).payload for result in results] == payloads
     assert proxy.accepted == 1
     assert len({taken.properties.reply_to for taken in calls}) == 1
+
+
+def test_an_idle_connection_that_has_ended_is_known_before_its_reader_sees_it(
+    shared: RpcClient, proxy: Proxy
+) -> None:
+    assert isinstance(shared.link, SharedLink)
+    is_free = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        reader = threads.submit(shared.link.run, lambda _connection: is_free.wait(LIMIT_S))
+        assert not shared.link.is_lost
+        proxy.cut()
+
+        try:
+            wait_until(lambda: shared.link.is_lost, "the end to be known")  # type: ignore[attr-defined]
+        finally:
+            is_free.set()
+        assert reader.result(LIMIT_S)
 
 
 @pytest.mark.usefixtures("short_grace")

@@ -40,8 +40,7 @@ class Chronicle:
     @property
     def attempts(self) -> list[Attempt]:
         """Every attempt so far."""
-        lines = self.file.read_bytes().splitlines() if self.file.exists() else []
-        return [Attempt(**json.loads(line)) for line in lines]
+        return [Attempt(**json.loads(line)) for line in support.whole_lines(self.file)]
 
     @property
     def held(self) -> dict[str, Any]:

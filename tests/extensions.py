@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.support import RECORDER_EXTENSION
+from tests.support import RECORDER_EXTENSION, whole_lines
 
 
 class RecorderExtension:
@@ -25,5 +25,5 @@ class RecorderExtension:
 
     def written(self, kind: str) -> list[Any]:
         """Return what was written of this kind: ``started``, ``environ``, ``event``, ``signal``."""
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
-        return [entry[kind] for entry in map(json.loads, lines) if kind in entry]
+        entries = map(json.loads, whole_lines(self.file))
+        return [entry[kind] for entry in entries if kind in entry]

@@ -99,6 +99,14 @@ def wait_for(find: Callable[[], T | None], what: str, limit_s: float = LIMIT_S) 
     return found
 
 
+def whole_lines(file: Path) -> list[bytes]:
+    """Return the lines of a file that other processes write; one being written is not among them.
+
+    The kernel shows a line that crosses a page's end before the rest of it is there.
+    """
+    return file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+
+
 def give_up(reason: str) -> NoReturn:
     """Skip the running test, or fail it in CI, where everything is installed."""
     if os.environ.get("CI") == "true":

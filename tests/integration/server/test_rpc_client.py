@@ -561,9 +561,15 @@ def test_an_idle_connection_that_has_ended_is_known_before_its_reader_sees_it(
     shared: RpcClient, proxy: Proxy
 ) -> None:
     assert isinstance(shared.link, SharedLink)
-    is_free = threading.Event()
+    is_held, is_free = threading.Event(), threading.Event()
+
+    def hold(_connection: object) -> bool:
+        is_held.set()
+        return is_free.wait(LIMIT_S)
+
     with ThreadPoolExecutor(1) as threads:
-        reader = threads.submit(shared.link.run, lambda _connection: is_free.wait(LIMIT_S))
+        reader = threads.submit(shared.link.run, hold)
+        assert is_held.wait(LIMIT_S)
         assert not shared.link.is_lost
         proxy.cut()
 

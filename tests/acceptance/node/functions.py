@@ -160,7 +160,7 @@ class Function:
 
     def rolled_out(self) -> None:
         """Wait until all its pods are new and ready."""
-        self.kubectl("rollout", "status", f"deployment/{self.name}", "--timeout=120s")
+        self.kubectl("rollout", "status", f"deployment/{self.name}", "--timeout=400s")
 
     def scale(self, pods: int) -> None:
         """Have so many pods, and wait for them to be ready, or gone."""

@@ -149,7 +149,7 @@ def test_fifty_pods_of_one_function_are_ready_and_answer(make_function: MakeFunc
 
     function.scale(50)
     with Load.on("many", callers=8) as load:
-        assert wait_until(lambda: len(load.answers) > 400, 60.0)
+        assert wait_until(lambda: len(load.answers) > 400, 200.0)
 
     assert load.wrong() == {}
     assert [status["restartCount"] for status in function.statuses()] == [0] * 50

@@ -47,6 +47,8 @@ _ABSOLUTE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.\-]*://[^/?#]+(/.*|\?.*|)")
 _ALLOWED: Final = bytes({*range(0x20, 0x100), *b"\t\r\n"} - {0x7F})
 #: Headers that tell where a message ends and for whom it is: a second one makes it ambiguous.
 _SINGLE: Final = frozenset({"content-length", "transfer-encoding", "host"})
+#: What joins the values of a header that comes twice, if no comma does. Source: RFC 9113, 8.2.3.
+_JOINED_BY: Final = {"cookie": "; "}
 #: Source: RFC 9110, 9.3; RFC 5789 (PATCH). Others are refused before anything counts them.
 METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
@@ -460,7 +462,7 @@ def _parse_headers(block: str) -> Mapping[str, str]:
         if name in headers:
             if name in _SINGLE:
                 raise BadRequestError(400, f"more than one {name} header")
-            value = f"{headers[name]}, {value}"
+            value = f"{headers[name]}{_JOINED_BY.get(name, ',')}{value}"
         headers[name] = value
     if not _HOST.fullmatch(headers.get("host", "")):
         raise BadRequestError(400, "malformed Host header")

@@ -37,6 +37,19 @@ def has_ended(sock: socket.socket, *, may_send: bool = False) -> bool:
     return bool(poller.poll(0))
 
 
+def address_of(sock: socket.socket) -> str:
+    """Return the IP address of the peer of a connection, empty if it is gone or has none."""
+    try:
+        return shown_address(str(sock.getpeername()[0]))
+    except (OSError, IndexError):
+        return ""
+
+
+def shown_address(address: str) -> str:
+    """Return an IP address; one of IPv4 as such, where a socket for IPv6 has it."""
+    return address.removeprefix("::ffff:")
+
+
 class HttpPeer:
     """The client of one request that waits for its answer. One thread at a time."""
 

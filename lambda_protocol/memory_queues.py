@@ -20,11 +20,11 @@ _NOT_FOUND: Final = 404
 _RESOURCE_LOCKED: Final = 405
 _PRECONDITION_FAILED: Final = 406
 
-#: The arguments of a queue, which a second declaration has to repeat. The last three have no effect
+#: The arguments of a queue, which a second declaration has to repeat. The last four have no effect
 #: here: queues have no replicas, no maximum, and no limit of deliveries.
 _ARGUMENTS: Final = (
     *("x-dead-letter-exchange", "x-dead-letter-routing-key", "x-expires", "x-message-ttl"),
-    *("x-queue-type", "x-dead-letter-strategy", "x-delivery-limit", "x-overflow"),
+    *("x-queue-type", "x-dead-letter-strategy", "x-delivery-limit", "x-overflow", "x-max-length"),
 )
 
 
@@ -90,6 +90,10 @@ class _Exchange:
     kind: str
     bindings: set[tuple[str, str]] = field(default_factory=set)  # routing key, queue
 
+    def routes(self, bound: str, key: str) -> bool:
+        """Whether a message with ``key`` goes to a queue that is bound by ``bound``."""
+        return self.kind == "fanout" or bound == key or (self.kind == "topic" and bound == "#")
+
 
 class MemoryQueues:
     """All queues and exchanges."""
@@ -150,8 +154,7 @@ class MemoryQueues:
             names = {key} & self._queues.keys()
         else:
             exchange = self._exchange(message.exchange)
-            is_fanout = exchange.kind == "fanout"
-            names = {name for bound, name in exchange.bindings if is_fanout or bound == key}
+            names = {name for bound, name in exchange.bindings if exchange.routes(bound, key)}
         for name in names:
             self._put(self._queues[name], copy.copy(message))
         return bool(names)
@@ -249,7 +252,7 @@ class MemoryQueues:
         name, kind = method.exchange, method.type
         if method.passive:
             self._exchange(name)
-        elif kind not in ("direct", "fanout"):
+        elif kind not in ("direct", "fanout", "topic"):
             raise Refused(NOT_IMPLEMENTED, f"NOT_IMPLEMENTED - an exchange of type '{kind}'")
         else:
             found = self._exchanges.setdefault(name, _Exchange(kind)).kind
@@ -257,7 +260,11 @@ class MemoryQueues:
 
     def bind(self, queue: Queue, exchange: str, routing_key: str) -> None:
         """Let messages of ``exchange`` come to ``queue``."""
-        self._exchange(exchange).bindings.add((routing_key, queue.name))
+        found = self._exchange(exchange)
+        is_pattern = found.kind == "topic" and {"*", "#"} & set(routing_key.split("."))
+        if is_pattern and routing_key != "#":
+            raise Refused(NOT_IMPLEMENTED, f"NOT_IMPLEMENTED - the pattern '{routing_key}'")
+        found.bindings.add((routing_key, queue.name))
 
     def _exchange(self, name: str) -> _Exchange:
         if name not in self._exchanges:

@@ -6,12 +6,19 @@ All are durable. RabbitMQ refuses a declaration with other arguments than the fi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lambda_protocol.function_name import FunctionRef
 
 if TYPE_CHECKING:
     from lambda_protocol.amqp_connection import AmqpConnection, Channel
+
+#: The topic exchange of announcements. The routing key is the function's name.
+ANNOUNCEMENTS: Final = "lambda.functions"
+#: How often a rapid announces its function, seconds.
+ANNOUNCE_EVERY_S: Final = 30.0
+#: How many announcements wait for a Lambda Server at most. Of more RabbitMQ drops the oldest.
+_WAITING_ANNOUNCEMENTS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +111,28 @@ def declare_delay(connection: AmqpConnection, channel: Channel, queue: Queue) ->
     )
     declare(connection, channel, queue)
     connection.call(channel, "queue_bind", queue=name, exchange=name)
+
+
+def declare_announcements(connection: AmqpConnection, channel: Channel) -> None:
+    """Declare the exchange of announcements; see :func:`declare`."""
+    connection.call(
+        channel, "exchange_declare", exchange=ANNOUNCEMENTS, exchange_type="topic", durable=True
+    )
+
+
+def subscribe_to_announcements(connection: AmqpConnection, channel: Channel) -> str:
+    """Declare a queue of this connection alone that gets every announcement; return its name."""
+    declare_announcements(connection, channel)
+    answer = connection.call(
+        channel,
+        "queue_declare",
+        queue="",
+        exclusive=True,
+        arguments={"x-max-length": _WAITING_ANNOUNCEMENTS},
+    )
+    queue = str(answer.method.queue)
+    connection.call(channel, "queue_bind", queue=queue, exchange=ANNOUNCEMENTS, routing_key="#")
+    return queue
 
 
 def _dead_lettering(queue_type: str, routing_key: str | None) -> dict[str, Any]:

@@ -24,6 +24,9 @@ from lambda_server.cors import CorsMiddleware
 from lambda_server.http_invoker import HttpInvoker
 from lambda_server.invoke_api import Accelerator, InvokeApi, as_api_error, to_flask
 from lambda_server.metrics import MeteredInvoker, expose_metrics
+from lambda_server.urls.announcements import Announcements
+from lambda_server.urls.sources import AnnouncedUrls, AskedUrls, UrlSource
+from lambda_server.urls.url_api import UrlApi, UrlMiddleware
 
 
 class ReadyInvoker(Protocol):
@@ -52,6 +55,7 @@ class Parts:
     invoker: MeteredInvoker
     backend: ReadyInvoker
     accelerator: Accelerator
+    urls: UrlApi
     wsgi_app: object  #: what Flask calls, outermost
     queue_timeout_s: float
 
@@ -60,8 +64,10 @@ class Parts:
         return self.app.wsgi_app is self.wsgi_app and not self.accelerator.has_hooks()
 
 
-def create_app(config: Config, invoker: ReadyInvoker | None = None) -> Flask:
-    """Return the application for ``config``; ``invoker`` replaces what the config asks for."""
+def create_app(
+    config: Config, invoker: ReadyInvoker | None = None, url_source: UrlSource | None = None
+) -> Flask:
+    """Return the application for ``config``; the others replace what the config asks for."""
     backend = make_invoker(config) if invoker is None else invoker
     app = Flask("lambda_server", static_folder=None)
     expose_metrics(app)
@@ -69,6 +75,8 @@ def create_app(config: Config, invoker: ReadyInvoker | None = None) -> Flask:
     metered = MeteredInvoker(backend)
     api = InvokeApi(config, metered)
     app.register_blueprint(api.blueprint())
+    urls = UrlApi(config, metered, url_source or make_url_source(config), api)
+    app.register_blueprint(urls.blueprint())
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -86,10 +94,10 @@ def create_app(config: Config, invoker: ReadyInvoker | None = None) -> Flask:
         return to_flask(encode_error(_as_api_error(error, request_id), request_id))
 
     accelerator = Accelerator(app, api)
-    outermost = CorsMiddleware(config.allowed_origins, accelerator)
+    outermost = UrlMiddleware(app, urls, CorsMiddleware(config.allowed_origins, accelerator))
     app.wsgi_app = outermost  # type: ignore[method-assign]
     app.extensions[EXTENSION] = Parts(
-        app, api, metered, backend, accelerator, outermost, config.queue_timeout_s
+        app, api, metered, backend, accelerator, urls, outermost, config.queue_timeout_s
     )
     return app
 
@@ -110,6 +118,14 @@ def make_invoker(config: Config) -> AmqpInvoker | HttpInvoker:
             is_shared=config.shares_broker_connection,
         )
     )
+
+
+def make_url_source(config: Config) -> UrlSource:
+    """Return how function URLs are known: rapids announce them, or are asked."""
+    if config.broker is None:
+        return AskedUrls(config.endpoints)
+    announcements = Announcements(config.broker, connect_timeout_s=config.connect_timeout_s)
+    return AnnouncedUrls(announcements.listen)
 
 
 def _as_api_error(error: Exception, request_id: str) -> LambdaApiError:

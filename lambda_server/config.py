@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from lambda_protocol.address import EVERY_HOST, Address
 from lambda_protocol.byte_budget import LEAST_BYTES, default_bytes
 from lambda_protocol.cors import AllowedOrigins
-from lambda_protocol.environ import BrokerAddress, ConfigError, Environ
+from lambda_protocol.environ import BrokerAddress, ConfigError, Environ, WrongValue
 from lambda_protocol.limits import FUNCTION_TIMEOUT_MAX_S, INVOKE_QUEUE_TIMEOUT_S
 from lambda_protocol.log_format import LEVEL_NAMES
 
@@ -24,6 +24,14 @@ KEPT_ENDPOINTS: Final = 4
 _ADDRESS = Address(EVERY_HOST, 8080)
 _NO_ORIGINS = AllowedOrigins("CORS_ALLOW_ORIGINS")
 _NAME = re.compile(r"[a-zA-Z0-9_.-]+")
+_HOST_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,253}")
+
+
+class UrlTarget(NamedTuple):
+    """The function that a setting names for requests to function URLs."""
+
+    name: str
+    qualifier: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +52,8 @@ class Config:
     log_level: str = "INFO"
     logs_structured: bool = False
     address: Address = _ADDRESS
+    url_hosts: Mapping[str, UrlTarget] = field(default_factory=dict)  #: host → its function
+    url_default: UrlTarget | None = None  #: gets every path that is not the server's own
     health_port: int | None = None  #: where only health checks and scrapes are answered
     workers: int = 1  #: gunicorn's processes
     polls: bool = False  #: they have one thread for all plain invocations
@@ -88,6 +98,8 @@ class Config:
                 env.host("INVOKE_API_HOST", EVERY_HOST),
                 env.integer("PORT", 8080, least=0, most=65535),
             ),
+            url_hosts=_url_hosts(env.text("LAMBDA_URL_HOSTS")),
+            url_default=env.parsed("LAMBDA_URL_DEFAULT", None, _url_target),
             health_port=env.integer("HEALTH_PORT", 0, least=1, most=65535) or None,
             workers=env.integer("WEB_CONCURRENCY", 1, least=1, most=1024),
             polls=env.choice("LAMBDA_WORKER", "threads", ("threads", "polling")) == "polling",
@@ -121,6 +133,31 @@ def _endpoints(text: str) -> dict[str, Address]:
                 f"LAMBDA_ENDPOINTS has {item!r}; expected NAME=http://HOST:PORT, comma-separated"
             )
     return endpoints
+
+
+def _url_hosts(text: str) -> dict[str, UrlTarget]:
+    """Return ``shop.example.org=shop,…`` as a mapping of hosts in lower case."""
+    hosts: dict[str, UrlTarget] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        host, _, target = item.partition("=")
+        try:
+            if not _HOST_NAME.fullmatch(host):
+                raise WrongValue("is no host", "HOST")
+            hosts[host.lower()] = _url_target(target)
+        except WrongValue:
+            raise ConfigError(
+                f"LAMBDA_URL_HOSTS has {item!r}; expected HOST=FUNCTION or "
+                "HOST=FUNCTION:QUALIFIER, comma-separated, the host without a port"
+            ) from None
+    return hosts
+
+
+def _url_target(text: str) -> UrlTarget:
+    """Return the function that ``shop`` or ``shop:live`` names. Raises ``WrongValue``."""
+    name, colon, qualifier = text.partition(":")
+    if not _NAME.fullmatch(name) or bool(colon) != bool(_NAME.fullmatch(qualifier)):
+        raise WrongValue(f"is {text!r}", "FUNCTION or FUNCTION:QUALIFIER")
+    return UrlTarget(name, qualifier or None)
 
 
 #: What is left of a base URL without its address.

@@ -60,17 +60,17 @@ class InvokeApi:
         """Give invocations to ``invoker``."""
         self._config = config
         self._invoker = invoker
-        self._budget = ByteBudget(config.worker_bytes_in_hand)
+        self.budget = ByteBudget(config.worker_bytes_in_hand)  #: of payloads in hand
 
     def invoke(self, environ: dict[str, Any], path: InvokePath, request_id: str) -> HttpResponse:
         """Answer one request; raises ``LambdaApiError``, and ``CallerGoneError``."""
         if environ["REQUEST_METHOD"] != "POST":
             raise MethodNotAllowedException("The operation does not take this method.")
         header = _header_lookup(environ)
-        share = None if IS_COUNTED in environ else Share(self._budget)
+        share = None if IS_COUNTED in environ else Share(self.budget)
 
         def read() -> bytes:
-            return _read_payload(environ, payload_limit(header, is_async=path.is_async), share)
+            return read_payload(environ, payload_limit(header, is_async=path.is_async), share)
 
         try:
             invocation = self.decode(path, header, read, request_id)
@@ -214,8 +214,8 @@ def _header_lookup(environ: dict[str, Any]) -> HeaderLookup:
     return lambda name: environ.get(_WSGI_NAMES[name])
 
 
-def _read_payload(environ: dict[str, Any], limit: int, share: Share | None) -> bytes:
-    """Return the body. Raises 413 before the body is read, if it is too large.
+def read_payload(environ: dict[str, Any], limit: int, share: Share | None) -> bytes:
+    """Return the body of a request. Raises 413 before the body is read, if it is too large.
 
     ``share`` takes the bytes of the body first, and raises 429 if it cannot.
     """

@@ -85,6 +85,8 @@ class PlainInvocations:
         path = _path_of(request)
         if path is None or not self.parts.is_untouched():
             return False
+        if self.parts.urls.forms.is_url_host(request.headers.get("host", "")):
+            return False
         link = self._link
         if link is None or link.is_over:
             self.connect()

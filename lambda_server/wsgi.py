@@ -7,7 +7,7 @@ import os
 import sys
 
 from lambda_protocol.log_format import configure_logging
-from lambda_server.app import create_app, make_invoker
+from lambda_server.app import EXTENSION, Parts, create_app, make_invoker
 from lambda_server.config import Config
 
 logger = logging.getLogger(__name__)
@@ -25,3 +25,5 @@ application = create_app(_config, _invoker)
 #: The name Flask's own tools look for.
 app = application
 _invoker.announce()
+_parts: Parts = application.extensions[EXTENSION]
+_parts.urls.source.start()

@@ -73,7 +73,7 @@ class Response:
         lines += [f"{name}: {value}" for name, value in self.headers]
         if length is None:
             lines.append("Transfer-Encoding: chunked")
-        elif not self._has("content-length") and self.status[:3] != "204":
+        elif not self._has("content-length") and self.status[:3] not in ("204", "304"):
             lines.append(f"Content-Length: {length}")
         lines.append("Connection: close" if self._request.is_last else "Connection: keep-alive")
         try:

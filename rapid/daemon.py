@@ -43,6 +43,7 @@ from rapid.scheduling.scheduler import Scheduler
 from rapid.settings.config import Config
 
 if TYPE_CHECKING:
+    from rapid.apis.function_url import FunctionUrl
     from rapid.broker.amqp_consumer import AmqpConsumer
     from rapid.invocations.http_sender import HttpSender
 
@@ -244,9 +245,23 @@ class Daemon:
             checks_payload=config.checks_payload,
             has_openfaas=config.has_openfaas,
             allowed_origins=config.allowed_origins,
+            function_url=self._make_function_url(),
             max_connections=self._connection_limits.invoke_api,
             health_port=config.health_port,
             budget=ByteBudget(self._bytes_in_hand),
+        )
+
+    def _make_function_url(self) -> FunctionUrl | None:
+        config = self._config
+        if config.function_url is None:
+            return None
+        from rapid.apis.function_url import FunctionUrl  # brings a codec
+
+        return FunctionUrl(
+            config.function_url,
+            function=config.environment.function,
+            submit=self._scheduler.submit,
+            abandon=self._scheduler.abandon,
         )
 
     def _make_environment(

@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
+#: Statuses whose answer has no body, and whose Content-Length would be that of another answer.
+_BODILESS: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+
 Headers = tuple[tuple[str, str], ...] | list[tuple[str, str]]
 #: Every answer of the Runtime API has a Content-Type: awslambdaric crashes on one without.
 JSON: Final[Headers] = (("Content-Type", "application/json"),)
@@ -34,6 +37,10 @@ class Answerable(Protocol):
 
     def send_interim(self) -> None:
         """Send an interim response; raises ``OSError``."""
+
+    @property
+    def peer_address(self) -> str:
+        """The IP address of the peer, empty if it is gone."""
 
 
 class Exchange:
@@ -86,7 +93,7 @@ class Exchange:
         """Return what is sent: the head, with a body that is short, and any other body."""
         head = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}"]
         head += [f"{name}: {value}" for name, value in (*headers, *self.extra_headers)]
-        if status != HTTPStatus.NO_CONTENT:
+        if status not in _BODILESS:
             head.append(f"Content-Length: {len(body)}")
         if self.request.is_last:
             head.append("Connection: close")
@@ -102,6 +109,11 @@ class Exchange:
         with self._lock:
             if not self._answered:
                 self._connection.send_interim()
+
+    @property
+    def peer_address(self) -> str:
+        """The IP address of the peer, empty if it is gone."""
+        return self._connection.peer_address
 
     @property
     def is_answered(self) -> bool:
@@ -124,3 +136,5 @@ class KeptAnswer:
 
     def send_interim(self) -> None:
         """Send nothing: no client is connected."""
+
+    peer_address = ""

@@ -45,6 +45,7 @@ ECHO: Final = str(FUNCTIONS / "echo")
 MISBEHAVE: Final = str(FUNCTIONS / "misbehave")
 BASH_ECHO: Final = str(FUNCTIONS / "bash-echo")
 MULTI: Final = str(FUNCTIONS / "multi")
+WEB: Final = str(FUNCTIONS / "web")
 RECORDER_EXTENSION: Final = FUNCTIONS / "recorder-extension"
 #: A command line that runs ``tests/functions/handlers.py``; its last word is the handler.
 AWSLAMBDARIC: Final = (sys.executable, "-m", "awslambdaric")

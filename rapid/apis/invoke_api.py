@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from lambda_protocol.address import Address
@@ -48,10 +48,17 @@ from rapid.connection_limits import INVOKE_API_CONNECTIONS
 from rapid.exchange import JSON, Exchange, Headers
 from rapid.http_service.service import HttpService
 
+if TYPE_CHECKING:
+    from rapid.apis.function_url import FunctionUrl
+
 logger = logging.getLogger(__name__)
 
 #: The name every existing script for aws-lambda-rie uses.
 RIE_FUNCTION_NAME: Final = "function"
+
+#: What is answered beside invocations.
+_OTHER_PATHS: Final = ("/healthz", "/readyz", "/metrics", "/ping")
+_OPENFAAS_PATHS: Final = ("/", "/_/health", "/_/ready")
 
 Submit = Callable[[Call], None]
 #: Takes an event, and tells once, from any thread, that it is safe, or why it is not.
@@ -60,6 +67,8 @@ AcceptEvent = Callable[[Invocation, Callable[[LambdaApiError | None], None]], No
 
 class InvokeApi:
     """The routes of the Invoke API. Thread-safe."""
+
+    _is_refusing = False
 
     def __init__(
         self,
@@ -77,6 +86,7 @@ class InvokeApi:
         checks_payload: bool,
         has_openfaas: bool,
         allowed_origins: AllowedOrigins,
+        function_url: FunctionUrl | None = None,
         max_connections: int = INVOKE_API_CONNECTIONS,
         health_port: Address | None = None,
         budget: ByteBudget | None = None,
@@ -96,7 +106,7 @@ class InvokeApi:
         self._checks_payload = checks_payload
         self._has_openfaas = has_openfaas
         self._allowed_origins = allowed_origins
-        self._is_refusing = False
+        self._function_url = function_url
         self._service = HttpService(
             address,
             self.handle,
@@ -131,6 +141,10 @@ class InvokeApi:
     def handle(self, exchange: Exchange) -> None:
         """Answer one request, or have it answered when its function is done."""
         request = exchange.request
+        url = self._function_url
+        if url is not None and url.takes(request.path, self._is_own):
+            url.handle(exchange, is_refusing=self._is_refusing)
+            return
         request_id = relayed_request_id(request.headers.get(RELAYED_REQUEST_ID))
         try:
             admission = self._allowed_origins.admit(
@@ -140,8 +154,7 @@ class InvokeApi:
             if admission.is_preflight:
                 exchange.answer(HTTPStatus.NO_CONTENT)
                 return
-            decoded = unquote(request.path) if "%" in request.path else request.path
-            path = parse_invoke_path(decoded, request.query)
+            path = parse_invoke_path(_decoded(request.path), request.query)
             if path is not None:
                 self._invoke(exchange, path, request_id)
             elif not self._handle_other(exchange, request_id):
@@ -197,6 +210,12 @@ class InvokeApi:
             check_payload=self._checks_payload,
         )
 
+    def _is_own(self, path: str) -> bool:
+        """Return whether a path is answered here, whatever the method."""
+        if path in _OTHER_PATHS or (self._has_openfaas and path in _OPENFAAS_PATHS):
+            return True
+        return parse_invoke_path(_decoded(path)) is not None
+
     def _handle_other(self, exchange: Exchange, request_id: str) -> bool:
         """Answer health, metrics and OpenFaaS paths; False when the path is none of these."""
         request = exchange.request
@@ -207,7 +226,7 @@ class InvokeApi:
             is_ready = request.path == "/_/health" or self._is_ready() is None
             exchange.answer(200 if is_ready else 503, _TEXT, b"OK" if is_ready else b"NOT READY")
             return True
-        if request.path not in ("/healthz", "/readyz", "/metrics", "/ping"):
+        if request.path not in _OTHER_PATHS:
             return False
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowedException(f"{request.method} is not a method of {request.path}")
@@ -221,6 +240,10 @@ class InvokeApi:
         else:
             exchange.answer(200, JSON, b'{"status": "ok"}')
         return True
+
+
+def _decoded(path: str) -> str:
+    return unquote(path) if "%" in path else path
 
 
 def _answer_with(exchange: Exchange, invocation: Invocation) -> OnOutcome:

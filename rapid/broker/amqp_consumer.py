@@ -21,6 +21,7 @@ from lambda_protocol.amqp_connection import (
 from lambda_protocol.amqp_frames import Delivery
 from lambda_protocol.amqp_refusals import Refusals
 from rapid.broker.alarm import ALARM_POLL_S, PROBE_S, Alarm
+from rapid.broker.announcer import Announcer
 from rapid.broker.async_consumer import AsyncConsumer
 from rapid.broker.call_consumer import CallConsumer
 from rapid.broker.loan import Loan
@@ -50,6 +51,7 @@ class AmqpConsumer:
         alarm: Alarm,
         refusals: Refusals,
         loan: Loan,
+        announcer: Announcer,
     ) -> None:
         """Connect nowhere before :meth:`start`; the loan's commands are run in the thread."""
         self.asynchronous = asynchronous
@@ -58,6 +60,7 @@ class AmqpConsumer:
         self._slots = slots
         self._alarm = alarm
         self._loan = loan
+        self._announcer = announcer
         self._commands = loan.commands
         self._refusals = refusals
         self._refused: str | None = None  # what RabbitMQ said, while it refuses us
@@ -141,6 +144,7 @@ class AmqpConsumer:
                 "consuming",
                 extra={"queue": self._calls.queue_name, "broker": self._refusals.address},
             )
+            self._announcer.open(connection)
             while not self._stopping.is_set():
                 self._step(channel)
             self._finish(connection)
@@ -176,6 +180,7 @@ class AmqpConsumer:
         if self._has_alarm_news(connection):
             return
         channel.send_late()
+        self._announcer.announce_if_due()
         if self._slots.is_over:
             self._hand_back(HAND_BACK_AFTER_S)
         if not self.asynchronous.is_open and time.monotonic() >= self._async_due:
@@ -278,6 +283,7 @@ class AmqpConsumer:
         """Send what is left to send, and hear that the broker has it."""
         deadline = time.monotonic() + CONFIRM_AT_STOP_S
         self._commands.run(connection)
+        self._announcer.announce()
         while self.asynchronous.pending and time.monotonic() < deadline:
             connection.poll(_FINISH_POLL_S)
             self._commands.run(connection)

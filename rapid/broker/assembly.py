@@ -7,9 +7,15 @@ from typing import Final
 from lambda_protocol.amqp_connection import connection_parameters
 from lambda_protocol.amqp_refusals import Permissions, Refusals, exactly
 from lambda_protocol.poller import Poller
-from lambda_protocol.queues import async_queue_name, call_queue, dead_letter_queue_name
+from lambda_protocol.queues import (
+    ANNOUNCEMENTS,
+    async_queue_name,
+    call_queue,
+    dead_letter_queue_name,
+)
 from rapid.broker.alarm import Alarm
 from rapid.broker.amqp_consumer import AmqpConsumer
+from rapid.broker.announcer import Announcer
 from rapid.broker.async_consumer import AsyncConsumer
 from rapid.broker.call_consumer import CallConsumer
 from rapid.broker.commands import Commands
@@ -34,7 +40,7 @@ def make_consumer(
     poller: Poller,
 ) -> AmqpConsumer:
     """Return the consumer, which is to be started. Raises ``ConfigError`` for a wrong URI."""
-    function, timeout_s = config.environment.function, config.environment.timeout_s
+    function = config.environment.function
     parameters = connection_parameters(broker.address, name=f"rapid {function.name}")
     refusals = Refusals(address=broker.address, needs=permissions(config))
     slots, alarm, commands = Slots(config.slots), Alarm(metrics), Commands()
@@ -46,15 +52,39 @@ def make_consumer(
         alarm=alarm,
         commands=commands,
         refusals=refusals,
-        longest_s=timeout_s,
+        longest_s=config.environment.timeout_s,
         queue=call_queue(function, broker.queue_type, broker.queue_expires_s),
         reruns_redelivered=broker.reruns_redelivered,
         checks_payload=config.checks_payload,
     )
-    asynchronous = AsyncConsumer(
-        function=function,
+    asynchronous = _make_async_consumer(
+        config, broker, scheduler, slots, metrics, send_by_http, commands
+    )
+    return AmqpConsumer(
+        parameters,
+        calls=calls,
+        asynchronous=asynchronous,
+        slots=slots,
+        alarm=alarm,
+        refusals=refusals,
+        loan=Loan(poller, commands),
+        announcer=_make_announcer(config, refusals),
+    )
+
+
+def _make_async_consumer(
+    config: Config,
+    broker: BrokerSettings,
+    scheduler: Scheduler,
+    slots: Slots,
+    metrics: Metrics,
+    send_by_http: SendByHttp,
+    commands: Commands,
+) -> AsyncConsumer:
+    return AsyncConsumer(
+        function=config.environment.function,
         queue_type=broker.async_queue_type,
-        longest_s=timeout_s,
+        longest_s=config.environment.timeout_s,
         checks_payload=config.checks_payload,
         policy=config.asynchronous.retry_policy,
         on_success=config.asynchronous.on_success,
@@ -65,15 +95,12 @@ def make_consumer(
         send_by_http=send_by_http,
         commands=commands,
     )
-    return AmqpConsumer(
-        parameters,
-        calls=calls,
-        asynchronous=asynchronous,
-        slots=slots,
-        alarm=alarm,
-        refusals=refusals,
-        loan=Loan(poller, commands),
-    )
+
+
+def _make_announcer(config: Config, refusals: Refusals) -> Announcer:
+    url = config.function_url
+    name = config.environment.function.name
+    return Announcer(name, None if url is None else url.settings, refusals=refusals)
 
 
 def permissions(config: Config) -> Permissions:
@@ -85,8 +112,10 @@ def permissions(config: Config) -> Permissions:
     calls, asynchronous = function.queue_name, async_queue_name(function)
     given = (config.asynchronous.on_success, config.asynchronous.on_failure)
     exchanges = [d.exchange for d in given if isinstance(d, AmqpDestination) and d.exchange]
+    announced = () if config.function_url is None else (ANNOUNCEMENTS,)
+    queues = (calls, asynchronous, dead_letter_queue_name(function))
     return Permissions(
-        configure=exactly(calls, asynchronous, dead_letter_queue_name(function), _RETRY_NAMES),
-        write=exactly("amq.default", _RETRY_NAMES, *dict.fromkeys(exchanges)),
+        configure=exactly(*queues, _RETRY_NAMES, *announced),
+        write=exactly("amq.default", _RETRY_NAMES, *dict.fromkeys(exchanges), *announced),
         read=exactly(calls, asynchronous, _RETRY_NAMES),
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from lambda_protocol.byte_budget import FREE_BYTES
 from lambda_protocol.http1 import BadRequestError, Request
-from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer
+from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer, address_of
 from lambda_protocol.polled_reader import NotShortError, PolledReader
 from rapid.exchange import Exchange, Headers
 
@@ -253,6 +253,11 @@ class Connection:
     def send_interim(self) -> None:
         """Send an interim response; raises ``OSError``."""
         self.socket.send(INTERIM_RESPONSE, socket.MSG_DONTWAIT)
+
+    @property
+    def peer_address(self) -> str:
+        """The IP address of the peer, empty if it is gone."""
+        return address_of(self.socket)
 
     def render_error(self, status: int, message: str) -> tuple[Headers, bytes]:
         """Return the answer in the place of one that cannot be sent."""

@@ -34,6 +34,7 @@ from rapid.settings.command_line import parse_command_line
 from rapid.settings.env_file import read_env_files
 from rapid.settings.environment import EnvironmentSettings
 from rapid.settings.function_environ import function_environ
+from rapid.settings.function_url import FunctionUrlConfig
 from rapid.settings.names import Note, Settings
 
 _BARE_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -116,6 +117,7 @@ class Config:
     system_log_level: str  #: of the platform's
     has_openfaas: bool
     allowed_origins: AllowedOrigins  #: of web pages
+    function_url: FunctionUrlConfig | None
     invoke_api: Address
     health_port: Address | None  #: where nothing but health checks and scrapes is answered
     runtime_api: Address
@@ -158,6 +160,7 @@ class Config:
             allowed_origins=AllowedOrigins.parse(
                 "RAPID_CORS_ALLOW_ORIGINS", env.text("RAPID_CORS_ALLOW_ORIGINS")
             ),
+            function_url=FunctionUrlConfig.read(env),
             invoke_api=Address(
                 env.host("RAPID_INVOKE_API_HOST", EVERY_HOST),
                 env.integer("RAPID_PORT", 8080, least=0, most=65535),

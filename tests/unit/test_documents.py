@@ -103,7 +103,8 @@ def evaluated(default: ast.expr) -> object:
 def is_about_the_process(path: Path) -> bool:
     """Return whether a module sees environment variables; WSGI calls something else environ."""
     text = path.read_text()
-    return re.search(r"^import os$|\bEnviron\b|^import click$", text, re.MULTILINE) is not None
+    signs = r"^import os$|\bEnviron\b|^import click$|^from rapid\.settings\.names import"
+    return re.search(signs, text, re.MULTILINE) is not None
 
 
 def settings_in_code() -> dict[str, dict[str, set[object]]]:

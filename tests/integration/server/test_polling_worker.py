@@ -40,7 +40,7 @@ def instance() -> Iterator[QueuedInstance]:
 @pytest.fixture
 def server(start_server: StartServer, instance: QueuedInstance) -> Server:
     server = start_server(**instance.settings)
-    wait_until(lambda: instance.connections == 3, "the instance and both links at the broker")
+    wait_until(lambda: instance.connections == 4, "the instance and the server's three links")
     return server
 
 
@@ -98,7 +98,7 @@ def test_calls_that_were_given_up_leave_no_bytes_in_hand(
     start_server: StartServer, instance: QueuedInstance, resets: bool
 ) -> None:
     server = start_server(BYTES_IN_HAND=str(8 * 1_048_576), **instance.settings)
-    wait_until(lambda: instance.connections == 3, "the instance and both links at the broker")
+    wait_until(lambda: instance.connections == 4, "the instance and the server's three links")
     instance.hold()
     payload = b'"' + b"x" * 60_000 + b'"'
     for number in range(1, 4):
@@ -165,7 +165,7 @@ def test_a_broker_that_reads_nothing_keeps_nobody_else_waiting(
     with Proxy(instance.port) as proxy, ThreadPoolExecutor(200) as pool:
         uri = through(proxy, instance.settings["AMQP_URI"])
         server = start_server(**{**instance.settings, "AMQP_URI": uri})
-        wait_until(lambda: proxy.accepted == 2, "both links at the broker")
+        wait_until(lambda: proxy.accepted == 3, "the links at the broker")
         proxy.hold()
         payload = b'"' + b"x" * 60_000 + b'"'
         calls = [pool.submit(server.invoke, "echo", payload) for _ in range(200)]
@@ -210,7 +210,7 @@ def test_a_lost_connection_ends_the_calls_that_run_and_the_next_are_served(
     with Proxy(instance.port) as proxy, ThreadPoolExecutor(8) as pool:
         uri = through(proxy, instance.settings["AMQP_URI"])
         server = start_server(**{**instance.settings, "AMQP_URI": uri})
-        wait_until(lambda: proxy.accepted == 2, "both links at the broker")
+        wait_until(lambda: proxy.accepted == 3, "the links at the broker")
         calls = [pool.submit(server.invoke, "echo", b"1") for _ in range(8)]
         instance.wait_for(8)
 
@@ -279,7 +279,7 @@ def test_a_plain_call_is_counted_and_in_the_access_log(
     start_server: StartServer, instance: QueuedInstance
 ) -> None:
     server = start_server("--access-logfile", "-", **instance.settings)
-    wait_until(lambda: instance.connections == 3, "the instance and both links at the broker")
+    wait_until(lambda: instance.connections == 4, "the instance and the server's three links")
 
     assert server.invoke("echo", b"1").body == b"1"
     assert server.invoke("nobody", b"1").status == 404

@@ -7,6 +7,7 @@ import re
 import pytest
 from flask import Flask
 
+from lambda_protocol.function_url import PATH_PREFIX
 from lambda_protocol.invoke_http import INVOKE_PATH, parse_invoke_path
 from tests.acceptance.k8s.manifests import load
 from tests.fakes import FakeInvoker
@@ -15,7 +16,7 @@ from tests.support import ROOT
 #: Not for callers: Kubernetes asks for these inside the cluster.
 INTERNAL = {"/healthz", "/readyz", "/metrics"}
 #: In the HTTPRoute already, so that an upgrade of the server needs no change of the manifest.
-COMING = {"/2021-11-15/functions/", "/lambda-url/"}
+COMING = {"/2021-11-15/functions/"}
 
 (ROUTE,) = load((ROOT / "k8s/components/httproute/http-route.yaml").read_text())
 PREFIXES = [match["path"]["value"] for match in ROUTE["spec"]["rules"][0]["matches"]]
@@ -51,7 +52,8 @@ def test_the_gateway_leads_to_no_health_and_no_metrics(app: tuple[Flask, FakeInv
 
 
 def test_the_gateway_leads_nowhere_else() -> None:
-    served = {prefix for prefix in PREFIXES if any(f"/{p}".startswith(prefix) for p in OPERATIONS)}
+    paths = [*(f"/{operation}" for operation in OPERATIONS), PATH_PREFIX]
+    served = {prefix for prefix in PREFIXES if any(path.startswith(prefix) for path in paths)}
 
     assert set(PREFIXES) == served | COMING
     assert not served & COMING

@@ -1,4 +1,4 @@
-"""Reading HTTP/1.1 requests from a socket, and heads of responses: lean, strict, generous in size.
+"""Reading HTTP/1.1 requests from a socket: lean, strict, generous in size.
 
 Both programs serve HTTP, and this is the half they share. It takes what Lambda's clients send and
 general servers refuse: 1 MiB headers, chunked bodies with trailers, bodies of unknown length up to
@@ -9,23 +9,29 @@ Source: RFC 9112; limits of Lambda developer guide, "Lambda quotas".
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from lambda_protocol.body_buffer import BodyBuffer
 from lambda_protocol.byte_budget import FREE_BYTES, ByteBudget, Share
+from lambda_protocol.http_head import (
+    LENGTH_DIGITS,
+    MAX_HEADERS,
+    BadRequestError,
+    Head,
+    parse_head,
+    parse_headers,
+)
 from lambda_protocol.pace import Pace, Progress, TooSlowError
 
 #: Request line and headers together, bytes: AWS takes 1 MB, X-Ray causes come near it.
 MAX_HEAD_BYTES: Final = 2 * 1_048_576
 #: How much of a body over its limit is read and thrown away before the connection is closed.
 DRAIN_BYTES: Final = 16 * 1_048_576
-MAX_HEADERS: Final = 512
 _READ_SIZE: Final = 16_384
 #: The least that is taken of the budget for a chunked body at a time.
 _RESERVED_BYTES: Final = 262_144
@@ -33,35 +39,9 @@ _RESERVED_BYTES: Final = 262_144
 _DISCARD_PAUSE_S: Final = 1.0
 _PACE: Final = Pace()
 
-#: A longer Content-Length is over every limit, and ``int`` refuses very long ones.
-_LENGTH_DIGITS: Final = 18
-
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: A chunk's size and extensions, which nobody here reads. Source: RFC 9112, 7.1.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
-#: Host and port, empty where the target has none. Source: RFC 9110, 7.2; RFC 3986, 3.2.2.
-_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[!$&'()*+,;=\-._~%0-9A-Za-z]*)(?::[0-9]*)?")
-#: A target with scheme and authority, as sent to a proxy; the group is its path and query.
-_ABSOLUTE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.\-]*://[^/?#]+(/.*|\?.*|)")
-#: Bytes that a head may have: no control characters but tab and line ends.
-_ALLOWED: Final = bytes({*range(0x20, 0x100), *b"\t\r\n"} - {0x7F})
-#: Headers that tell where a message ends and for whom it is: a second one makes it ambiguous.
-_SINGLE: Final = frozenset({"content-length", "transfer-encoding", "host"})
-#: What joins the values of a header that comes twice, if no comma does. Source: RFC 9113, 8.2.3.
-_JOINED_BY: Final = {"cookie": "; "}
-#: Source: RFC 9110, 9.3; RFC 5789 (PATCH). Others are refused before anything counts them.
-METHODS: Final = frozenset(
-    {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
-)
-
-
-class BadRequestError(Exception):
-    """The bytes are no request that can be answered; the connection ends with ``status``."""
-
-    def __init__(self, status: int, message: str) -> None:
-        """``message`` is for the peer."""
-        super().__init__(message)
-        self.status = status
+_NO_TRAILERS: Final[Mapping[str, str]] = {}
 
 
 class PeerGoneError(Exception):
@@ -80,6 +60,7 @@ class Request:
         "body",
         "body_size",
         "headers",
+        "is_http_1_1",
         "is_last",
         "is_oversize",
         "is_truncated",
@@ -91,51 +72,28 @@ class Request:
         "version",
     )
 
-    def __init__(
-        self, method: str, target: str, headers: Mapping[str, str], version: str = "HTTP/1.1"
-    ) -> None:
-        """Split ``target``; ``headers`` have lower-case names and are not to be changed."""
-        self.method = method
-        self.path, _, self.query = target.partition("?")  #: undecoded
-        self.headers = headers
-        self.version = version
+    def __init__(self, head: Head) -> None:
+        """Its body is yet to be read."""
+        self.method = head.method
+        self.path = head.path  #: undecoded
+        self.query = head.query
+        self.headers = head.headers
+        self.version = head.version
+        self.is_http_1_1 = head.is_http_1_1
+        self.is_last = head.is_last  #: whether the connection is closed after the answer
         self.began_at = time.monotonic()  #: when its head had come, seconds
         self.body = b""
         self.share: Share | None = None  #: of the budget, for a body that is not small
-        self.trailers: Mapping[str, str] = {}  #: what followed a chunked body, lower-case names
+        self.trailers = _NO_TRAILERS  #: what followed a chunked body, lower-case names
         self.body_size = 0  #: bytes the peer sent or announced, kept or not
         self.is_oversize = False  #: the body was over the limit, and is here only if asked for
         self.is_truncated = False  #: the body broke off: the connection ended, or no chunk came
-        #: Whether the peer wants the connection closed after the answer.
-        self.is_last = not self.is_http_1_1
-        connection = headers.get("connection")
-        if connection is not None:
-            options = {option.strip(" \t") for option in connection.lower().split(",")}
-            self.is_last = "close" in options or (self.is_last and "keep-alive" not in options)
-
-    @property
-    def is_http_1_1(self) -> bool:
-        """Whether the peer speaks HTTP/1.1, not HTTP/1.0."""
-        return self.version == "HTTP/1.1"
 
     def release(self) -> None:
         """Forget the body, and give back what it has of the budget. Idempotent, any thread."""
         self.body = b""
         if self.share is not None:
             self.share.give()
-
-
-def encode_head(lines: Sequence[str]) -> bytes:
-    """Return the head of a response whose status and header lines are ``lines``.
-
-    Raises ``ValueError`` for a line that would be more than one, or none, at the peer's.
-    Source: RFC 9112, 11.1 (response splitting).
-    """
-    head = "\r\n".join((*lines, "", ""))
-    line_ends = len(lines) + 1
-    if not head.count("\r") == head.count("\n") == line_ends or "\0" in head:
-        raise ValueError("a header of the response holds a line end or a null")
-    return head.encode("latin-1")  # UnicodeEncodeError is a ValueError
 
 
 class RequestReader:
@@ -186,7 +144,7 @@ class RequestReader:
             if end >= 0:
                 head = bytes(buffer[:end])
                 del buffer[: end + 4]
-                return self._parse_head(head)
+                return Request(self._parse_head(head))
             if len(buffer) > MAX_HEAD_BYTES:
                 raise BadRequestError(431, f"request line and headers over {MAX_HEAD_BYTES} bytes")
             searched = max(0, len(buffer) - 3)
@@ -203,11 +161,11 @@ class RequestReader:
                 return None
             buffer += data
 
-    def _parse_head(self, head: bytes) -> Request:
-        request = _parse_head(head)
-        if self._needs_host and "host" not in request.headers and request.is_http_1_1:
+    def _parse_head(self, text: bytes) -> Head:
+        head = parse_head(text)
+        if self._needs_host and head.lacks_host:
             raise BadRequestError(400, "no Host header")
-        return request
+        return head
 
     def read_body(self, request: Request, *, keeps_oversize: bool = False) -> None:
         """Read the body of ``request``, decoded; too large or cut off is noted on it.
@@ -326,11 +284,10 @@ class RequestReader:
             left -= len(line)
             if len(lines) >= MAX_HEADERS or left < 0:
                 raise BadRequestError(431, "too many trailers")
-        block = b"\r\n".join(lines)
+        if not lines:
+            return _NO_TRAILERS
         try:
-            if _is_unprintable(block):
-                raise BrokenChunkError
-            return _parse_headers(block.decode("latin-1"))
+            return parse_headers(b"\r\n".join(lines))
         except BadRequestError as error:
             raise BrokenChunkError from error
 
@@ -399,76 +356,6 @@ class RequestReader:
 def _parse_length(text: str | None) -> int:
     if text is None or not text.isascii() or not text.isdigit():
         raise BadRequestError(400, f"Content-Length is {text!r:.80}")
-    if len(text) > _LENGTH_DIGITS:
+    if len(text) > LENGTH_DIGITS:
         raise BadRequestError(413, "body too large")
     return int(text)
-
-
-def _parse_head(head: bytes) -> Request:
-    line, _, block = head.partition(b"\r\n")
-    if _is_unprintable(line):
-        raise BadRequestError(400, "control character in the request's line")
-    parts = line.decode("latin-1").split(" ")
-    if len(parts) != 3:
-        raise BadRequestError(400, "malformed request line")
-    method, target, version = parts
-    if method not in METHODS and not _TOKEN.fullmatch(method):
-        raise BadRequestError(400, "malformed request line")
-    if version not in ("HTTP/1.1", "HTTP/1.0"):
-        raise BadRequestError(505 if version.startswith("HTTP/") else 400, "not HTTP/1.1")
-    if method not in METHODS:
-        raise BadRequestError(501, "unknown method")
-    headers = _parse_block(block) if len(block) > _CACHED_BYTES else _cached_block(block)
-    return Request(method, _origin_form(target), headers, version)
-
-
-def _parse_block(block: bytes) -> Mapping[str, str]:
-    if _is_unprintable(block):
-        raise BadRequestError(400, "control character in the request's headers")
-    return _parse_headers(block.decode("latin-1"))
-
-
-def _is_unprintable(block: bytes) -> bool:
-    """Whether header lines hold a control character, or a line end that is half of one."""
-    line_ends = block.count(b"\r\n")
-    return bool(block.translate(None, _ALLOWED)) or not (
-        block.count(b"\r") == block.count(b"\n") == line_ends
-    )
-
-
-def _origin_form(target: str) -> str:
-    """Return the path and query of ``target``; nothing here is a tunnel. Source: RFC 9112, 3.2."""
-    if target.startswith("/") or target == "*":
-        return target
-    absolute = _ABSOLUTE.fullmatch(target)
-    if absolute is None:
-        raise BadRequestError(400, "malformed request target")
-    return absolute[1] if absolute[1].startswith("/") else f"/{absolute[1]}"
-
-
-def _parse_headers(block: str) -> Mapping[str, str]:
-    headers: dict[str, str] = {}
-    lines = block.split("\r\n") if block else ()
-    if len(lines) > MAX_HEADERS:
-        raise BadRequestError(431, f"more than {MAX_HEADERS} headers")
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not _TOKEN.fullmatch(name):
-            raise BadRequestError(400, "malformed header")
-        if "_" in name:  # CGI, and so WSGI, takes X_Y for X-Y: gunicorn and nginx drop it too
-            continue
-        name = name.lower()
-        value = value.strip(" \t")
-        if name in headers:
-            if name in _SINGLE:
-                raise BadRequestError(400, f"more than one {name} header")
-            value = f"{headers[name]}{_JOINED_BY.get(name, ',')}{value}"
-        headers[name] = value
-    if not _HOST.fullmatch(headers.get("host", "")):
-        raise BadRequestError(400, "malformed Host header")
-    return headers
-
-
-#: A runtime, and many a caller, sends the same headers with each request: parsed once.
-_CACHED_BYTES: Final = 1024
-_cached_block = functools.lru_cache(maxsize=256)(_parse_block)

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Final
 
 from lambda_protocol.byte_budget import FREE_BYTES
-from lambda_protocol.http1 import BadRequestError, BrokenChunkError, Request, RequestReader
+from lambda_protocol.http1 import BrokenChunkError, Request, RequestReader
+from lambda_protocol.http_head import BadRequestError
 
 #: The longest body that is taken here, bytes.
 SHORT_BYTES: Final = 65_536
-_DIGITS: Final = len(str(SHORT_BYTES))
 #: A chunked body that comes in more pieces than so many, or has more lines, is a thread's.
 _MOST_LOOKS: Final = 4
 _MOST_LINES: Final = 64
@@ -72,15 +72,14 @@ class PolledReader(RequestReader):
             return None
         if end <= 0:  # headers that are long, or an empty line first
             raise NotShortError
-        request = self._parse_head(bytes(buffer[:end]))
-        if "expect" in request.headers:
+        head = self._parse_head(bytes(buffer[:end]))
+        length = head.content_length
+        if not 0 <= length <= SHORT_BYTES or length > self._max_body_bytes:
             raise NotShortError
-        text = request.headers.get("content-length", "0")
-        if len(text) > _DIGITS or not text.isascii() or not text.isdigit():
+        if "expect" in head.headers:
             raise NotShortError
-        length = request.body_size = int(text)
-        if length > min(SHORT_BYTES, self._max_body_bytes):
-            raise NotShortError
+        request = Request(head)
+        request.body_size = length
         self._needed = end + 4 + length
         return request
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from lambda_protocol.descriptors import SpareDescriptor
-from lambda_protocol.http1 import BadRequestError, Request, RequestReader
+from lambda_protocol.http1 import Request, RequestReader
+from lambda_protocol.http_head import BadRequestError
 from lambda_protocol.pace import Pace
 
 logger = logging.getLogger(__name__)

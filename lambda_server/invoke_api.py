@@ -23,7 +23,7 @@ from lambda_protocol.errors import (
     ServiceException,
 )
 from lambda_protocol.function_name import parse_function_name
-from lambda_protocol.http1 import METHODS
+from lambda_protocol.http_head import METHODS
 from lambda_protocol.invocation import Invocation, Invoker, new_request_id
 from lambda_protocol.invoke_http import (
     REQUEST_HEADERS,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn.workers.gthread import TConn
 
-from lambda_protocol.http1 import BadRequestError, Request, RequestReader
+from lambda_protocol.http1 import Request, RequestReader
+from lambda_protocol.http_head import BadRequestError
 from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer
 from lambda_protocol.invoke_http import HttpResponse
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES

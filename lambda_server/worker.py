@@ -31,7 +31,8 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from lambda_protocol.byte_budget import ByteBudget
 from lambda_protocol.descriptors import SpareDescriptor, descriptor_limit
-from lambda_protocol.http1 import BadRequestError, Request, RequestReader
+from lambda_protocol.http1 import Request, RequestReader
+from lambda_protocol.http_head import BadRequestError
 from lambda_protocol.http_peer import has_ended
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
 from lambda_protocol.pace import Pace

@@ -24,7 +24,8 @@ from lambda_protocol.errors import (
     ServiceException,
     ServiceUnavailable,
 )
-from lambda_protocol.http1 import BadRequestError, Request
+from lambda_protocol.http1 import Request
+from lambda_protocol.http_head import BadRequestError
 from lambda_protocol.invocation import new_request_id
 from lambda_protocol.invoke_http import HttpResponse, encode_error
 from lambda_protocol.pace import Pace

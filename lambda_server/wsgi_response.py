@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import Any, Final
 
-from lambda_protocol.http1 import BadRequestError, Request, encode_head
+from lambda_protocol.http1 import Request
+from lambda_protocol.http_head import BadRequestError, encode_head
 
 logger = logging.getLogger(__name__)
 

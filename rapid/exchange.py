@@ -9,7 +9,8 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from lambda_protocol.byte_budget import FREE_BYTES
-from lambda_protocol.http1 import Request, encode_head
+from lambda_protocol.http1 import Request
+from lambda_protocol.http_head import encode_head
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ import pika
 
 from devtools.ports import LOOPBACK
 from lambda_protocol.address import Address
-from lambda_protocol.http1 import BadRequestError, Request, RequestReader
+from lambda_protocol.http1 import Request, RequestReader
+from lambda_protocol.http_head import BadRequestError
 from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Outcome
 from lambda_protocol.invoke_amqp import encode_outcome

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from lambda_protocol.byte_budget import FREE_BYTES
-from lambda_protocol.http1 import BadRequestError, Request
+from lambda_protocol.http1 import Request
+from lambda_protocol.http_head import BadRequestError, Head
 from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer, address_of
 from lambda_protocol.polled_reader import NotShortError, PolledReader
 from rapid.exchange import Exchange, Headers
@@ -312,7 +313,7 @@ class Connection:
 
     def _refuse(self, error: BadRequestError) -> None:
         headers, body = self.render_error(error.status, str(error))
-        request = Request("", "", {})
+        request = Request(Head("", "", {}))
         request.is_last = True
         Exchange(self, request).answer(error.status, headers, body)
         self._reader.discard()

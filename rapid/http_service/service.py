@@ -28,6 +28,7 @@ from lambda_protocol.answers_in_hand import AnswersInHand
 from lambda_protocol.byte_budget import UNLIMITED_BYTES, ByteBudget
 from lambda_protocol.descriptors import SpareDescriptor
 from lambda_protocol.http1 import Request
+from lambda_protocol.http_head import Head
 from lambda_protocol.pace import Pace
 from lambda_protocol.places import Places
 from lambda_protocol.poller import Poller
@@ -213,7 +214,7 @@ class HttpService(ThreadingTCPServer):
         return kept.data or self.refusal
 
     def _render(self, status: int, message: str) -> bytes:
-        kept, request = KeptAnswer(self.render_error), Request("", "", {})
+        kept, request = KeptAnswer(self.render_error), Request(Head("", "", {}))
         request.is_last = True
         headers, body = self.render_error(status, message)
         Exchange(kept, request).answer(status, headers, body)

@@ -9,13 +9,8 @@ from typing import cast
 
 import pytest
 
-from lambda_protocol.http1 import (
-    MAX_HEAD_BYTES,
-    BadRequestError,
-    Request,
-    RequestReader,
-    encode_head,
-)
+from lambda_protocol.http1 import MAX_HEAD_BYTES, Request, RequestReader
+from lambda_protocol.http_head import BadRequestError, encode_head
 from lambda_protocol.pace import Pace, TooSlowError
 
 #: Over at once, for a client that is not as quick as the test.

@@ -12,7 +12,8 @@ from typing import cast
 
 import pytest
 
-from lambda_protocol.http1 import BadRequestError, RequestReader
+from lambda_protocol.http1 import RequestReader
+from lambda_protocol.http_head import BadRequestError
 from tests.framings import READ_AS, Read
 
 LIMIT = 1000

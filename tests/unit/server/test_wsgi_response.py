@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lambda_protocol.http1 import BadRequestError, Request
+from lambda_protocol.http1 import Request
+from lambda_protocol.http_head import BadRequestError, Head
 from lambda_server.wsgi_response import JOINED_BYTES, Response
 
 
@@ -34,7 +35,7 @@ def answer(
 ) -> list[bytes]:
     """Return what is written, piece by piece."""
     written: list[bytes] = []
-    response = Response(written.append, Request(method, "/", {}, version))
+    response = Response(written.append, Request(Head(method, "/", {}, version)))
     response.start(status, list(headers))
     response.send(chunks)  # type: ignore[arg-type]
     return written
@@ -98,7 +99,7 @@ def test_a_header_that_would_be_two_is_a_bad_gateway() -> None:
 
 
 def test_an_error_after_the_beginning_is_raised() -> None:
-    response = Response(lambda _data: None, Request("GET", "/", {}))
+    response = Response(lambda _data: None, Request(Head("GET", "/", {})))
     response.start("200 OK", [])
     response.send(Chunks(b"a"))
     error = ValueError("too late")
@@ -108,7 +109,7 @@ def test_an_error_after_the_beginning_is_raised() -> None:
 
 
 def test_what_flask_never_calls_is_refused() -> None:
-    response = Response(lambda _data: None, Request("GET", "/", {}))
+    response = Response(lambda _data: None, Request(Head("GET", "/", {})))
 
     with pytest.raises(NotImplementedError):
         response.start("200 OK", [])(b"data")

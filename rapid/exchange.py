@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable
@@ -15,10 +16,13 @@ from lambda_protocol.http_head import encode_head
 logger = logging.getLogger(__name__)
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
+#: Heads of answers that are always the same, such as that to a response.
+_CACHED_HEADS: Final = 64
 
 #: Statuses whose answer has no body, and whose Content-Length would be that of another answer.
 _BODILESS: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
+#: A tuple has fixed values, and a list those of one answer.
 Headers = tuple[tuple[str, str], ...] | list[tuple[str, str]]
 #: Every answer of the Runtime API has a Content-Type: awslambdaric crashes on one without.
 JSON: Final[Headers] = (("Content-Type", "application/json"),)
@@ -81,29 +85,32 @@ class Exchange:
             self._answered = True
         self.on_disconnect = None
         self.is_unstarted = None  # both know the payload
-        self.request.release()
+        request = self.request
+        request.release()
         try:
-            head, body = self._encode(status, headers, body)
+            head = self._encode(status, headers, len(body))
         except ValueError as error:
             logger.error("response not sendable", extra={"error": error})
             headers, body = self._connection.render_error(502, "Bad Gateway")
-            head, body = self._encode(502, headers, body)
-        return self._connection.send_answer(head, body, self.request.is_last)
-
-    def _encode(self, status: int, headers: Headers, body: bytes) -> tuple[bytes, bytes]:
-        """Return what is sent: the head, with a body that is short, and any other body."""
-        head = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}"]
-        head += [f"{name}: {value}" for name, value in (*headers, *self.extra_headers)]
-        if status not in _BODILESS:
-            head.append(f"Content-Length: {len(body)}")
-        if self.request.is_last:
-            head.append("Connection: close")
-        elif not self.request.is_http_1_1:
-            head.append("Connection: keep-alive")
-        if self.request.method == "HEAD":  # a body would be taken for the next answer
+            head = self._encode(502, headers, len(body))
+        if request.method == "HEAD":  # a body would be taken for the next answer
             body = b""
-        encoded = encode_head(head)
-        return (encoded + body, b"") if len(body) <= FREE_BYTES else (encoded, body)
+        if len(body) <= FREE_BYTES:
+            head, body = head + body, b""
+        return self._connection.send_answer(head, body, request.is_last)
+
+    def _encode(self, status: int, headers: Headers, size: int) -> bytes:
+        """Return the head of an answer whose body has ``size`` bytes; raises ``ValueError``."""
+        connection = ""
+        if self.request.is_last:
+            connection = "close"
+        elif not self.request.is_http_1_1:
+            connection = "keep-alive"
+        if self.extra_headers:
+            headers = [*headers, *self.extra_headers]
+        if isinstance(headers, tuple):
+            return _encode_fixed(status, headers, size, connection)
+        return _encode(status, headers, size, connection)
 
     def send_interim(self) -> None:
         """Send an interim response, unless the answer is sent or on its way; raises ``OSError``."""
@@ -120,6 +127,19 @@ class Exchange:
     def is_answered(self) -> bool:
         """Whether the response is sent or on its way."""
         return self._answered
+
+
+def _encode(status: int, headers: Headers, size: int, connection: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    if status not in _BODILESS:
+        lines.append(f"Content-Length: {size}")
+    if connection:
+        lines.append(f"Connection: {connection}")
+    return encode_head(lines)
+
+
+_encode_fixed = functools.lru_cache(_CACHED_HEADS)(_encode)
 
 
 class KeptAnswer:

@@ -17,8 +17,8 @@ from lambda_protocol.byte_budget import Share
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_name import FunctionRef, parse_function_name
 from lambda_protocol.function_url import PATH_PREFIX
-from lambda_protocol.http_head import METHODS
 from lambda_protocol.http_answer import BODILESS
+from lambda_protocol.http_head import METHODS
 from lambda_protocol.http_peer import shown_address
 from lambda_protocol.invocation import Invoker
 from lambda_protocol.invoke_http import HeaderLookup, HttpResponse

@@ -264,7 +264,7 @@ def shutdown_event(reason: str, deadline_ms: int) -> bytes:
 
 def answer_event(exchange: Exchange, event: bytes) -> bool:
     """Answer an extension's ``next``."""
-    headers = (*JSON, ("Lambda-Extension-Event-Identifier", new_request_id()))
+    headers = [*JSON, ("Lambda-Extension-Event-Identifier", new_request_id())]
     return exchange.answer(200, headers, event)
 
 

@@ -32,7 +32,9 @@ def _raise(error: Exception) -> None:
 class _Pipe:
     """One pipe of ours. Guarded by the capture's lock."""
 
-    __slots__ = ("frames", "has_ended", "held", "lines", "owner", "reader", "stream", "writer")
+    __slots__ = (
+        "frames", "has_ended", "has_output", "held", "lines", "owner", "reader", "stream", "writer",
+    )  # fmt: skip
 
     def __init__(self, reader: int, owner: str, output: LineOutput, *, is_framed: bool) -> None:
         """``owner`` is an extension's name, or ``_FUNCTION``; ``is_framed``: the log descriptor."""
@@ -44,6 +46,7 @@ class _Pipe:
         self.lines = LineSplitter()
         self.frames = FrameParser() if is_framed else None
         self.has_ended = False
+        self.has_output = False  #: since its line was ended
 
     def cut(self, data: bytes) -> bytes:
         """Return the whole lines that ``data`` completes, and hold the rest."""
@@ -134,16 +137,21 @@ class LogCapture:
         more comes of them. Never blocks, and takes in a part of a flood that does not end.
         """
         with self._lock:
-            for descriptor, _ in self._poller.poll(0):
+            ready = self._poller.poll(0)
+            for descriptor, _ in ready:
                 pipe = self._pipes[descriptor]
                 for _ in range(_FLUSH_READS):
                     if not (pipe.writer.has_room and self._pump_locked(pipe)):
                         break
+            ended = []
             if ends_lines:
-                for pipe in self._pipes.values():
-                    if pipe.owner == (extension or _FUNCTION):
-                        self._end_line_locked(pipe)
-        self._outputs.wake()
+                owner = extension or _FUNCTION
+                pipes = self._pipes.values()
+                ended = [pipe for pipe in pipes if pipe.has_output and pipe.owner == owner]
+            for pipe in ended:
+                self._end_line_locked(pipe)
+        if ready or ended:
+            self._outputs.wake()
 
     def tail_since(self, mark: int) -> bytes:
         """Return the last output, at most 4 KiB, captured since ``total_bytes`` was ``mark``."""
@@ -223,6 +231,7 @@ class LogCapture:
             data = os.read(pipe.reader, _READ_SIZE)
         except BlockingIOError:
             return False
+        pipe.has_output = True
         if not data:
             self._end_locked(pipe)
         elif pipe.frames is not None:
@@ -262,6 +271,7 @@ class LogCapture:
                 self._on_record(pipe.stream, message)
 
     def _end_line_locked(self, pipe: _Pipe) -> None:
+        pipe.has_output = False
         self._pass_on_locked(pipe, pipe.take_held())
         pipe.writer.end_line()
         self._record_lines_locked(pipe, pipe.lines.take_rest())

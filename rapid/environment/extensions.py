@@ -85,9 +85,10 @@ class Extensions:
         """Yield every extension, started or registered."""
         return iter(self._by_name.values())
 
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self._by_name)
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are none."""
+        return not self._by_name
 
     def add_external(self, name: str) -> None:
         """Note a process that is about to start and has yet to register."""
@@ -110,7 +111,8 @@ class Extensions:
     @property
     def all_ready(self) -> bool:
         """Whether each waits in ``next`` (init is done, or an invocation is behind it)."""
-        return all(extension.state is ExtensionState.READY for extension in self)
+        known = self._by_name.values()
+        return all([extension.state is ExtensionState.READY for extension in known])
 
     def register(self, name: str, events: object) -> Extension:
         """Register ``name`` for ``events``; raises ``ExtensionsApiError``."""

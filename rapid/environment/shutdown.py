@@ -45,7 +45,7 @@ def shut_down(
         sandbox.wait_for_exit(linger_s, RUNTIME)
     with lock:
         has_external = extensions.has_external
-        has_any = len(extensions) > 0
+        has_any = not extensions.is_empty
     deadline = time.monotonic() + EXTERNAL_BUDGET_S
     if has_any:
         sandbox.signal(RUNTIME, signal.SIGTERM)

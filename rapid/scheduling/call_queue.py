@@ -26,6 +26,11 @@ class CallQueue:
         """Return how many wait."""
         return len(self.calls) + len(self.asynchronous)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether none waits; asked several times a call, and quicker than the length."""
+        return not (self.calls or self.asynchronous)
+
     def __iter__(self) -> Iterator[Call]:
         """Yield them in their order."""
         yield from self.calls

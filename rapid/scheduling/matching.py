@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
 
 from rapid.call import CONFIRM_LIMIT_S, Call
 from rapid.environment.environment import ExecutionEnvironment
@@ -16,21 +15,22 @@ from rapid.scheduling.coming_slots import PATIENCE_S, ComingSlots
 logger = logging.getLogger(__name__)
 
 
-class Delivery(NamedTuple):
-    """A match: this call goes to that environment, by its parked ``next``."""
-
-    call: Call
-    environment: ExecutionEnvironment
-    parked: ParkedNext
+#: A match: this call goes to that environment, by its parked ``next``.
+Delivery = tuple[Call, ExecutionEnvironment, ParkedNext]
 
 
-class Actions(NamedTuple):
+class Actions:
     """What a match asks for, to be done without the lock."""
 
-    deliver: list[Delivery]
-    start: list[ExecutionEnvironment]
-    replace: list[ExecutionEnvironment]  #: idle ones, whose places calls of other tenants need
-    ask: list[Call]  #: whose callers are asked whether they still wait
+    __slots__ = ("ask", "deliver", "replace", "start")
+
+    def __init__(self) -> None:
+        """Ask for nothing yet."""
+        self.deliver: list[Delivery] = []
+        self.start: list[ExecutionEnvironment] = []
+        #: Idle environments, whose places calls of other tenants need.
+        self.replace: list[ExecutionEnvironment] = []
+        self.ask: list[Call] = []  #: whose callers are asked whether they still wait
 
     def carry_out(self) -> None:
         """Do it."""
@@ -78,10 +78,10 @@ class Matching:
         3. If no more can be started, an idle environment of another tenant is replaced.
         4. The other calls wait. The clock ends their wait.
         """
-        actions = Actions([], [], [], [])
+        actions = Actions()
         left: list[Call] = []
         coming: ComingSlots | None = None
-        while self._waiting and (self.idle or self._has_room):
+        while not self._waiting.is_empty and (self.idle or self._has_room):
             call = self._waiting.popleft()
             environment = self._idle_for(call.tenant)
             if environment is not None and call.may_start(now):
@@ -105,7 +105,7 @@ class Matching:
             coming.take(call.tenant)
         for call in reversed(left):
             self._waiting.appendleft(call)
-        if self._waiting and (self.idle or self._has_room):
+        if not self._waiting.is_empty and (self.idle or self._has_room):
             self._note_deadline(now + PATIENCE_S)
         return actions
 
@@ -150,7 +150,7 @@ class Matching:
         if call.is_announced:
             self._note_deadline(now)  # its caller is told that it runs
         self._metrics.on_started(now - call.received_at, is_cold=call.is_cold)
-        return Delivery(call, environment, parked)
+        return call, environment, parked
 
     def _ask(self, call: Call, actions: Actions, now: float) -> None:
         """Have a call's caller asked whether it still waits, unless that is under way."""

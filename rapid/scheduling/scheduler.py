@@ -130,7 +130,7 @@ class Scheduler:
         with self.lock:
             self._is_stopping = True
             return self._changed.wait_for(
-                lambda: not (self._waiting or self._matching.running), limit_s
+                lambda: self._waiting.is_empty and not self._matching.running, limit_s
             )
 
     def stop(self, limit_s: float) -> bool:
@@ -247,7 +247,7 @@ class Scheduler:
     def on_init_failed_locked(self, started_at: float) -> list[Call]:
         """Charge a failed init to the call it was for, from the second in a row on."""
         self._failed_inits += 1
-        if self._failed_inits < INIT_ATTEMPTS or not self._waiting:
+        if self._failed_inits < INIT_ATTEMPTS or self._waiting.is_empty:
             return []
         call = self._waiting.popleft()
         call.started_at = started_at  # it ends like one that ran
@@ -283,7 +283,7 @@ class Scheduler:
     def dispatch(self) -> None:
         """Match waiting calls to idle environments, and start what is due."""
         with self.lock:
-            if not (self._waiting or self._is_init_due):
+            if self._waiting.is_empty and not self._is_init_due:
                 return
             actions = self._matching.match(self._clock())
             if self._is_init_due and not self._matching.environments and not self._is_stopping:

@@ -73,7 +73,7 @@ def test_a_refused_registration_leaves_nothing_behind() -> None:
     registry = Extensions()
     refusal(lambda: registry.register("a", ["FOO"]))
 
-    assert len(registry) == 0
+    assert registry.is_empty
     assert registry.register("a", ["INVOKE"]).events == {"INVOKE"}
 
 

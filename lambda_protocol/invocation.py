@@ -100,10 +100,14 @@ def _take_noise() -> str:
 os.register_at_fork(after_in_child=_noise.clear)  # no id is given twice
 
 
+#: Of the digit with the variant of a UUID, two bits are fixed. Source: RFC 9562, 4.1.
+_VARIANTS: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
 def new_request_id() -> str:
     """Return a fresh id, a UUIDv4; the ``uuid`` module takes three times as long."""
     noise = _take_noise()[:32]
-    variant = "89ab"[int(noise[16], 16) & 3]
+    variant = _VARIANTS[noise[16]]
     return f"{noise[:8]}-{noise[8:12]}-4{noise[13:16]}-{variant}{noise[17:20]}-{noise[20:]}"
 
 

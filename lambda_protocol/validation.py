@@ -87,11 +87,21 @@ def require_json(body: bytes) -> None:
         if len(body) > _SMALL_BODY_BYTES:
             require_json_text(body)
         else:
-            _JSON.decode(body.decode())
+            text = body.decode()
+            if not _is_json(text):
+                _JSON.decode(text)  # tells what is wrong with it
     except RecursionError:
         raise _not_json("nested too deeply") from None
     except ValueError as error:
         raise _not_json(str(error)) from None
+
+
+def _is_json(text: str) -> bool:
+    """Whether ``text`` is one JSON text, without white space around it."""
+    try:
+        return _JSON.raw_decode(text)[1] == len(text)
+    except ValueError:
+        return False
 
 
 def relayed_outcome(

@@ -34,6 +34,10 @@ RenderError = Callable[[int, str], tuple[Headers, bytes]]
 class Answerable(Protocol):
     """Where an answer goes: a connection, or what stands in for one."""
 
+    @property
+    def lock(self) -> threading.Lock:
+        """Held for a moment by an exchange that answers: the connection has one at a time."""
+
     def render_error(self, status: int, message: str) -> tuple[Headers, bytes]:
         """Return the answer in the place of one that cannot be sent."""
 
@@ -71,7 +75,7 @@ class Exchange:
         #: interim responses. If it is None, a FIN means that the peer is gone.
         self.is_unstarted: Callable[[], bool] | None = None
         self._connection = connection
-        self._lock = threading.Lock()
+        self._lock = connection.lock
         self._answered = False
 
     def answer(self, status: int, headers: Headers = (), body: bytes = b"") -> bool:
@@ -148,6 +152,7 @@ class KeptAnswer:
     def __init__(self, render_error: RenderError) -> None:
         """Answer with ``render_error`` where an answer cannot be sent."""
         self.render_error = render_error
+        self.lock = threading.Lock()
         self.data = b""
 
     def send_answer(self, head: bytes, body: bytes, _is_last: bool) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
@@ -200,12 +201,7 @@ class InvokeApi:
             header,
             request.body,
             request_id=request_id,
-            function=FunctionRef(
-                name=self._function.name,
-                qualifier=named.qualifier,
-                region=self._function.region,
-                account_id=self._function.account_id,
-            ),
+            function=self._named(named),
             is_async=path.is_async,
             check_payload=self._checks_payload,
         )
@@ -215,6 +211,12 @@ class InvokeApi:
         if path in _OTHER_PATHS or (self._has_openfaas and path in _OPENFAAS_PATHS):
             return True
         return parse_invoke_path(_decoded(path)) is not None
+
+    def _named(self, named: FunctionRef) -> FunctionRef:
+        """Return the function under its own name, which a caller need not use."""
+        if named.name == self._function.name:
+            return named
+        return replace(named, name=self._function.name)
 
     def _handle_other(self, exchange: Exchange, request_id: str) -> bool:
         """Answer health, metrics and OpenFaaS paths; False when the path is none of these."""

@@ -39,14 +39,14 @@ class Connection:
 
     __slots__ = (
         "_exchange", "_has_begun", "_has_ended", "_is_open", "_is_paused", "_is_polled",
-        "_is_serving", "_on_sent", "_owes_answer", "_reader", "_tries", "_work", "server",
-        "socket",
+        "_is_serving", "_on_sent", "_owes_answer", "_reader", "lock", "server", "socket",
     )  # fmt: skip
 
     def __init__(self, server: HttpService, sock: socket.socket) -> None:
         """Own ``sock`` and one of the places of ``server``."""
         self.server = server
         self.socket = sock
+        self.lock = threading.Lock()  #: of its exchanges
         self._reader = PolledReader(
             sock,
             max_body_bytes=server.max_body_bytes,

@@ -36,6 +36,9 @@ LOG_RESULT: Final = "X-Amz-Log-Result"
 STATUS: Final = "X-Lambda-Status"
 ERROR_CODE: Final = "X-Lambda-Error-Type"
 
+#: In an answer from rapid to Lambda Server: the content type of a streamed response.
+RESPONSE_CONTENT_TYPE: Final = "X-Lambda-Response-Content-Type"
+
 # Of frames.
 #: In a reply: which frame this is; absent from the last one.
 FRAME: Final = "X-Lambda-Frame"

@@ -13,8 +13,8 @@ import math
 import re
 import socket
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Protocol
 
 from lambda_protocol.body_buffer import BodyBuffer
 from lambda_protocol.byte_budget import FREE_BYTES, ByteBudget, Share
@@ -52,6 +52,24 @@ class BrokenChunkError(Exception):
     """The body is chunked, and a chunk or a trailer of it is malformed."""
 
 
+class BodyReceiver(Protocol):
+    """Takes a body while it comes. One thread."""
+
+    most_bytes: int  #: of a body; what is over it is not read
+
+    def take(self, data: bytes) -> None:
+        """Take the next bytes, as many as have come."""
+
+    def on_wait(self) -> float | None:
+        """Pass on what was taken, since no more has come; may block.
+
+        Returns how long more is waited for before :meth:`flush` is called, seconds; None: not.
+        """
+
+    def flush(self) -> None:
+        """Pass on what :meth:`on_wait` has kept, since no more has come in time."""
+
+
 class Request:
     """One request: its head as soon as it is read, its body after that."""
 
@@ -67,6 +85,7 @@ class Request:
         "method",
         "path",
         "query",
+        "read_into",
         "share",
         "trailers",
         "version",
@@ -88,6 +107,8 @@ class Request:
         self.body_size = 0  #: bytes the peer sent or announced, kept or not
         self.is_oversize = False  #: the body was over the limit, and is here only if asked for
         self.is_truncated = False  #: the body broke off: the connection ended, or no chunk came
+        #: Gives the body, which is still to come, to its receiver; None: it is here.
+        self.read_into: Callable[[BodyReceiver], None] | None = None
 
     def release(self) -> None:
         """Forget the body, and give back what it has of the budget. Idempotent, any thread."""
@@ -236,14 +257,7 @@ class RequestReader:
     def _read_chunked(self, request: Request, keeps_oversize: bool) -> None:
         body = BodyBuffer(self._max_body_bytes)
         reserved = FREE_BYTES
-        while True:
-            line = _CHUNK_LINE.fullmatch(self._read_line())
-            if line is None:
-                raise BrokenChunkError
-            count = int(line[1], 16)
-            if count == 0:
-                break
-            request.body_size += count
+        for count in self._chunks(request):
             if request.body_size > self._max_body_bytes:
                 request.is_oversize = True
                 if not keeps_oversize:
@@ -262,10 +276,22 @@ class RequestReader:
                 self._read_into(body, count)
             else:
                 self._skip(count)
+        request.body = body.take()
+
+    def _chunks(self, request: Request) -> Iterator[int]:
+        """Yield the size of each chunk, which the caller reads; then read the trailers."""
+        while True:
+            line = _CHUNK_LINE.fullmatch(self._read_line())
+            if line is None:
+                raise BrokenChunkError
+            count = int(line[1], 16)
+            if count == 0:
+                break
+            request.body_size += count
+            yield count
             if self._read_exactly(2) != b"\r\n":
                 raise BrokenChunkError
         request.trailers = self._read_trailers()
-        request.body = body.take()
 
     def _reserve(self, request: Request, count: int) -> None:
         """Take ``count`` bytes of the budget before they are read; small ones are free."""
@@ -332,8 +358,8 @@ class RequestReader:
             self._fill()
         del buffer[:count]
 
-    def _fill(self) -> None:
-        data = bytearray(_READ_SIZE)
+    def _fill(self, size: int = _READ_SIZE) -> None:
+        data = bytearray(size)
         del data[self._receive_into(data) :]
         self._buffer += data
 

@@ -1,7 +1,7 @@
 """The Invoke API over HTTP: request to ``Invocation``, ``Outcome`` to response, and back.
 
 The Lambda Server, rapid and the client between them share this codec, so they answer alike.
-Source: API_Invoke, API_InvokeAsync.
+Source: API_Invoke, API_InvokeAsync, API_InvokeWithResponseStream.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, quote
 
 from lambda_protocol import headers
@@ -55,11 +55,13 @@ RELAYED_REQUEST_ID = headers.RELAYED_REQUEST_ID.lower()
 #: Every request header that the codec reads from a client.
 REQUEST_HEADERS = (INVOCATION_TYPE, _LOG_TYPE, _CLIENT_CONTEXT, _TRACE_ID, _TENANT_ID)
 
+_STREAMING_TYPES: Final = [InvocationType.REQUEST_RESPONSE, InvocationType.DRY_RUN]
 #: The paths of the Invoke API. A name with a slash is malformed, not unknown: it matches, to be
 #: told so.
 INVOKE_PATH = re.compile(
     r"/(?:2015-03-31/functions/(?P<name>.+)/invocations"
-    r"|2014-11-13/functions/(?P<async>.+)/invoke-async)/?"
+    r"|2014-11-13/functions/(?P<async>.+)/invoke-async"
+    r"|2021-11-15/functions/(?P<stream>.+)/response-streaming-invocations)/?"
 )
 
 
@@ -68,7 +70,8 @@ class InvokePath(NamedTuple):
 
     function_name: str  #: not yet parsed
     qualifier: str | None
-    is_async: bool  #: the deprecated InvokeAsync operation
+    is_async: bool = False  #: the deprecated InvokeAsync operation
+    is_streaming: bool = False  #: InvokeWithResponseStream
 
 
 class HttpResponse(NamedTuple):
@@ -87,10 +90,14 @@ def parse_invoke_path(path: str, query: str = "") -> InvokePath | None:
     qualifier = None
     if query:
         qualifier = dict(parse_qsl(query, keep_blank_values=True)).get("Qualifier")
-    name = match["name"]
-    if name is None:
-        return InvokePath(match["async"], qualifier, True)
-    return InvokePath(name, qualifier, False)
+    operation = match.lastgroup
+    assert operation is not None
+    return InvokePath(
+        match[operation],
+        qualifier,
+        is_async=operation == "async",
+        is_streaming=operation == "stream",
+    )
 
 
 def payload_limit(header: HeaderLookup, *, is_async: bool = False) -> int:
@@ -107,6 +114,7 @@ def decode_request(
     request_id: str,
     function: FunctionRef,
     is_async: bool = False,
+    is_streaming: bool = False,
     check_payload: bool = True,
 ) -> Invocation:
     """Return the invocation that a request's headers and body describe.
@@ -122,6 +130,8 @@ def decode_request(
         if kind is None
         else _member(InvocationType, kind, "invocationType")
     )
+    if is_streaming and invocation_type is InvocationType.EVENT:
+        raise _not_in_enum(kind, "invocationType", _STREAMING_TYPES)
     log_type = header(_LOG_TYPE)
     if log_type not in (None, "None", "Tail"):
         raise _not_in_enum(log_type, "logType", ["None", "Tail"])

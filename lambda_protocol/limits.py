@@ -13,6 +13,9 @@ SYNC_PAYLOAD_BYTES: Final = 6_291_456
 ASYNC_PAYLOAD_BYTES: Final = 1_048_576
 #: Largest buffered response of a function, bytes. Source: aws-lambda-rie, interop.
 RESPONSE_PAYLOAD_BYTES: Final = 6_291_556
+#: Largest streamed response of a function, bytes, and how much of it is never slowed down.
+STREAMED_BYTES: Final = 200 * 1_048_576
+UNPACED_BYTES: Final = 6 * 1_048_576
 #: Longest ``X-Amz-Client-Context``, bytes of base64. Source: API_Invoke.
 CLIENT_CONTEXT_BYTES: Final = 3_583
 #: How much of an invocation's log ``X-Amz-Log-Result`` carries. Source: API_Invoke.

@@ -6,12 +6,14 @@ to the methods of :class:`RequestReader`, in a thread.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable
-from typing import Final
+import select
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 from lambda_protocol.byte_budget import FREE_BYTES
-from lambda_protocol.http1 import BrokenChunkError, Request, RequestReader
+from lambda_protocol.http1 import BodyReceiver, BrokenChunkError, Request, RequestReader
 from lambda_protocol.http_head import BadRequestError
 
 #: The longest body that is taken here, bytes.
@@ -19,6 +21,8 @@ SHORT_BYTES: Final = 65_536
 #: A chunked body that comes in more pieces than so many, or has more lines, is a thread's.
 _MOST_LOOKS: Final = 4
 _MOST_LINES: Final = 64
+#: How much is read at a time of a body that is passed on as it comes, bytes.
+_PART_BYTES: Final = 131_072
 
 #: How runtimes in Go send a response: a chunk, and the end.
 _ONE_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,4})\r\n(.+)\r\n0\r\n\r\n", re.DOTALL)
@@ -39,6 +43,14 @@ class PolledReader(RequestReader):
     _begun: Request | None = None  # its head is parsed, and still in the buffer
     _needed = 0  # bytes in the buffer before it is worth looking at again
     _looks = 0  # at a chunked body of which not all has come; each begins anew
+    _receiver: BodyReceiver | None = None  # of the body that is read, if it takes it as it comes
+
+    def __init__(
+        self, *args: Any, streams: Callable[[Request], bool] = lambda _request: False, **kwargs: Any
+    ) -> None:
+        """``streams`` tells of a request whether its body is wanted while it comes."""
+        super().__init__(*args, **kwargs)
+        self._streams = streams
 
     @property
     def has_only_line_ends(self) -> bool:
@@ -90,7 +102,8 @@ class PolledReader(RequestReader):
     def _take_sized(self, request: Request) -> Request | None:
         buffer, end, length = self._buffer, self._needed, request.body_size
         if len(buffer) < end:
-            if length > FREE_BYTES:  # it has to be counted before it comes
+            # A long one has to be counted before it comes.
+            if length > FREE_BYTES or (self._begun is None and self._streams(request)):
                 self._forget()
                 raise NotShortError
             self._begun = request
@@ -135,6 +148,7 @@ class PolledReader(RequestReader):
             isinstance(error, _NotHereError)
             and len(whole) <= FREE_BYTES
             and self._looks < _MOST_LOOKS
+            and not self._streams(request)
         ):
             return None
         raise NotShortError from error
@@ -150,6 +164,11 @@ class PolledReader(RequestReader):
     def _receive_into(self, room: bytearray | memoryview) -> int:
         if not self._waits:
             raise _NotHereError
+        receiver = self._receiver
+        if receiver is not None:
+            patience_s = receiver.on_wait()
+            if patience_s is not None and not self._comes_within(patience_s):
+                receiver.flush()
         return super()._receive_into(room)
 
     def read_head(self) -> Request | None:
@@ -161,15 +180,62 @@ class PolledReader(RequestReader):
     def read_long(self, *, keeps_oversize: Callable[[str], bool]) -> Request | None:
         """Wait for the next request and its body; None if the peer has gone before its head.
 
-        Raises ``BadRequestError``.
+        The body may be left to be read by ``request.read_into``. Raises ``BadRequestError``.
         """
         try:
             request = self.read_head()
-            if request is not None:
+            if request is not None and self._streams(request):
+                request.read_into = functools.partial(self._pass_on, request)
+            elif request is not None:
                 self.read_body(request, keeps_oversize=keeps_oversize(request.path))
         except OSError:
             return None
         return request
+
+    def _pass_on(self, request: Request, receiver: BodyReceiver) -> None:
+        """Give the body to ``receiver`` as it comes; raises ``BadRequestError``."""
+        self._receiver = receiver
+        try:
+            self.read_body(request)
+        finally:
+            self._receiver = None
+        if not request.is_oversize:
+            request.read_into = None
+
+    def _read_sized(self, request: Request, length: int, keeps_oversize: bool) -> None:
+        if self._receiver is None:
+            super()._read_sized(request, length, keeps_oversize)
+            return
+        request.body_size = length
+        self._pass_parts(request, (length,), self._receiver)
+
+    def _read_chunked(self, request: Request, keeps_oversize: bool) -> None:
+        if self._receiver is None:
+            super()._read_chunked(request, keeps_oversize)
+            return
+        self._pass_parts(request, self._chunks(request), self._receiver)
+
+    def _pass_parts(self, request: Request, counts: Iterable[int], receiver: BodyReceiver) -> None:
+        buffer, room = self._buffer, receiver.most_bytes
+        for count in counts:
+            request.is_oversize = count > room
+            left = min(count, room)
+            room -= left
+            while left:
+                if not buffer:
+                    self._fill(_PART_BYTES)
+                data = bytes(buffer[:left])
+                del buffer[: len(data)]
+                receiver.take(data)
+                left -= len(data)
+            if request.is_oversize:
+                request.is_last = True  # the rest is not read
+                return
+
+    def _comes_within(self, limit_s: float) -> bool:
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        return bool(poller.poll(limit_s * 1000))
 
     def _forget(self) -> None:
         self._begun, self._needed = None, 0

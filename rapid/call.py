@@ -15,6 +15,7 @@ from lambda_protocol.invocation import (
     Outcome,
     new_request_id,
 )
+from rapid.response_sink import ResponseSink
 
 #: If it is not known for so long that a caller still waits, it is asked before its call starts,
 #: seconds.
@@ -40,30 +41,44 @@ class Call:
         "asked_at",
         "deadline",
         "deadline_ms",
+        "first_byte_at",
         "invocation",
         "invocation_id",
         "is_announced",
         "is_asynchronous",
         "is_cold",
+        "is_responding",
         "log_mark",
         "on_outcome",
         "on_started",
         "received_at",
+        "sink",
         "start_line",
         "started_at",
+        "streamed_bytes",
         "wait_deadline",
         "wanted_at",
     )
 
     def __init__(
-        self, invocation: Invocation, on_outcome: OnOutcome, on_started: OnStarted | None = None
+        self,
+        invocation: Invocation,
+        on_outcome: OnOutcome,
+        on_started: OnStarted | None = None,
+        *,
+        sink: ResponseSink | None = None,
     ) -> None:
-        """``on_started`` is for a caller who wants to hear of a call that takes long."""
+        """``on_started`` is for a caller who wants to hear of a call that takes long.
+
+        ``sink`` is for one who wants the response while it is written: it gets all but what the
+        outcome has, and ``on_outcome`` ends it.
+        """
         self.invocation = invocation
         #: Whether the invocation is asynchronous: no caller waits for the answer.
         self.is_asynchronous = invocation.type is InvocationType.EVENT
         self.on_outcome = on_outcome
         self.on_started = on_started
+        self.sink = sink
         self.is_announced = False  #: the caller was told of it while it waited
         # Monotonic seconds, set by the scheduler and the environment:
         self.received_at = 0.0
@@ -73,6 +88,10 @@ class Call:
         self.deadline_ms = 0  #: the same on the wall clock, epoch milliseconds
         self.invocation_id = ""  #: of this attempt; the request id is that of all attempts
         self.is_cold = False  #: whether an init was done for it
+        # Of a response that goes to the sink:
+        self.is_responding = False  #: the runtime has begun it
+        self.first_byte_at = 0.0  #: monotonic seconds
+        self.streamed_bytes = 0
         #: Asks whether the caller still waits; the answer goes to the scheduler. Must not block.
         #: None for a caller that cannot be asked, or tells of itself when it leaves.
         self.ask_caller: Callable[[], None] | None = None

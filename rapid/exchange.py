@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from lambda_protocol.byte_budget import FREE_BYTES
 from lambda_protocol.http1 import Request
 from lambda_protocol.http_head import encode_head
+from rapid.streamed_answer import StreamedAnswer
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,12 @@ class Answerable(Protocol):
     def peer_address(self) -> str:
         """The IP address of the peer, empty if it is gone."""
 
+    def send_part(self, data: bytes, on_sent: Callable[[], None]) -> bool | None:
+        """Send a part of an answer; see :class:`rapid.streamed_answer.PartSender`."""
+
+    def end_parts(self, data: bytes, is_last: bool) -> None:
+        """Send the last bytes of an answer in parts."""
+
 
 class Exchange:
     """A request and its one answer. Thread-safe: the first answer counts, of any thread."""
@@ -63,6 +70,7 @@ class Exchange:
         "is_unstarted",
         "on_disconnect",
         "request",
+        "streamed",
     )
 
     def __init__(self, connection: Answerable, request: Request) -> None:
@@ -74,6 +82,7 @@ class Exchange:
         #: Set for a peer that may send a FIN and still read. While it is true, such a peer is sent
         #: interim responses. If it is None, a FIN means that the peer is gone.
         self.is_unstarted: Callable[[], bool] | None = None
+        self.streamed: StreamedAnswer | None = None  #: the answer, if it is sent while it is made
         self._connection = connection
         self._lock = connection.lock
         self._answered = False
@@ -83,28 +92,55 @@ class Exchange:
 
         Never blocks: the listener's sender writes the bytes that the peer does not take at once.
         """
-        with self._lock:
-            if self._answered:
-                return False
-            self._answered = True
-        self.on_disconnect = None
-        self.is_unstarted = None  # both know the payload
-        request = self.request
-        request.release()
+        if not self._begin():
+            return False
         try:
             head = self._encode(status, headers, len(body))
         except ValueError as error:
             logger.error("response not sendable", extra={"error": error})
             headers, body = self._connection.render_error(502, "Bad Gateway")
             head = self._encode(502, headers, len(body))
+        request = self.request
         if request.method == "HEAD":  # a body would be taken for the next answer
             body = b""
         if len(body) <= FREE_BYTES:
             head, body = head + body, b""
         return self._connection.send_answer(head, body, request.is_last)
 
-    def _encode(self, status: int, headers: Headers, size: int) -> bytes:
-        """Return the head of an answer whose body has ``size`` bytes; raises ``ValueError``."""
+    def stream(self, status: int, headers: Headers = ()) -> StreamedAnswer | None:
+        """Begin a response whose body follows in parts; None if another thread has answered.
+
+        Raises ``ValueError`` for headers that cannot be sent; the response may be another then.
+        """
+        request = self.request
+        is_chunked = request.is_http_1_1
+        if not is_chunked:
+            request.is_last = True  # only its end tells the end of the body
+        framing = [("Transfer-Encoding", "chunked")] if is_chunked else []
+        head = self._encode(status, [*headers, *framing], None)
+        if not self._begin():
+            return None
+        self.streamed = StreamedAnswer(
+            self._connection, head, is_chunked=is_chunked, is_last=request.is_last
+        )
+        return self.streamed
+
+    def _begin(self) -> bool:
+        """Take the one answer; False if it is given already."""
+        with self._lock:
+            if self._answered:
+                return False
+            self._answered = True
+        self.on_disconnect = None
+        self.is_unstarted = None  # both know the payload
+        self.request.release()
+        return True
+
+    def _encode(self, status: int, headers: Headers, size: int | None) -> bytes:
+        """Return the head of an answer; raises ``ValueError``.
+
+        ``size`` is how many bytes the body has; None: the headers tell where it ends.
+        """
         connection = ""
         if self.request.is_last:
             connection = "close"
@@ -133,10 +169,10 @@ class Exchange:
         return self._answered
 
 
-def _encode(status: int, headers: Headers, size: int, connection: str) -> bytes:
+def _encode(status: int, headers: Headers, size: int | None, connection: str) -> bytes:
     lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}"]
     lines += [f"{name}: {value}" for name, value in headers]
-    if status not in _BODILESS:
+    if status not in _BODILESS and size is not None:
         lines.append(f"Content-Length: {size}")
     if connection:
         lines.append(f"Connection: {connection}")
@@ -164,3 +200,12 @@ class KeptAnswer:
         """Send nothing: no client is connected."""
 
     peer_address = ""
+
+    def send_part(self, data: bytes, _on_sent: Callable[[], None]) -> bool:
+        """Keep a part."""
+        self.data += data
+        return True
+
+    def end_parts(self, data: bytes, _is_last: bool) -> None:
+        """Keep the last part."""
+        self.data += data

@@ -38,6 +38,7 @@ COUNTERS: Final = {
     "lambda_async_events_received": "Events that came for their first attempt.",
     "lambda_async_event_retries": "Attempts of events that were put off to later.",
     "lambda_dead_letters": "Events that went to the dead letters.",
+    "lambda_streamed_response_bytes": "Bytes of responses passed on while they were written.",
     "lambda_destination_delivery_failures": (
         "Records that could not be delivered to their destination."
     ),
@@ -79,6 +80,7 @@ class Metrics:
         self._duration = Histogram()
         self._init = Histogram()
         self._wait = Histogram()
+        self._first_byte = Histogram()
         self._event_age = Histogram(EVENT_AGE_BUCKETS_S)
         self._events_dropped: Counter[str] = Counter()
 
@@ -93,6 +95,12 @@ class Metrics:
         with self._lock:
             self._outcomes[outcome] += 1
             self._duration.observe(duration_s)
+
+    def on_streamed(self, first_byte_s: float, count: int) -> None:
+        """A runtime has passed on ``count`` bytes, the first so long after the call's start."""
+        with self._lock:
+            self._first_byte.observe(first_byte_s)
+            self._counts["lambda_streamed_response_bytes"] += count
 
     def on_refused(self, error: LambdaApiError) -> None:
         """A call was refused before any runtime had it."""
@@ -199,6 +207,11 @@ class Metrics:
                 self._duration,
             ),
             ("lambda_init_duration_seconds", "Init phases that succeeded.", self._init),
+            (
+                "lambda_first_byte_seconds",
+                "From the event's delivery to the first byte of a streamed response.",
+                self._first_byte,
+            ),
             ("lambda_queue_wait_seconds", "From arrival to the event's delivery.", self._wait),
             (
                 "lambda_async_event_age_seconds",

@@ -44,6 +44,7 @@ from lambda_protocol.invoke_http import (
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
 from lambda_protocol.poller import Poller
 from lambda_protocol.validation import payload_too_large
+from rapid.apis.response_streaming import streamed_call
 from rapid.call import Call, OnOutcome
 from rapid.connection_limits import INVOKE_API_CONNECTIONS
 from rapid.exchange import JSON, Exchange, Headers
@@ -170,16 +171,21 @@ class InvokeApi:
         if self._is_refusing:
             raise ServiceException("The function's instance is shutting down.")
         invocation = self._decode(request, path, request_id)
+        if path.is_streaming and invocation.type is InvocationType.REQUEST_RESPONSE:
+            self._run(exchange, streamed_call(exchange, invocation, self._version))
+            return
         if invocation.type is InvocationType.REQUEST_RESPONSE:
-            call = Call(invocation, _answer_with(exchange, invocation))
-            exchange.on_disconnect = lambda: self._abandon(call)
-            exchange.is_unstarted = lambda: call.started_at == 0.0
-            self._submit(call)
+            self._run(exchange, Call(invocation, _answer_with(exchange, invocation)))
             return
         if invocation.type is InvocationType.EVENT:
             self._accept_async(invocation, _accept_with(exchange, invocation))
             return
         _send(exchange, encode_outcome(invocation, Outcome()))
+
+    def _run(self, exchange: Exchange, call: Call) -> None:
+        exchange.on_disconnect = lambda: self._abandon(call)
+        exchange.is_unstarted = lambda: call.started_at == 0.0
+        self._submit(call)
 
     def _decode(self, request: Request, path: InvokePath, request_id: str) -> Invocation:
         named = parse_function_name(
@@ -203,6 +209,7 @@ class InvokeApi:
             request_id=request_id,
             function=self._named(named),
             is_async=path.is_async,
+            is_streaming=path.is_streaming,
             check_payload=self._checks_payload,
         )
 
@@ -222,7 +229,7 @@ class InvokeApi:
         """Answer health, metrics and OpenFaaS paths; False when the path is none of these."""
         request = exchange.request
         if request.path == "/" and self._has_openfaas and request.method == "POST":
-            self._invoke(exchange, InvokePath(self._function.name, None, False), request_id)
+            self._invoke(exchange, InvokePath(self._function.name, None), request_id)
             return True
         if self._has_openfaas and request.path in ("/_/health", "/_/ready"):
             is_ready = request.path == "/_/health" or self._is_ready() is None

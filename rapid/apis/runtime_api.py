@@ -16,7 +16,8 @@ from urllib.parse import unquote
 from lambda_protocol.address import Address
 from lambda_protocol.cors import comes_from_page
 from lambda_protocol.errors import ErrorType
-from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES
+from lambda_protocol.http1 import BadRequestError, Request
+from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES, STREAMED_BYTES
 from lambda_protocol.pace import Pace
 from lambda_protocol.poller import Poller
 from lambda_protocol.validation import decode_client_context
@@ -77,6 +78,7 @@ class RuntimeApiListener:
             poller=poller,
             max_body_bytes=RESPONSE_PAYLOAD_BYTES,
             keeps_oversize=lambda path: path.endswith("/error"),
+            streams=self._is_streamed,
             pace=PACE,
             max_connections=max_connections,
             needs_host=False,  # runtimes written by hand, on loopback, leave it out
@@ -94,6 +96,19 @@ class RuntimeApiListener:
     def stop(self) -> None:
         """Close the listener."""
         self._service.stop()
+
+    def _is_streamed(self, request: Request) -> bool:
+        """Whether a request is the response to a caller who wants it while it comes.
+
+        The caller decides, not the runtime's mode header: aws-lambda-go never sends one.
+        """
+        environment = self._environment
+        return (
+            environment is not None
+            and request.method == "POST"
+            and request.path.endswith("/response")
+            and environment.wants_stream(_posted_id(request).request_id)
+        )
 
     def handle(self, exchange: Exchange) -> None:
         """Answer one request, or park it."""
@@ -189,8 +204,7 @@ def _restore(environment: EnvironmentRequests, exchange: Exchange) -> None:
     exchange.answer(200, JSON)
 
 
-def _posted_id(exchange: Exchange) -> PostedId:
-    request = exchange.request
+def _posted_id(request: Request) -> PostedId:
     request_id = request.path.removeprefix(f"{_PREFIX}/runtime/invocation/").partition("/")[0]
     if "%" in request_id:
         request_id = unquote(request_id)
@@ -198,7 +212,10 @@ def _posted_id(exchange: Exchange) -> PostedId:
 
 
 def _respond(environment: EnvironmentRequests, exchange: Exchange) -> None:
-    request, posted = exchange.request, _posted_id(exchange)
+    request = exchange.request
+    posted = _posted_id(request)
+    if environment.wants_stream(posted.request_id):
+        return _respond_in_parts(environment, exchange, posted)
     if request.is_oversize:
         environment.respond_error(posted, _RESPONSE_TOO_LARGE, request.began_at)
         return refuse(
@@ -209,13 +226,10 @@ def _respond(environment: EnvironmentRequests, exchange: Exchange) -> None:
         )
     if request.is_truncated:
         environment.respond_error(posted, _TRUNCATED, request.began_at)
-        return refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
-    mode = request.headers.get(_RESPONSE_MODE)
-    if mode is not None and mode not in ("streaming", ""):
+        return _refuse_truncated(exchange)
+    if _has_unknown_mode(request):
         environment.respond_error(posted, _INVALID_MODE, request.began_at)
-        return refuse(
-            exchange, 400, "InvalidFunctionResponseMode", "Invalid function response mode"
-        )
+        return _refuse_mode(exchange)
     failure = _trailed_failure(request.trailers)
     if failure is not None:
         environment.respond_error(posted, failure, request.began_at)
@@ -224,11 +238,57 @@ def _respond(environment: EnvironmentRequests, exchange: Exchange) -> None:
     _accept(exchange)
 
 
+def _respond_in_parts(
+    environment: EnvironmentRequests, exchange: Exchange, posted: PostedId
+) -> None:
+    """Pass the response on while it comes; a part that has come whole is no exception."""
+    request = exchange.request
+    if _has_unknown_mode(request):
+        request.is_last = request.is_last or request.read_into is not None  # its body is not read
+        environment.respond_error(posted, _INVALID_MODE, request.began_at)
+        return _refuse_mode(exchange)
+    content_type = request.headers.get("content-type", "application/octet-stream")
+    response = environment.begin_response(posted, content_type)
+    if request.read_into is None:
+        response.take(request.body)
+    else:
+        try:
+            request.read_into(response)
+        except BadRequestError:  # its trailers are none
+            request.is_truncated = request.is_last = True
+    if request.is_oversize:
+        response.end(_STREAM_TOO_LARGE)
+        return refuse(
+            exchange,
+            413,
+            "RequestEntityTooLarge",
+            f"Exceeded maximum allowed payload size ({STREAMED_BYTES} bytes).",
+        )
+    if request.is_truncated:
+        response.end(_TRUNCATED)
+        return _refuse_truncated(exchange)
+    response.end(_trailed_failure(request.trailers))
+    _accept(exchange)
+
+
+def _has_unknown_mode(request: Request) -> bool:
+    return request.headers.get(_RESPONSE_MODE, "") not in ("streaming", "")
+
+
+def _refuse_mode(exchange: Exchange) -> None:
+    refuse(exchange, 400, "InvalidFunctionResponseMode", "Invalid function response mode")
+
+
+def _refuse_truncated(exchange: Exchange) -> None:
+    refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
+
+
 def _respond_error(environment: EnvironmentRequests, exchange: Exchange) -> None:
-    request, posted = exchange.request, _posted_id(exchange)
+    request = exchange.request
+    posted = _posted_id(request)
     if request.is_truncated:
         environment.respond_error(posted, _TRUNCATED, request.began_at)
-        return refuse(exchange, 400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
+        return _refuse_truncated(exchange)
     failure = _posted_failure(exchange, ErrorType.UNKNOWN)
     environment.respond_error(posted, failure, request.began_at)
     _accept(exchange)
@@ -291,18 +351,20 @@ def _type_of(status: int) -> str:
 
 
 _INTERNAL_ERROR: Final = ("InternalServerError", "Internal Server Error")
-_RESPONSE_TOO_LARGE: Final = Failure(
-    ErrorType.RESPONSE_TOO_LARGE,
-    payload=json.dumps(
-        {
-            "errorMessage": "Response payload size exceeded maximum allowed payload size "
-            f"({RESPONSE_PAYLOAD_BYTES} bytes).",
-            "errorType": ErrorType.RESPONSE_TOO_LARGE,
-        },
-        separators=(",", ":"),
-    ).encode(),
-    cause="response too large",
-)
+
+
+def _too_large(limit_bytes: int) -> Failure:
+    members = {
+        "errorMessage": "Response payload size exceeded maximum allowed payload size "
+        f"({limit_bytes} bytes).",
+        "errorType": ErrorType.RESPONSE_TOO_LARGE,
+    }
+    payload = json.dumps(members, separators=(",", ":")).encode()
+    return Failure(ErrorType.RESPONSE_TOO_LARGE, payload=payload, cause="response too large")
+
+
+_RESPONSE_TOO_LARGE: Final = _too_large(RESPONSE_PAYLOAD_BYTES)
+_STREAM_TOO_LARGE: Final = _too_large(STREAMED_BYTES)
 _TRUNCATED: Final = Failure(
     ErrorType.TRUNCATED_RESPONSE, "HTTP request detected as truncated", cause="truncated response"
 )

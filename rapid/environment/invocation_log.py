@@ -113,7 +113,11 @@ class InvocationLog:
         )
         line = self._platform_lines.render(report)
         if self._platform_lines.as_json and not self._settings.is_multi_concurrency:
-            size = len(outcome.payload) if ending.status == "success" else None
+            size = (
+                (call.streamed_bytes or len(outcome.payload))
+                if ending.status == "success"
+                else None
+            )
             done = records.runtime_done(
                 ref, ending, duration_ms=duration_ms, produced_bytes=size, spans=(), at=now
             )

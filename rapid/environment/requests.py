@@ -19,6 +19,7 @@ from rapid.environment.phases import (
 )
 from rapid.environment.process_life import EnvironmentProcesses
 from rapid.environment.state import EnvironmentState, ParkedNext
+from rapid.environment.streamed_response import StreamedResponse
 from rapid.exchange import Exchange
 from rapid.telemetry.records import Ending
 from rapid.telemetry.subscription import Subscription
@@ -53,6 +54,7 @@ class EnvironmentRequests:
         self._processes = processes
         self._outcomes = outcomes
         self._version = context.settings.version
+        self._stream_rate = context.settings.stream_rate
         self._clock = context.clock
 
     def fail_unexpectedly(self, error: Exception) -> None:
@@ -92,21 +94,72 @@ class EnvironmentRequests:
             if parked in self._state.parked:
                 self._state.parked.remove(parked)
 
-    def respond(self, posted: PostedId, payload: bytes, began_at: float) -> None:
+    def respond(
+        self,
+        posted: PostedId,
+        payload: bytes,
+        began_at: float,
+        *,
+        streamed: Call | None = None,
+    ) -> None:
         """Take the runtime's answer; raises ``ApiError`` when it is not due one.
 
-        ``began_at`` is when the answer began to arrive, monotonic seconds.
+        ``began_at`` is when the answer began to arrive, monotonic seconds. ``streamed`` is the call
+        if the sink has its answer already, but for the payload.
         """
         to = RuntimeState.INVOCATION_RESPONSE
-        call = self._take_answered(posted, to, began_at, len(payload), _SUCCESS)
+        size = len(payload) if streamed is None else streamed.streamed_bytes
+        call = self._take_answered(posted, to, began_at, size, _SUCCESS, streamed)
         outcome = Outcome(payload=payload, executed_version=self._version)
         self._outcomes.complete(call, outcome, "success", init_s=self._state.init_s)
 
-    def respond_error(self, posted: PostedId, failure: Failure, began_at: float) -> None:
+    def wants_stream(self, request_id: str) -> bool:
+        """Whether the caller of an invocation wants its response while it is written."""
+        call = self._state.calls.by_id.get(request_id)
+        return call is not None and call.sink is not None
+
+    def begin_response(self, posted: PostedId, content_type: str) -> StreamedResponse:
+        """Take the beginning of an answer that is passed on as it comes.
+
+        Raises ``ApiError`` when it is not due one.
+        """
+        state = self._state
+        with self._lock:
+            call = self._find(posted, RuntimeState.INVOCATION_RESPONSE)
+            call.is_responding = True
+            state.runtime.answered = PostedId(posted.request_id, call.invocation_id)
+            if not state.calls.is_shared:
+                state.runtime.state = RuntimeState.INVOCATION_RESPONSE
+        assert call.sink is not None
+        call.sink.begin(content_type)
+        return StreamedResponse(
+            call, posted, call.sink, rate=self._stream_rate, end=self._end_response
+        )
+
+    def _end_response(
+        self, response: StreamedResponse, failure: Failure | None, rest: bytes
+    ) -> None:
+        call = response.call
+        call.first_byte_at, call.streamed_bytes = response.first_at, response.size
+        if failure is None:
+            self.respond(response.posted, rest, response.first_at, streamed=call)
+        else:
+            self.respond_error(response.posted, failure, response.first_at, streamed=call)
+        self._owner.dispatch()  # the runtime may have asked for the next event meanwhile
+
+    def respond_error(
+        self,
+        posted: PostedId,
+        failure: Failure,
+        began_at: float,
+        *,
+        streamed: Call | None = None,
+    ) -> None:
         """Take the error of a handler, or of an answer that is none; raises ``ApiError``."""
         to = RuntimeState.INVOCATION_ERROR_RESPONSE
         ending = Ending(status="error", error_type=failure.error_type)
-        call = self._take_answered(posted, to, began_at, len(failure.payload or b""), ending)
+        size = len(failure.payload or b"") if streamed is None else streamed.streamed_bytes
+        call = self._take_answered(posted, to, began_at, size, ending, streamed)
         outcome = failure.outcome(posted.request_id, self._version)
         self._outcomes.complete(
             call, outcome, "error", failure.error_type, init_s=self._state.init_s
@@ -125,22 +178,39 @@ class EnvironmentRequests:
         with self._lock:
             self._state.runtime.on_restore()
 
+    def _find(self, posted: PostedId, to: RuntimeState, streamed: Call | None = None) -> Call:
+        """Return the call that an answer is due for; raises ``ApiError``. The lock is held.
+
+        An answer that is passed on already is ended by the request that has begun it.
+        """
+        state = self._state
+        call = state.calls.by_id.get(posted.request_id)
+        if call is None:
+            raise state.runtime.refusal(posted, to)
+        if posted.is_stale(call.invocation_id):
+            raise invoke_timeout()
+        if call.is_responding and streamed is not call:
+            raise state.runtime.invalid_transition(to)
+        return call
+
     def _take_answered(
-        self, posted: PostedId, to: RuntimeState, began_at: float, size: int, ending: Ending
+        self,
+        posted: PostedId,
+        to: RuntimeState,
+        began_at: float,
+        size: int,
+        ending: Ending,
+        streamed: Call | None,
     ) -> Call:
         state = self._state
         with self._lock:
-            call = state.calls.by_id.get(posted.request_id)
-            if call is None:
-                raise state.runtime.refusal(posted, to)
-            if posted.is_stale(call.invocation_id):
-                raise invoke_timeout()
+            call = self._find(posted, to, streamed)
             try:
                 del state.calls.by_id[posted.request_id]
                 state.answered_at = self._clock()
                 self._outcomes.emitter.note_answer_locked(call, began_at, size, ending)
                 state.runtime.answered = PostedId(posted.request_id, call.invocation_id)
-                if state.calls.is_shared:
+                if state.calls.is_shared or state.parked:
                     self._core.advance_locked()
                 else:
                     state.runtime.state = to

@@ -53,6 +53,7 @@ class Connection:
             needs_host=server.needs_host,
             pace=server.pace,
             budget=server.budget,
+            streams=server.streams,
         )
         self._exchange: Exchange | None = None
         self._owes_answer = False  # cleared by whoever has sent the answer
@@ -74,6 +75,8 @@ class Connection:
         if not self._is_open:
             return
         self._is_open = False
+        if self._exchange is not None and self._exchange.streamed is not None:
+            self._exchange.streamed.on_gone()  # before the descriptor is another's
         self._leave_poller()
         self.server.sender.forget(self.socket)
         if self._exchange is not None:
@@ -233,22 +236,38 @@ class Connection:
 
     def send_answer(self, head: bytes, body: bytes, is_last: bool) -> bool:
         """Write both without blocking; False when the peer is gone."""
+        is_sent = self._send(head, body, functools.partial(self._finish_answer, is_last))
+        if is_sent is not None:
+            self._finish_answer(is_last)
+        return is_sent is not False
+
+    def send_part(self, data: bytes, on_sent: Callable[[], None]) -> bool | None:
+        """Write a part of an answer without blocking; see :class:`PartSender`."""
+        return self._send(data, b"", on_sent)
+
+    def end_parts(self, data: bytes, is_last: bool) -> None:
+        """Write the last bytes of an answer in parts, without blocking."""
+        assert self._exchange is not None
+        self._exchange.request.is_last = is_last
+        self.send_answer(data, b"", is_last)
+
+    def _send(self, head: bytes, body: bytes, on_sent: Callable[[], None]) -> bool | None:
+        """Write both: True if they are out, False if the peer is gone.
+
+        None if the sender writes the rest, and calls ``on_sent`` then. Never blocks.
+        """
         try:
             sent = _send_now(self.socket, head, body)
         except OSError:
-            self._finish_answer(is_last)
             return False
         if sent == len(head) + len(body):
-            self._finish_answer(is_last)
             return True
-        on_sent = functools.partial(self._finish_answer, is_last)
         if sent < len(head):
             head, body = b"", head + body
         if self.server.sender.send(self.socket, body, on_sent, sent=sent - len(head)):
-            return True
+            return None
         with contextlib.suppress(OSError):  # half an answer is none
             self.socket.shutdown(socket.SHUT_RDWR)
-        on_sent()
         return False
 
     def send_interim(self) -> None:
@@ -305,7 +324,7 @@ class Connection:
 
     def _serve_in_thread(self, request: Request) -> None:
         self._serve(request)
-        if request.is_oversize and request.is_last:
+        if request.is_last and (request.is_oversize or request.read_into is not None):
             self._reader.discard()
         is_over = request.is_last and not self._owes_answer
         if is_over or not self.server.poller.call(self._return):

@@ -70,6 +70,7 @@ class HttpService(ThreadingTCPServer):
         pace: Pace = PACE,
         budget: ByteBudget | None = None,
         keeps_oversize: Callable[[str], bool] = lambda path: False,
+        streams: Callable[[Request], bool] = lambda _request: False,
         long_paths: Collection[str] = (),
         has_health: bool = False,
         health_port: Address | None = None,
@@ -80,10 +81,11 @@ class HttpService(ThreadingTCPServer):
         ``poller``, which somebody else starts, serves the connections. ``needs_host`` refuses
         HTTP/1.1 without a Host header. ``pace`` is that of the peers. Their bodies have to fit into
         ``budget``; so have the answers they have yet to take. ``keeps_oversize`` tells of a path
-        whether the beginning of a body over the limit is wanted. Each request of ``long_paths``
-        gets a thread: its answer takes long. If ``has_health``, the handler answers health checks
-        at once, also where there is no place, and on ``health_port`` nothing else is answered.
-        ``render_error`` makes the answer to a request that is no HTTP, or whose handler failed.
+        whether the beginning of a body over the limit is wanted. ``streams`` tells of a request
+        whether the handler reads its body while it comes; it does so in a thread. Each request of
+        ``long_paths`` gets a thread: its answer takes long. If ``has_health``, the handler answers
+        health checks at once, also where there is no place, and on ``health_port`` nothing else is
+        answered. ``render_error`` makes the answer to a request that is no HTTP, or whose handler failed.
         """
         self.handle_exchange = handler
         self.name = name
@@ -92,6 +94,7 @@ class HttpService(ThreadingTCPServer):
         self.pace = pace
         self.budget = budget
         self.keeps_oversize = keeps_oversize
+        self.streams = streams
         self.long_paths = long_paths
         self.poller = poller
         self.render_error = render_error

@@ -275,6 +275,8 @@ class Scheduler:
             if self._is_stopping:
                 self._changed.notify_all()
         self._metrics.on_finished(status, now - call.started_at if call.started_at else 0.0)
+        if call.streamed_bytes:
+            self._metrics.on_streamed(call.first_byte_at - call.started_at, call.streamed_bytes)
         logger.debug(
             "invocation done", extra={"request_id": call.invocation.request_id, "status": status}
         )

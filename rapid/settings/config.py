@@ -201,6 +201,7 @@ def _environment(env: Settings, words: Sequence[str], root: Path) -> Environment
         memory_mb=memory_mb,
         timeout_s=_timeout_s(env),
         idle_timeout_s=env.seconds("AWS_LAMBDA_FUNCTION_IDLETIMEOUT", 1800.0, least=0.01),
+        stream_rate=env.integer("RAPID_STREAM_RATE", 0, least=1, most=1 << 40),
         runtime_concurrency=multi or 1,
         is_multi_concurrency=bool(multi),
         prints_reports=env.flag("RAPID_PRINT_REPORTS"),

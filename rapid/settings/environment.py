@@ -22,6 +22,7 @@ class EnvironmentSettings:
     memory_mb: int
     timeout_s: float
     idle_timeout_s: float
+    stream_rate: int  #: of a streamed response beyond 6 MB, bytes a second; 0: unlimited
     runtime_concurrency: int  #: calls one runtime takes at a time (AWS_LAMBDA_MAX_CONCURRENCY)
     is_multi_concurrency: bool  #: whether AWS_LAMBDA_MAX_CONCURRENCY was given
     prints_reports: bool

@@ -45,6 +45,11 @@ FRAME: Final = "X-Lambda-Frame"
 #: In the frame ``started``: 1 if the function runs the call, and when it is answered at the latest.
 RUNNING: Final = "X-Lambda-Running"
 ANSWERED_WITHIN_MS: Final = "X-Lambda-Answered-Within-Ms"
+#: In a message: the response is wanted while it is written, and so many bytes may be sent before
+#: there is more credit. In the frame ``credit``: how many may be sent in all.
+CREDIT: Final = "X-Lambda-Credit"
+#: In the frames of a response: the number of this one, from 0.
+SEQUENCE: Final = "X-Lambda-Sequence"
 #: In the answer to the frame ``wanted``: 1 or 0.
 WANTED: Final = "X-Lambda-Wanted"
 

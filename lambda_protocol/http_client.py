@@ -11,6 +11,7 @@ import http.client
 import io
 import socket
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from lambda_protocol.address import Address
@@ -43,6 +44,8 @@ class BoundedConnection(http.client.HTTPConnection):
         self._tls = tls
         self._ends_at = 0.0
         self._left_bytes = 0
+        #: Waits for bytes of the answer, if a read itself is not to wait; may raise.
+        self.before_read: Callable[[socket.socket], None] | None = None
 
     def begin(self, limit_s: float) -> None:
         """Give what follows ``limit_s``: connecting, the request and the whole answer."""
@@ -80,15 +83,23 @@ class BoundedConnection(http.client.HTTPConnection):
 
     def read_answer(self, max_body_bytes: int) -> tuple[http.client.HTTPResponse, bytes]:
         """Return the answer and its body; raises ``AnswerTooLargeError`` beyond the limit."""
+        with self.begin_answer(max_body_bytes) as response:
+            return response, self.read_body(response, max_body_bytes)
+
+    def begin_answer(self, max_body_bytes: int) -> http.client.HTTPResponse:
+        """Return the answer, whose body has yet to be read; of more bytes a read raises."""
         self._left_bytes = 2 * max_body_bytes + _OVERHEAD_BYTES
-        with self.getresponse() as response:
-            if response.length is None:  # chunked, or until the peer closes
-                body = response.read(max_body_bytes + 1)
-            else:
-                body = response.read() if response.length <= max_body_bytes else b""
-            if len(body) > max_body_bytes or response.length:
-                raise AnswerTooLargeError(f"the answer's body is over {max_body_bytes} bytes")
-            return response, body
+        return self.getresponse()
+
+    def read_body(self, response: http.client.HTTPResponse, max_body_bytes: int) -> bytes:
+        """Return the body of an answer; raises ``AnswerTooLargeError`` beyond the limit."""
+        if response.length is None:  # chunked, or until the peer closes
+            body = response.read(max_body_bytes + 1)
+        else:
+            body = response.read() if response.length <= max_body_bytes else b""
+        if len(body) > max_body_bytes or response.length:
+            raise AnswerTooLargeError(f"the answer's body is over {max_body_bytes} bytes")
+        return body
 
     def read_status(self) -> int:
         """Return the answer's status; a body that does not end in time or space is not waited for.
@@ -114,6 +125,8 @@ class BoundedConnection(http.client.HTTPConnection):
         """Read from ``sock`` by ``raw`` what time and space are left for."""
         if not self._left_bytes:
             raise AnswerTooLargeError("the answer does not end")
+        if self.before_read is not None:
+            self.before_read(sock)
         sock.settimeout(self._left_s())
         count = raw.readinto(buffer[: self._left_bytes]) or 0
         self._left_bytes -= count

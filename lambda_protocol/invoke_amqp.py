@@ -55,6 +55,8 @@ class IncomingCall:
     correlation_id: str | None  #: the caller's, given back as it came
     understands_frames: bool
     sent_s: float | None  #: when, on the caller's clock, of a caller that answers ``wanted``
+    #: How much of a response it takes before it gives more credit, bytes; None: it wants one reply.
+    credit_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,19 @@ class Wanted:
     sent_s: float  #: when, on the clock that the call's own ``sent_s`` is of
 
 
-def encode_call(invocation: Invocation, *, queue_timeout_s: float) -> Properties:
-    """Return the properties of a call; ``queue_timeout_s`` is how long it may wait unstarted."""
+def encode_call(
+    invocation: Invocation, *, queue_timeout_s: float, credit_bytes: int | None = None
+) -> Properties:
+    """Return the properties of a call; ``queue_timeout_s`` is how long it may wait unstarted.
+
+    ``credit_bytes`` asks for the response while it is written; see ``streamed_amqp``.
+    """
+    headers = {**call_headers(invocation), names.SENT_MS: _now_ms()}
+    if credit_bytes is not None:
+        headers[names.CREDIT] = credit_bytes
     return Properties(
         content_type="application/json",
-        headers={**call_headers(invocation), names.SENT_MS: _now_ms()},
+        headers=headers,
         correlation_id=invocation.request_id,
         reply_to=DIRECT_REPLY_TO,
         expiration=str(int(queue_timeout_s * 1000)),
@@ -152,6 +162,7 @@ def decode_call(
         correlation_id=properties.correlation_id,
         understands_frames=understands_frames,
         sent_s=_sent_s(headers) if understands_frames else None,
+        credit_bytes=_credit(headers) if understands_frames else None,
     )
 
 
@@ -287,6 +298,11 @@ def _reply(correlation_id: str | None, headers: dict[str, HeaderValue]) -> Prope
     return Properties(
         content_type="application/json", headers=headers, correlation_id=correlation_id
     )
+
+
+def _credit(headers: Mapping[str, HeaderValue]) -> int | None:
+    credit = headers.get(names.CREDIT)
+    return credit if isinstance(credit, int) and credit > 0 else None
 
 
 def _text(value: str | int | None) -> str | None:

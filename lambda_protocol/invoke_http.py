@@ -189,9 +189,16 @@ def encode_error(error: LambdaApiError, request_id: str) -> HttpResponse:
     return HttpResponse(error.status, fields, error.body())
 
 
-def encode_request(invocation: Invocation) -> tuple[str, dict[str, str]]:
+def encode_request(
+    invocation: Invocation, *, is_streaming: bool = False
+) -> tuple[str, dict[str, str]]:
     """Return path and fields that hand ``invocation`` on to a rapid; the body is its payload."""
     path = f"/2015-03-31/functions/{quote(invocation.function.name)}/invocations"
+    if is_streaming:
+        path = (
+            f"/2021-11-15/functions/{quote(invocation.function.name)}"
+            "/response-streaming-invocations"
+        )
     if invocation.function.qualifier is not None:
         path += f"?Qualifier={quote(invocation.function.qualifier)}"
     fields = {

@@ -22,7 +22,7 @@ from lambda_protocol.json_check import require_json_text
 from lambda_protocol.limits import ASYNC_PAYLOAD_BYTES, CLIENT_CONTEXT_BYTES
 
 _TENANT = re.compile(r"[a-zA-Z0-9._:/=+\-@ ]{1,256}")
-_HEADER_VALUE = re.compile(r"[\x20-\x7e]{1,1024}")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]{1,255}")
 _TRACE = re.compile(r"[\x20-\x7e]{1,8192}")
 
 
@@ -104,6 +104,11 @@ def _is_json(text: str) -> bool:
         return False
 
 
+def is_header_value(text: str) -> bool:
+    """Whether a header of a response, or a property of a message, can carry ``text``."""
+    return _HEADER_VALUE.fullmatch(text) is not None
+
+
 def relayed_outcome(
     payload: bytes, *, has_failed: bool, executed_version: str | None, log_result: str | None
 ) -> Outcome:
@@ -111,7 +116,7 @@ def relayed_outcome(
 
     Raises ``UnreadableReply`` for what no header of a response could carry.
     """
-    if executed_version and not _HEADER_VALUE.fullmatch(executed_version):
+    if executed_version and not is_header_value(executed_version):
         raise UnreadableReply("The function's instance named its version in no printable form.")
     try:
         log_tail = None if log_result is None else base64.b64decode(log_result, validate=True)

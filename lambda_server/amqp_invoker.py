@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import cast
+
 from lambda_protocol.amqp_stream import NotSentError
 from lambda_protocol.errors import ServiceException
 from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, InvocationType, Outcome
+from lambda_protocol.response_stream import Parts, Streamed
+from lambda_protocol.streamed_amqp import End, Head
 from lambda_server.broker import Broker
 
 
@@ -27,6 +32,17 @@ class AmqpInvoker:
         except NotSentError as error:
             raise ServiceException("The connection to the broker was lost.") from error
 
+    def stream(self, invocation: Invocation, caller: HttpPeer | None = None) -> Streamed:
+        """Run ``invocation``, and return when its response begins; see ``StreamingInvoker``."""
+        try:
+            return self._begin(invocation, caller)
+        except NotSentError:
+            pass
+        try:
+            return self._begin(invocation, caller)
+        except NotSentError as error:
+            raise ServiceException("The connection to the broker was lost.") from error
+
     def announce(self) -> None:
         """Log whether the broker is reached, once it is known; returns at once."""
         self.broker.announce()
@@ -39,6 +55,25 @@ class AmqpInvoker:
         """Return no function: a function without instances is no fault of the broker's."""
         return ()
 
+    def _begin(self, invocation: Invocation, caller: HttpPeer | None) -> Streamed:
+        parts = self._stream(invocation, caller)
+        try:
+            head = next(parts)
+        except StopIteration as end:
+            return Streamed.whole(end.value.outcome, end.value.content_type)
+        assert isinstance(head, Head)
+        return Streamed(
+            content_type=head.content_type,
+            executed_version=head.executed_version,
+            parts=_outcome_of(cast(Generator[bytes, None, End], parts)),
+        )
+
+    def _stream(
+        self, invocation: Invocation, caller: HttpPeer | None
+    ) -> Generator[Head | bytes, None, End]:
+        with self.broker.client() as client:
+            return (yield from client.stream(invocation, caller, self.broker.aside))
+
     def _invoke(self, invocation: Invocation, caller: HttpPeer | None) -> Outcome:
         with self.broker.client() as client:
             if invocation.type is InvocationType.REQUEST_RESPONSE:
@@ -48,3 +83,7 @@ class AmqpInvoker:
             else:
                 client.require_function(invocation.function)
             return Outcome()
+
+
+def _outcome_of(parts: Generator[bytes, None, End]) -> Parts:
+    return (yield from parts).outcome

@@ -17,6 +17,7 @@ from lambda_protocol.errors import (
 from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Outcome, new_request_id
 from lambda_protocol.invoke_http import encode_error
+from lambda_protocol.response_stream import Streamed
 from lambda_server.amqp_invoker import AmqpInvoker
 from lambda_server.broker import Broker
 from lambda_server.config import Config
@@ -34,6 +35,9 @@ class ReadyInvoker(Protocol):
 
     def invoke(self, invocation: Invocation, caller: HttpPeer | None = None) -> Outcome:
         """See ``Invoker``."""
+
+    def stream(self, invocation: Invocation, caller: HttpPeer | None = None) -> Streamed:
+        """See ``StreamingInvoker``."""
 
     def missing(self) -> str | None:
         """Return what keeps it from working, or None."""

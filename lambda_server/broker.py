@@ -20,6 +20,7 @@ from lambda_protocol.amqp_stream import NotSentError
 from lambda_protocol.environ import BrokerAddress
 from lambda_protocol.errors import LambdaApiError, ServiceException, ServiceUnavailable
 from lambda_protocol.poller import Poller
+from lambda_server.aside import Aside
 from lambda_server.clients import KEEP_ALIVE_S, Clients, OwnClients, SharedClients
 from lambda_server.link import OwnLink, SharedLink
 from lambda_server.metrics import set_broker_blocked
@@ -61,6 +62,8 @@ class Broker:
             self._clients = SharedClients(self._connect_shared, queue_timeout_s=queue_timeout_s)
         else:
             self._clients = OwnClients(self._connect_own, queue_timeout_s=queue_timeout_s)
+        #: For messages to addresses that may be gone.
+        self.aside = Aside(lambda: SharedLink(self._parameters))
         self._lock = threading.Lock()
         self._keeper: threading.Thread | None = None  # guarded by _lock
         self._alarm: str | None = None  # guarded by _lock: why RabbitMQ reads nothing now

@@ -3,13 +3,14 @@
 Flask's dispatch costs as much as the way to the function and back. So the accelerator answers an
 invocation before Flask sees it, by the same functions and with the same bytes. If the application
 has hooks or error handlers of its own, the accelerator steps aside and Flask serves everything.
-Source: API_Invoke, API_InvokeAsync.
+Source: API_Invoke, API_InvokeAsync, API_InvokeWithResponseStream.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,7 @@ from lambda_protocol.errors import (
 )
 from lambda_protocol.function_name import parse_function_name
 from lambda_protocol.http_head import METHODS
-from lambda_protocol.invocation import Invocation, Invoker, new_request_id
+from lambda_protocol.invocation import Invocation, InvocationType, new_request_id
 from lambda_protocol.invoke_http import (
     REQUEST_HEADERS,
     HeaderLookup,
@@ -36,13 +37,16 @@ from lambda_protocol.invoke_http import (
     parse_invoke_path,
     payload_limit,
 )
+from lambda_protocol.response_stream import encode_parts, stream_headers
 from lambda_protocol.validation import payload_too_large
 from lambda_server.caller import IS_COUNTED, CallerGoneError, caller_of
+from lambda_server.streamed_response import StreamedHttpResponse, cut_off
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
     from lambda_server.config import Config
+    from lambda_server.metrics import MeteredInvoker
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +60,7 @@ STATUS_LINES: Final = {status.value: f"{status.value} {status.phrase}" for statu
 class InvokeApi:
     """Serves invocations from WSGI environments. Thread-safe."""
 
-    def __init__(self, config: Config, invoker: Invoker) -> None:
+    def __init__(self, config: Config, invoker: MeteredInvoker) -> None:
         """Give invocations to ``invoker``."""
         self._config = config
         self._invoker = invoker
@@ -66,6 +70,28 @@ class InvokeApi:
         """Answer one request; raises ``LambdaApiError``, and ``CallerGoneError``."""
         if environ["REQUEST_METHOD"] != "POST":
             raise MethodNotAllowedException("The operation does not take this method.")
+        with self._received(environ, path, request_id) as invocation:
+            return encode_outcome(invocation, self._invoker.invoke(invocation, caller_of(environ)))
+
+    def stream(
+        self, environ: dict[str, Any], path: InvokePath, request_id: str
+    ) -> HttpResponse | StreamedHttpResponse:
+        """Answer a request for a response while it is written; raises as :meth:`invoke`."""
+        if environ["REQUEST_METHOD"] != "POST":
+            raise MethodNotAllowedException("The operation does not take this method.")
+        caller = caller_of(environ)
+        with self._received(environ, path, request_id) as invocation:
+            if invocation.type is InvocationType.DRY_RUN:
+                return encode_outcome(invocation, self._invoker.invoke(invocation, caller))
+            streamed = self._invoker.stream(invocation, caller)
+        parts = cut_off(encode_parts(streamed.parts), request_id)
+        return StreamedHttpResponse(stream_headers(invocation, streamed.executed_version), parts)
+
+    @contextlib.contextmanager
+    def _received(
+        self, environ: dict[str, Any], path: InvokePath, request_id: str
+    ) -> Iterator[Invocation]:
+        """Give the invocation that a POST asks for; its payload is counted for as long."""
         header = _header_lookup(environ)
         share = None if IS_COUNTED in environ else Share(self.budget)
 
@@ -73,8 +99,7 @@ class InvokeApi:
             return read_payload(environ, payload_limit(header, is_async=path.is_async), share)
 
         try:
-            invocation = self.decode(path, header, read, request_id)
-            return encode_outcome(invocation, self._invoker.invoke(invocation, caller_of(environ)))
+            yield self.decode(path, header, read, request_id)
         finally:
             if share is not None:
                 share.give()
@@ -99,6 +124,7 @@ class InvokeApi:
             request_id=request_id,
             function=function,
             is_async=path.is_async,
+            is_streaming=path.is_streaming,
             check_payload=config.checks_payload,
         )
 
@@ -110,11 +136,13 @@ class InvokeApi:
             path = _path_of(request.environ)
             assert path is not None, name
             g.request_id = new_request_id()
-            return to_flask(self.invoke(request.environ, path, g.request_id))
+            answer = self.stream if path.is_streaming else self.invoke
+            return to_flask(answer(request.environ, path, g.request_id))
 
         for rule in (
             "/2015-03-31/functions/<path:name>/invocations/",
             "/2014-11-13/functions/<path:name>/invoke-async/",
+            "/2021-11-15/functions/<path:name>/response-streaming-invocations/",
         ):
             blueprint.add_url_rule(
                 rule,
@@ -143,8 +171,10 @@ class FlaskResponse(Response):
     default_mimetype = None
 
 
-def to_flask(response: HttpResponse) -> FlaskResponse:
+def to_flask(response: HttpResponse | StreamedHttpResponse) -> FlaskResponse:
     """Return ``response`` as Flask has it."""
+    if isinstance(response, StreamedHttpResponse):
+        return FlaskResponse(response.parts, STATUS_LINES[200], response.headers)
     return FlaskResponse(response.body, STATUS_LINES[response.status], response.headers)
 
 
@@ -163,7 +193,7 @@ class Accelerator:
         if environ["REQUEST_METHOD"] not in METHODS:  # gthread hands on any word
             return _refuse_method(start_response)
         path = _path_of(environ)
-        if path is None or self.has_hooks():
+        if path is None or path.is_streaming or self.has_hooks():
             return self._others(environ, start_response)
         request_id = new_request_id()
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
+from typing import Protocol
 
 from flask import Flask
 from prometheus_client import Counter, Gauge, Histogram
@@ -17,6 +19,7 @@ from lambda_protocol.errors import (
 )
 from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Invoker, Outcome
+from lambda_protocol.response_stream import Parts, Streamed, StreamingInvoker
 from lambda_server.caller import CallerGoneError
 
 #: Where several gunicorn workers put their figures; gunicorn.conf.py sets it.
@@ -27,6 +30,16 @@ _invocations = Counter(
 )
 _duration = Histogram(
     "lambda_duration_seconds", "From the request to the answer.", ["function_name"]
+)
+_first_byte = Histogram(
+    "lambda_first_byte_seconds",
+    "From the request to the first byte of a response that is passed on while it is written.",
+    ["function_name"],
+)
+_streamed_bytes = Counter(
+    "lambda_streamed_response_bytes",
+    "Bytes of responses passed on while they were written.",
+    ["function_name"],
 )
 _broker_blocked = Gauge(
     "lambda_broker_blocked",
@@ -49,6 +62,10 @@ def expose_metrics(app: Flask) -> None:
     kind(app, path="/metrics", group_by="endpoint", excluded_paths=["/healthz", "/readyz"])
 
 
+class _Invoker(Invoker, StreamingInvoker, Protocol):
+    """Both ports."""
+
+
 class MeteredInvoker:
     """An ``Invoker`` that counts what another one does. Thread-safe.
 
@@ -56,7 +73,7 @@ class MeteredInvoker:
     only once one of its instances has answered, or RabbitMQ has said that they are all busy.
     """
 
-    def __init__(self, invoker: Invoker) -> None:
+    def __init__(self, invoker: _Invoker) -> None:
         """Count the invocations of ``invoker``."""
         self._invoker = invoker
         self._known: set[str] = set()  # names; one is added by any thread, none is taken out
@@ -69,6 +86,42 @@ class MeteredInvoker:
         except (LambdaApiError, CallerGoneError) as error:
             self.count_failure(invocation, error)
             raise
+        self.count(invocation, outcome, time.monotonic() - started)
+        return outcome
+
+    def stream(self, invocation: Invocation, caller: HttpPeer | None = None) -> Streamed:
+        """Run ``invocation`` and count it when its response has ended; see ``StreamingInvoker``."""
+        started = time.monotonic()
+        try:
+            streamed = self._invoker.stream(invocation, caller)
+        except (LambdaApiError, CallerGoneError) as error:
+            self.count_failure(invocation, error)
+            raise
+        return replace(streamed, parts=self._counted(invocation, streamed.parts, started))
+
+    def _counted(self, invocation: Invocation, parts: Parts, started: float) -> Parts:
+        streamed_bytes = 0
+        try:
+            while True:
+                try:
+                    part = next(parts)
+                except StopIteration as end:
+                    outcome: Outcome = end.value
+                    break
+                if not streamed_bytes:
+                    _first_byte.labels(invocation.function.name).observe(time.monotonic() - started)
+                streamed_bytes += len(part)
+                yield part
+        except (LambdaApiError, CallerGoneError) as error:
+            self.count_failure(invocation, error)
+            raise
+        except GeneratorExit:
+            self.count_failure(invocation, CallerGoneError())
+            raise
+        finally:
+            parts.close()
+            if streamed_bytes:
+                _streamed_bytes.labels(invocation.function.name).inc(streamed_bytes)
         self.count(invocation, outcome, time.monotonic() - started)
         return outcome
 

@@ -200,4 +200,4 @@ def _path_of(request: Request) -> InvokePath | None:
     if "%" in path:
         path = unquote_to_bytes(path).decode("utf-8", "replace")
     found = parse_invoke_path(path, request.query)
-    return None if found is None or found.is_async else found
+    return None if found is None or found.is_async or found.is_streaming else found

@@ -51,6 +51,7 @@ class WaitingCall(Waiter):
     __slots__ = (
         "_caller",
         "_caller_lock",
+        "check_sender",
         "deadline",
         "invocation",
         "is_returned",
@@ -72,6 +73,8 @@ class WaitingCall(Waiter):
         self.deadline = deadline
         self.is_started = False  #: an instance has it
         self.is_running = False
+        #: Raises if the instance that sends the response is gone; None: it has not begun.
+        self.check_sender: Callable[[], None] | None = None
         self.is_returned = False  #: RabbitMQ found no queue for it
         self.replies: deque[Delivery] = deque()  #: frames, then the outcome
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from typing import Final, Self
 
 from lambda_protocol.amqp_connection import broker_blocked
@@ -16,8 +17,10 @@ from lambda_protocol.errors import (
 from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Outcome
-from lambda_protocol.invoke_amqp import decode_reply, encode_call
+from lambda_protocol.invoke_amqp import Started, decode_reply, encode_call
 from lambda_protocol.limits import REPLY_GRACE_S
+from lambda_protocol.streamed_amqp import WINDOW_BYTES, End, Head, decode_frame
+from lambda_server.aside import Aside
 from lambda_server.async_publisher import AsyncPublisher
 from lambda_server.caller import CallerGoneError
 from lambda_server.link import Link
@@ -29,6 +32,7 @@ from lambda_server.queue_state import (
     unreachable,
 )
 from lambda_server.reply_channel import ReplyChannel, WaitingCall
+from lambda_server.stream_reading import StreamReading, frame_is_missing
 
 #: More than a socket takes at once: RabbitMQ is asked first whether it reads, bytes.
 PROBE_BYTES: Final = 64 * 1024
@@ -40,6 +44,11 @@ def answer_held_back(reason: str) -> ServiceException:
         "The call has started, and its answer did not come in time: RabbitMQ takes no messages "
         f"now: {reason}."
     )
+
+
+def _note_started(call: WaitingCall, within_s: float, *, is_running: bool) -> None:
+    call.is_started, call.is_running = True, is_running
+    call.deadline = time.monotonic() + within_s + REPLY_GRACE_S
 
 
 class RpcClient:
@@ -84,40 +93,95 @@ class RpcClient:
         """
         link = self.link
         replies = link.replies()
+        call = self._waiting_call(invocation, caller)
+        replies.add(call)
+        try:
+            self._send(call, replies)
+            while True:
+                answer = decode_reply(self._next_frame(call, replies))
+                if isinstance(answer, Outcome):
+                    return answer
+                _note_started(call, answer.within_s, is_running=answer.is_running)
+        finally:
+            link.leave(replies, call)
+
+    def stream(
+        self, invocation: Invocation, caller: HttpPeer | None, aside: Aside
+    ) -> Generator[Head | bytes, None, End]:
+        """Run ``invocation``; yield how its response begins, and then its parts as they come.
+
+        Without any the response has come whole. Raises as :meth:`call`, also in mid-stream. Credit
+        goes by ``aside``.
+        """
+        link = self.link
+        replies = link.replies()
+        call = self._waiting_call(invocation, caller)
+        replies.add(call)
+        reading: StreamReading | None = None
+        try:
+            self._send(call, replies, credit_bytes=WINDOW_BYTES)
+            while True:
+                frame = decode_frame(self._next_frame(call, replies))
+                if isinstance(frame, Started):
+                    _note_started(call, frame.within_s, is_running=frame.is_running)
+                    continue
+                if isinstance(frame, Head) and reading is None:
+                    reading = StreamReading(aside, frame)
+                    call.check_sender = reading.check_sender
+                    _note_started(call, frame.within_s, is_running=True)
+                    yield frame
+                if reading is None:
+                    if isinstance(frame, End) and frame.number == 0:
+                        return frame
+                    raise frame_is_missing()
+                reading.check(frame)
+                if isinstance(frame, End):
+                    return frame
+                yield frame.data
+                reading.take(len(frame.data))
+        finally:
+            link.leave(replies, call)
+            if reading is not None:
+                reading.close()
+
+    def _waiting_call(self, invocation: Invocation, caller: HttpPeer | None) -> WaitingCall:
+        now = time.monotonic()
+        return WaitingCall(
+            invocation, caller, sent_at=now, deadline=now + self._queue_timeout_s + REPLY_GRACE_S
+        )
+
+    def _send(
+        self, call: WaitingCall, replies: ReplyChannel, credit_bytes: int | None = None
+    ) -> None:
+        link, invocation = self.link, call.invocation
+        properties = encode_call(
+            invocation, queue_timeout_s=self._queue_timeout_s, credit_bytes=credit_bytes
+        )
         frames = publish_pieces(
             replies.number,
             invocation.function.queue_name,
-            encode_call(invocation, queue_timeout_s=self._queue_timeout_s),
+            properties,
             invocation.payload,
             frame_max=link.frame_max,
             mandatory=True,
         )
-        now = time.monotonic()
-        call = WaitingCall(
-            invocation, caller, sent_at=now, deadline=now + self._queue_timeout_s + REPLY_GRACE_S
-        )
-        replies.add(call)
-        try:
-            if len(invocation.payload) > PROBE_BYTES:
-                self.require_reading()
-            link.send(frames, call)
-            while True:
-                delivery = self._next_reply(call, replies)
-                if call.is_returned:
-                    raise self.why_returned(invocation)
-                if delivery is None and link.blocked_reason is not None:
-                    raise answer_held_back(link.blocked_reason)
-                if delivery is None:
-                    error = self.why_unanswered(invocation)
-                    link.discard(replies)
-                    raise error
-                answer = decode_reply(delivery)
-                if isinstance(answer, Outcome):
-                    return answer
-                call.is_started, call.is_running = True, answer.is_running
-                call.deadline = time.monotonic() + answer.within_s + REPLY_GRACE_S
-        finally:
-            link.leave(replies, call)
+        if len(invocation.payload) > PROBE_BYTES:
+            self.require_reading()
+        link.send(frames, call)
+
+    def _next_frame(self, call: WaitingCall, replies: ReplyChannel) -> Delivery:
+        """Wait for a frame of ``call``; raises the ``LambdaApiError`` that tells why none comes."""
+        link, invocation = self.link, call.invocation
+        delivery = self._next_reply(call, replies)
+        if call.is_returned:
+            raise self.why_returned(invocation)
+        if delivery is None and link.blocked_reason is not None:
+            raise answer_held_back(link.blocked_reason)
+        if delivery is None:
+            error = self.why_unanswered(invocation)
+            link.discard(replies)
+            raise error
+        return delivery
 
     def publish_async(self, invocation: Invocation) -> None:
         """Publish an asynchronous invocation; see :meth:`AsyncPublisher.publish`."""
@@ -156,8 +220,11 @@ class RpcClient:
     def _look_around(self, call: WaitingCall, replies: ReplyChannel) -> None:
         """End the wait of a call whose caller has left, or whose queue cannot be reached."""
         if call.has_caller_left():
-            self.link.discard(replies)
+            if call.check_sender is None:
+                self.link.discard(replies)
             raise CallerGoneError
+        if call.check_sender is not None:
+            call.check_sender()
         if call.is_running or time.monotonic() - call.sent_at < LOOK_AROUND_S:
             return
         self.link.probe()

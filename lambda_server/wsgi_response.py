@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
 from typing import Any, Final
 
@@ -50,16 +51,24 @@ class Response:
                 else:
                     self._write(head + body if self._has_body else head)
                 return
-            first = next(iter_chunks := iter(chunks), b"")  # starts the response
-            self._write(self._head(None))
-            for chunk in (first, *iter_chunks) if self._has_body else ():
-                if chunk:
-                    self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-                    self.sent += len(chunk)
-            self._write(b"0\r\n\r\n" if self._has_body else b"")
+            self._send_parts(iter(chunks))
         finally:
             if hasattr(chunks, "close"):
                 chunks.close()
+
+    def _send_parts(self, parts: Iterator[bytes]) -> None:
+        """Write each part as it comes, the first one with the head."""
+        first = next(parts, b"")  # starts the response
+        is_chunked = self._request.is_http_1_1
+        if not is_chunked:
+            self._request.is_last = True  # only its end tells the end of the body
+        begun = self._head(None)
+        for part in itertools.chain((first,), parts if self._has_body else ()):
+            if part and self._has_body:
+                self._write(begun + (b"%x\r\n%b\r\n" % (len(part), part) if is_chunked else part))
+                self.sent += len(part)
+                begun = b""
+        self._write(begun + (b"0\r\n\r\n" if self._has_body and is_chunked else b""))
 
     @property
     def _has_body(self) -> bool:
@@ -73,7 +82,7 @@ class Response:
         lines = [f"HTTP/1.1 {self.status}", "Server: lambda-server", f"Date: {_http_date()}"]
         lines += [f"{name}: {value}" for name, value in self.headers]
         if length is None:
-            lines.append("Transfer-Encoding: chunked")
+            lines += ["Transfer-Encoding: chunked"] * self._request.is_http_1_1
         elif not self._has("content-length") and self.status[:3] not in ("204", "304"):
             lines.append(f"Content-Length: {length}")
         lines.append("Connection: close" if self._request.is_last else "Connection: keep-alive")

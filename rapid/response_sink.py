@@ -12,8 +12,9 @@ class ResponseSink(Protocol):
     dropped.
     """
 
-    #: How long the sink waits for more before it sends what it was given, seconds; None: not.
-    patience_s: float | None
+    @property
+    def patience_s(self) -> float | None:
+        """How long what :meth:`write` has kept waits for more, seconds; None: nothing is kept."""
 
     def begin(self, content_type: str) -> None:
         """Note that the response begins; ``content_type`` is what the runtime says of it."""

@@ -21,6 +21,7 @@ from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Outcome
 from lambda_protocol.invoke_amqp import encode_outcome
 from lambda_protocol.memory_broker import MemoryBroker
+from lambda_protocol.response_stream import Streamed
 from tests.support import LIMIT_S, Closing, wait_until
 
 
@@ -30,6 +31,7 @@ class FakeInvoker:
     def __init__(self) -> None:
         self.invocations: list[Invocation] = []
         self.result: Outcome | Exception = Outcome(payload=b'"done"')
+        self.streamed: Streamed | None = None
         self.lack: str | None = None
 
     def silent(self) -> tuple[str, ...]:
@@ -42,6 +44,11 @@ class FakeInvoker:
         if isinstance(self.result, Exception):
             raise self.result
         return self.result
+
+    def stream(self, invocation: Invocation, caller: HttpPeer | None = None) -> Streamed:
+        """Keep ``invocation``, and return ``streamed``, or raise ``result``."""
+        outcome = self.invoke(invocation, caller)
+        return self.streamed or Streamed.whole(outcome)
 
     def missing(self) -> str | None:
         """Return ``lack``."""

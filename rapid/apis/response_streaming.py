@@ -8,11 +8,16 @@ from __future__ import annotations
 import threading
 from http import HTTPStatus
 
-from lambda_protocol import eventstream, headers
+from lambda_protocol import headers
 from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.invocation import Invocation, Outcome
 from lambda_protocol.invoke_http import RELAYED_REQUEST_ID, encode_error
-from lambda_protocol.response_stream import encode_chunk, encode_end, encode_fault
+from lambda_protocol.response_stream import (
+    encode_chunk,
+    encode_end,
+    encode_fault,
+    stream_headers,
+)
 from rapid.call import Call
 from rapid.exchange import Exchange
 from rapid.streamed_answer import StreamedAnswer
@@ -59,9 +64,7 @@ class _EventStreamAnswer:
             if answer is None:
                 answer = self._begin("application/json")
             if answer is not None:
-                rest = b"" if outcome.function_error else outcome.payload
-                last = encode_end(outcome)
-                answer.end(encode_chunk(rest) + last if rest else last)
+                answer.end(encode_end(outcome))
         elif answer is not None:
             answer.end(encode_fault(outcome), is_clean=False)
         else:
@@ -69,12 +72,7 @@ class _EventStreamAnswer:
             self._exchange.answer(response.status, response.headers, response.body)
 
     def _begin(self, content_type: str) -> StreamedAnswer | None:
-        fields = [
-            (headers.REQUEST_ID, self._invocation.request_id),
-            (headers.TRACE_ID, self._invocation.trace_id),
-            ("Content-Type", eventstream.CONTENT_TYPE),
-            (headers.EXECUTED_VERSION, self._version),
-        ]
+        fields = stream_headers(self._invocation, self._version)
         if RELAYED_REQUEST_ID in self._exchange.request.headers:
             fields.append((headers.RESPONSE_CONTENT_TYPE, content_type))
         return self._exchange.stream(HTTPStatus.OK, fields)

@@ -20,7 +20,7 @@ from lambda_protocol.http1 import BadRequestError, Request
 from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES, STREAMED_BYTES
 from lambda_protocol.pace import Pace
 from lambda_protocol.poller import Poller
-from lambda_protocol.validation import decode_client_context
+from lambda_protocol.validation import decode_client_context, is_header_value
 from rapid.apis.error_document import shorten
 from rapid.apis.extensions_api import ExtensionsApi
 from rapid.apis.metadata_api import PATH as METADATA
@@ -247,7 +247,9 @@ def _respond_in_parts(
         request.is_last = request.is_last or request.read_into is not None  # its body is not read
         environment.respond_error(posted, _INVALID_MODE, request.began_at)
         return _refuse_mode(exchange)
-    content_type = request.headers.get("content-type", "application/octet-stream")
+    content_type = request.headers.get("content-type", "")
+    if not is_header_value(content_type):
+        content_type = "application/octet-stream"
     response = environment.begin_response(posted, content_type)
     if request.read_into is None:
         response.take(request.body)

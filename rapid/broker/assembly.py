@@ -53,6 +53,7 @@ def make_consumer(
         commands=commands,
         refusals=refusals,
         longest_s=config.environment.timeout_s,
+        version=config.environment.version,
         queue=call_queue(function, broker.queue_type, broker.queue_expires_s),
         reruns_redelivered=broker.reruns_redelivered,
         checks_payload=config.checks_payload,

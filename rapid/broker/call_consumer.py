@@ -32,6 +32,7 @@ from rapid.broker.confirmer import Confirmer, Question
 from rapid.broker.prefetch import QueueConsumer
 from rapid.broker.reply_channel import ReplyChannel
 from rapid.broker.slots import Slots
+from rapid.broker.streams import StreamedReply, Streams
 from rapid.call import Call
 from rapid.scheduling.scheduler import Scheduler
 
@@ -55,6 +56,7 @@ class CallConsumer:
         commands: Commands,
         refusals: Refusals,
         longest_s: float,
+        version: str,
         queue: Queue,
         reruns_redelivered: bool,
         checks_payload: bool,
@@ -69,12 +71,14 @@ class CallConsumer:
         self._commands = commands
         self._refusals = refusals
         self._longest_s = longest_s
+        self._version = version
         self._queue = queue
         self._reruns_redelivered = reruns_redelivered
         self._checks_payload = checks_payload
         self._arrivals = Arrivals()
         self._confirmer = Confirmer(parameters)
         self._channel: ReplyChannel | None = None
+        self._streams: Streams | None = None  # of the same connection
         self._held: list[Delivery] = []  # during an alarm: no more than the prefetch allows
         self._is_draining = False
 
@@ -94,7 +98,7 @@ class CallConsumer:
         )
         channel.add_on_cancel_callback(lambda _frame: opened.lose("the queue was deleted"))
         channel.add_on_close_callback(lambda _channel, reason: opened.lose(reason))
-        self._channel = opened
+        self._channel, self._streams = opened, Streams(opened, self._version)
         return opened
 
     def consume(self) -> None:
@@ -134,8 +138,11 @@ class CallConsumer:
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Take a call, unless there is an alarm."""
-        channel = self._channel
-        assert channel is not None
+        channel, streams = self._opened, self._streams
+        assert streams is not None
+        if delivery.channel == streams.number:
+            streams.on_delivery(delivery)
+            return
         channel.consumer.on_delivery(delivery)
         if channel.connection.blocked_reason is not None or self._alarm.holds_calls:
             self._held.append(delivery)
@@ -172,6 +179,9 @@ class CallConsumer:
     def lose(self) -> None:
         """Forget a connection that is gone: the broker delivers again what was in hand."""
         channel, self._channel = self._channel, None
+        streams, self._streams = self._streams, None
+        if streams is not None:
+            streams.lose()
         self._held.clear()
         if channel is not None:
             self._withdraw(channel)  # its replies have no channel any more
@@ -207,6 +217,8 @@ class CallConsumer:
             if delivery.redelivered and not self._reruns_redelivered:
                 raise ServiceException("The instance that ran this invocation was lost.")
             call = _AmqpCall(self, channel, delivery, incoming)
+            if incoming.credit_bytes is not None:
+                self._prepare_stream(call)
             sent_at = self._arrivals.sent_at(incoming, channel.consumer.quiet_s)
             call.wanted_at = float("-inf") if has_waited else sent_at
             self._slots.on_taken()
@@ -221,6 +233,38 @@ class CallConsumer:
             correlation_id = delivery.properties.correlation_id
             logger.exception("call failed", extra={"correlation_id": correlation_id})
             self._refuse(channel, delivery, ServiceException("An internal error occurred."))
+
+    def _prepare_stream(self, call: _AmqpCall) -> None:
+        """Have a call's response sent while it is written, if its caller has an address."""
+        address, streams = parse_reply_to(call.incoming.reply_to), self._streams
+        if address is None or streams is None:
+            return
+        call.sink = stream = StreamedReply(
+            streams,
+            call,
+            call.delivery,
+            call.incoming,
+            address,
+            ask_caller=lambda: self._ask_reader(call, stream, address),
+        )
+
+        def open_channel() -> None:
+            streams.open(call.reply_channel.connection)
+            call.reply_channel.reach(address, stream.on_reached)
+
+        if streams.number:
+            call.reply_channel.reach(address, stream.on_reached)
+        else:
+            self._commands.defer(open_channel)
+
+    def _ask_reader(self, call: _AmqpCall, stream: StreamedReply, address: ReplyAddress) -> None:
+        """Ask whether the caller of a stream that gives no credit still waits."""
+
+        def on_answer(answer: Wanted | bool | None) -> None:
+            if answer is False or (isinstance(answer, Wanted) and not answer.is_wanted):
+                stream.cancel()
+
+        self._confirmer.ask(Question(call.incoming, address, on_answer))
 
     @staticmethod
     def _refuse(channel: ReplyChannel, delivery: Delivery, error: LambdaApiError) -> None:
@@ -237,11 +281,14 @@ class CallConsumer:
     def on_answered(self, call: _AmqpCall, outcome: Outcome | LambdaApiError) -> None:
         """Reply to a call's caller and acknowledge it."""
         correlation_id = call.incoming.correlation_id
-        if isinstance(outcome, LambdaApiError):
-            properties, body = encode_error(correlation_id, outcome), outcome.body()
+        if isinstance(call.sink, StreamedReply):
+            call.sink.end(outcome)
         else:
-            properties, body = encode_outcome(correlation_id, outcome), outcome.payload
-        call.reply_channel.reply(call.delivery, call.incoming.reply_to, properties, body)
+            if isinstance(outcome, LambdaApiError):
+                properties, body = encode_error(correlation_id, outcome), outcome.body()
+            else:
+                properties, body = encode_outcome(correlation_id, outcome), outcome.payload
+            call.reply_channel.reply(call.delivery, call.incoming.reply_to, properties, body)
         duration_s = time.monotonic() - call.started_at if call.started_at else None
         is_changed = self._slots.on_done(1, duration_s)
         if is_changed or self._slots.is_closed_to_asynchronous or self._is_draining:

@@ -24,7 +24,7 @@ from lambda_protocol.amqp_connection import (
     Parameters,
 )
 from lambda_protocol.amqp_frames import Delivery, Piece, Properties, publish_pieces
-from lambda_protocol.invoke_amqp import ReplyAddress, parse_reply_to
+from lambda_protocol.invoke_amqp import ReplyAddress, encode_started, parse_reply_to
 from lambda_protocol.queues import Queue
 from rapid.broker.prefetch import QueueConsumer
 
@@ -103,6 +103,37 @@ class ReplyChannel:
             self._send(self._encode(address.queue, properties, b""))
         else:
             self._defer(lambda: self._reply_aside(address, properties, b"", b""))
+
+    def reach(self, address: ReplyAddress, on_known: Callable[[bool], None]) -> None:
+        """Find out whether frames can be sent to ``address``, and tell that once.
+
+        Now, or soon in the consumer's thread.
+        """
+        if self._is_reached(address):
+            on_known(True)
+            return
+
+        def reach() -> None:
+            started = encode_started(None, 0.0, is_running=True)
+            self._reply_aside(address, started, b"", b"")
+            on_known(self._is_reached(address))
+
+        self._defer(reach)
+
+    def send_frame(
+        self,
+        channel: int,
+        address: ReplyAddress,
+        properties: Properties,
+        body: bytes,
+        *,
+        last_of: Delivery | None = None,
+    ) -> None:
+        """Send a frame to an address that was reached; the last one acknowledges its call."""
+        frames = self._encode(address.queue, properties, body, channel)
+        if last_of is not None:
+            frames.append(self.consumer.acknowledge(last_of))
+        self._send(frames)
 
     def drop(self, delivery: Delivery) -> None:
         """Acknowledge a call without a reply."""

@@ -85,7 +85,8 @@ class HttpService(ThreadingTCPServer):
         whether the handler reads its body while it comes; it does so in a thread. Each request of
         ``long_paths`` gets a thread: its answer takes long. If ``has_health``, the handler answers
         health checks at once, also where there is no place, and on ``health_port`` nothing else is
-        answered. ``render_error`` makes the answer to a request that is no HTTP, or whose handler failed.
+        answered. ``render_error`` makes the answer to a request that is no HTTP, or whose handler
+        failed.
         """
         self.handle_exchange = handler
         self.name = name

@@ -1,0 +1,64 @@
+"""Reads the frames of one response, and gives credit for what its reader has taken."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lambda_protocol.errors import ServiceException
+from lambda_protocol.streamed_amqp import (
+    WINDOW_BYTES,
+    End,
+    Head,
+    Part,
+    encode_cancel,
+    encode_credit,
+)
+from lambda_server.aside import Aside
+
+#: Credit is given for so many bytes at a time.
+_STEP_BYTES: Final = WINDOW_BYTES // 4
+
+
+class StreamReading:
+    """The response. One thread, the caller's."""
+
+    def __init__(self, aside: Aside, head: Head) -> None:
+        """Send credit by ``aside`` to where ``head`` says."""
+        self._aside = aside
+        self._head = head
+        self._number = 0  # of the next frame
+        self._taken = 0  # bytes
+        self._credited = 0  # bytes
+        self._is_over = False
+
+    def check(self, frame: Head | Part | End) -> None:
+        """Raise ``ServiceException`` unless ``frame`` is the next one."""
+        number = 0 if isinstance(frame, Head) else frame.number
+        if number != self._number or (isinstance(frame, Head) and frame is not self._head):
+            raise frame_is_missing()
+        self._number += 1
+        self._is_over = isinstance(frame, End)
+
+    def take(self, count: int) -> None:
+        """Note that the reader has taken so many bytes."""
+        self._taken += count
+        if self._taken - self._credited >= _STEP_BYTES and self._head.address is not None:
+            self._credited = self._taken
+            total_bytes = self._taken + WINDOW_BYTES
+            self._aside.send(self._head.address, encode_credit(self._head.request_id, total_bytes))
+
+    def check_sender(self) -> None:
+        """Raise ``ServiceException`` if the instance is gone; nothing has come for a while."""
+        if self._head.address is not None and self._aside.is_gone(self._head.address):
+            raise ServiceException("The function's instance was lost.")
+
+    def close(self) -> None:
+        """Let the instance drop what is left of a response that is not wanted to its end."""
+        if not self._is_over and self._head.address is not None:
+            self._is_over = True
+            self._aside.send(self._head.address, encode_cancel(self._head.request_id))
+
+
+def frame_is_missing() -> ServiceException:
+    """Return the error for a response of which a frame is missing, or came twice."""
+    return ServiceException("A part of the function's answer was lost on its way.")

@@ -22,7 +22,6 @@ from lambda_protocol.function_name import FunctionRef, with_qualifier
 from lambda_protocol.invocation import (
     Invocation,
     Outcome,
-    new_request_id,
     relayed_request_id,
 )
 from lambda_protocol.limits import ANNOUNCED_MAX_S, RESPONSE_PAYLOAD_BYTES, SYNC_PAYLOAD_BYTES
@@ -145,10 +144,9 @@ def decode_call(
     tenant_id = _text(headers.get(names.TENANT_ID))
     if tenant_id is not None:
         require_tenant_id(tenant_id)
+    relayed_id = properties.correlation_id if is_relayed else None
     invocation = Invocation(
-        request_id=(
-            relayed_request_id(properties.correlation_id) if is_relayed else new_request_id()
-        ),
+        request_id=relayed_request_id(relayed_id),
         function=function,
         payload=delivery.body or b"{}",
         wants_log_tail=headers.get(names.LOG_TYPE) == "Tail",

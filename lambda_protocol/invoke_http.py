@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, quote
 
 from lambda_protocol import headers
@@ -55,7 +55,7 @@ RELAYED_REQUEST_ID = headers.RELAYED_REQUEST_ID.lower()
 #: Every request header that the codec reads from a client.
 REQUEST_HEADERS = (INVOCATION_TYPE, _LOG_TYPE, _CLIENT_CONTEXT, _TRACE_ID, _TENANT_ID)
 
-_STREAMING_TYPES: Final = [InvocationType.REQUEST_RESPONSE, InvocationType.DRY_RUN]
+_STREAMING_TYPES: Final = (InvocationType.REQUEST_RESPONSE, InvocationType.DRY_RUN)
 #: The paths of the Invoke API. A name with a slash is malformed, not unknown: it matches, to be
 #: told so.
 INVOKE_PATH = re.compile(
@@ -122,16 +122,10 @@ def decode_request(
     Raises a ``LambdaApiError`` for whatever AWS refuses: an unknown invocation or log type, a
     payload that is too large or not JSON, a client context that is no base64 JSON object.
     """
-    kind = header(INVOCATION_TYPE)
+    types = _STREAMING_TYPES if is_streaming else tuple(InvocationType)
     invocation_type = (
-        InvocationType.EVENT
-        if is_async
-        else InvocationType.REQUEST_RESPONSE
-        if kind is None
-        else _member(InvocationType, kind, "invocationType")
+        InvocationType.EVENT if is_async else _invocation_type(header(INVOCATION_TYPE), types)
     )
-    if is_streaming and invocation_type is InvocationType.EVENT:
-        raise _not_in_enum(kind, "invocationType", _STREAMING_TYPES)
     log_type = header(_LOG_TYPE)
     if log_type not in (None, "None", "Tail"):
         raise _not_in_enum(log_type, "logType", ["None", "Tail"])
@@ -231,14 +225,18 @@ def decode_response(status: int, header: HeaderLookup, body: bytes) -> Outcome:
     )
 
 
-def _member(enum: type[InvocationType], value: str, member: str) -> InvocationType:
-    try:
-        return enum(value)
-    except ValueError:
-        raise _not_in_enum(value, member, [*enum]) from None
+def _invocation_type(value: str | None, types: tuple[InvocationType, ...]) -> InvocationType:
+    if value is None:
+        return InvocationType.REQUEST_RESPONSE
+    for each in types:
+        if each == value:
+            return each
+    raise _not_in_enum(value, "invocationType", types)
 
 
-def _not_in_enum(value: object, member: str, values: list[Any]) -> InvalidParameterValueException:
+def _not_in_enum(
+    value: object, member: str, values: Sequence[str]
+) -> InvalidParameterValueException:
     return InvalidParameterValueException(
         f"1 validation error detected: Value '{str(value)[:256]}' at '{member}' failed to satisfy "
         f"constraint: Member must satisfy enum value set: [{', '.join(values)}]"

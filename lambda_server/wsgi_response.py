@@ -60,7 +60,7 @@ class Response:
         """Write each part as it comes, the first one with the head."""
         first = next(parts, b"")  # starts the response
         is_chunked = self._request.is_http_1_1
-        if not is_chunked:
+        if not is_chunked and self._has_body:
             self._request.is_last = True  # only its end tells the end of the body
         begun = self._head(None)
         for part in itertools.chain((first,), parts if self._has_body else ()):
@@ -72,7 +72,12 @@ class Response:
 
     @property
     def _has_body(self) -> bool:
-        return self._request.method != "HEAD" and self.status[:3] not in ("204", "304")
+        return self._request.method != "HEAD" and self._may_have_body
+
+    @property
+    def _may_have_body(self) -> bool:
+        """Whether a response of this status has a body. Source: RFC 9112, 6.3."""
+        return self.status[:3] not in ("204", "304")
 
     def _has(self, name: str) -> bool:
         return any(header.lower() == name for header, _ in self.headers)
@@ -82,8 +87,9 @@ class Response:
         lines = [f"HTTP/1.1 {self.status}", "Server: lambda-server", f"Date: {_http_date()}"]
         lines += [f"{name}: {value}" for name, value in self.headers]
         if length is None:
-            lines += ["Transfer-Encoding: chunked"] * self._request.is_http_1_1
-        elif not self._has("content-length") and self.status[:3] not in ("204", "304"):
+            if self._request.is_http_1_1 and self._may_have_body:
+                lines.append("Transfer-Encoding: chunked")
+        elif not self._has("content-length") and self._may_have_body:
             lines.append(f"Content-Length: {length}")
         lines.append("Connection: close" if self._request.is_last else "Connection: keep-alive")
         try:

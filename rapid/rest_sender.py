@@ -69,13 +69,31 @@ class RestSender:
         return not self._thread.is_alive()
 
     def send(
+        self, sock: socket.socket, head: bytes, body: bytes, on_sent: Callable[[], None]
+    ) -> bool | None:
+        """Write both: True if they are out, False if the peer is gone. Never blocks.
+
+        None if the thread sends the rest: ``on_sent`` is called then, once, also when the peer is
+        gone. The owner of ``sock`` calls :meth:`forget` before it closes it.
+        """
+        try:
+            sent = _send_now(sock, head, body)
+        except OSError:
+            return False
+        if sent == len(head) + len(body):
+            return True
+        if sent < len(head):
+            head, body = b"", head + body
+        if self._send_later(sock, body, on_sent, sent=sent - len(head)):
+            return None
+        with contextlib.suppress(OSError):  # half an answer is none
+            sock.shutdown(socket.SHUT_RDWR)
+        return False
+
+    def _send_later(
         self, sock: socket.socket, data: bytes, on_sent: Callable[[], None], *, sent: int
     ) -> bool:
-        """Send ``data`` as the peer takes it, then call ``on_sent``; False if that is too late.
-
-        Its first ``sent`` bytes are sent already. ``on_sent`` is called once, from the thread, also
-        when the peer is gone. The owner of ``sock`` calls :meth:`forget` before it closes it.
-        """
+        """Have the thread send ``data`` from byte ``sent`` on; False if that is too late."""
         with self._lock:
             descriptor = sock.fileno()
             if descriptor < 0 or (self._is_stopping and not self._rests):
@@ -146,3 +164,13 @@ class RestSender:
         self._in_hand.remove(self._rests.pop(descriptor).sock)
         with contextlib.suppress(OSError):  # closed: the kernel has forgotten it
             self._poller.unregister(descriptor)
+
+
+def _send_now(sock: socket.socket, head: bytes, body: bytes) -> int:
+    """Send what the kernel takes now, return its size; raises ``OSError`` if the peer is gone."""
+    try:
+        if body:
+            return sock.sendmsg((head, body), (), socket.MSG_DONTWAIT)
+        return sock.send(head, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return 0

@@ -28,10 +28,10 @@ from rapid.broker.commands import Commands
 from rapid.broker.reply_channel import ReplyChannel
 from rapid.broker.slots import Slots
 from rapid.invocations.attempts import Attempts
-from rapid.invocations.destinations import Destination, SendByHttp
-from rapid.invocations.retry_policy import RetryPolicy
+from rapid.invocations.destinations import SendByHttp
 from rapid.metrics import Metrics
 from rapid.scheduling.scheduler import Scheduler
+from rapid.settings.config import AsyncSettings
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +46,7 @@ class AsyncConsumer:
         queue_type: str,
         longest_s: float,
         checks_payload: bool,
-        policy: RetryPolicy,
-        on_success: Destination | None,
-        on_failure: Destination | None,
+        settings: AsyncSettings,
         scheduler: Scheduler,
         slots: Slots,
         metrics: Metrics,
@@ -73,9 +71,9 @@ class AsyncConsumer:
         )
         self._attempts = Attempts(
             self._transport,
-            policy=policy,
-            on_success=on_success,
-            on_failure=on_failure,
+            policy=settings.retry_policy,
+            on_success=settings.on_success,
+            on_failure=settings.on_failure,
             metrics=metrics,
         )
         self.acceptance = Acceptance(self._queue, commands)

@@ -14,7 +14,7 @@ from lambda_protocol.byte_budget import FREE_BYTES
 from lambda_protocol.http1 import Request
 from lambda_protocol.http_head import BadRequestError, Head
 from lambda_protocol.http_peer import INTERIM_RESPONSE, HttpPeer, address_of
-from lambda_protocol.polled_reader import NotShortError, PolledReader
+from lambda_protocol.polled_reader import NotShortError
 from rapid.exchange import Exchange, Headers
 
 if TYPE_CHECKING:
@@ -47,14 +47,7 @@ class Connection:
         self.server = server
         self.socket = sock
         self.lock = threading.Lock()  #: of its exchanges
-        self._reader = PolledReader(
-            sock,
-            max_body_bytes=server.max_body_bytes,
-            needs_host=server.needs_host,
-            pace=server.pace,
-            budget=server.budget,
-            streams=server.streams,
-        )
+        self._reader = server.make_reader(sock)
         self._exchange: Exchange | None = None
         self._owes_answer = False  # cleared by whoever has sent the answer
         self._on_sent: threading.Event | None = None  # a thread waits for that
@@ -236,39 +229,21 @@ class Connection:
 
     def send_answer(self, head: bytes, body: bytes, is_last: bool) -> bool:
         """Write both without blocking; False when the peer is gone."""
-        is_sent = self._send(head, body, functools.partial(self._finish_answer, is_last))
+        on_sent = functools.partial(self._finish_answer, is_last)
+        is_sent = self.server.sender.send(self.socket, head, body, on_sent)
         if is_sent is not None:
             self._finish_answer(is_last)
         return is_sent is not False
 
     def send_part(self, data: bytes, on_sent: Callable[[], None]) -> bool | None:
         """Write a part of an answer without blocking; see :class:`PartSender`."""
-        return self._send(data, b"", on_sent)
+        return self.server.sender.send(self.socket, data, b"", on_sent)
 
     def end_parts(self, data: bytes, is_last: bool) -> None:
         """Write the last bytes of an answer in parts, without blocking."""
         assert self._exchange is not None
         self._exchange.request.is_last = is_last
         self.send_answer(data, b"", is_last)
-
-    def _send(self, head: bytes, body: bytes, on_sent: Callable[[], None]) -> bool | None:
-        """Write both: True if they are out, False if the peer is gone.
-
-        None if the sender writes the rest, and calls ``on_sent`` then. Never blocks.
-        """
-        try:
-            sent = _send_now(self.socket, head, body)
-        except OSError:
-            return False
-        if sent == len(head) + len(body):
-            return True
-        if sent < len(head):
-            head, body = b"", head + body
-        if self.server.sender.send(self.socket, body, on_sent, sent=sent - len(head)):
-            return None
-        with contextlib.suppress(OSError):  # half an answer is none
-            self.socket.shutdown(socket.SHUT_RDWR)
-        return False
 
     def send_interim(self) -> None:
         """Send an interim response; raises ``OSError``."""
@@ -350,16 +325,6 @@ class Connection:
             on_sent.wait(check_s)
             check_s = min(2 * check_s, longest_s)
         self.close()
-
-
-def _send_now(sock: socket.socket, head: bytes, body: bytes) -> int:
-    """Send what the kernel takes now, return its size; raises ``OSError`` if the peer is gone."""
-    try:
-        if body:
-            return sock.sendmsg((head, body), (), socket.MSG_DONTWAIT)
-        return sock.send(head, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return 0
 
 
 class _WantedThread:

@@ -14,6 +14,7 @@ would add a third to the cost of a call. It imports e-mail and TLS, a quarter of
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import socket
@@ -31,6 +32,7 @@ from lambda_protocol.http1 import Request
 from lambda_protocol.http_head import Head
 from lambda_protocol.pace import Pace
 from lambda_protocol.places import Places
+from lambda_protocol.polled_reader import PolledReader
 from lambda_protocol.poller import Poller
 from lambda_protocol.reserve import Reserve
 from rapid.connection_limits import INVOKE_API_CONNECTIONS
@@ -82,20 +84,16 @@ class HttpService(ThreadingTCPServer):
         HTTP/1.1 without a Host header. ``pace`` is that of the peers. Their bodies have to fit into
         ``budget``; so have the answers they have yet to take. ``keeps_oversize`` tells of a path
         whether the beginning of a body over the limit is wanted. ``streams`` tells of a request
-        whether the handler reads its body while it comes; it does so in a thread. Each request of
+        whether the handler reads its body while it comes, in a thread. Each request of
         ``long_paths`` gets a thread: its answer takes long. If ``has_health``, the handler answers
-        health checks at once, also where there is no place, and on ``health_port`` nothing else is
-        answered. ``render_error`` makes the answer to a request that is no HTTP, or whose handler
-        failed.
+        health checks at once, also where there is no place, and on ``health_port`` nothing else.
+        ``render_error`` makes the answer to what is no HTTP, or whose handler failed.
         """
         self.handle_exchange = handler
         self.name = name
-        self.max_body_bytes = max_body_bytes
-        self.needs_host = needs_host
+        self.make_reader = _reader_maker(max_body_bytes, needs_host, pace, budget, streams)
         self.pace = pace
-        self.budget = budget
         self.keeps_oversize = keeps_oversize
-        self.streams = streams
         self.long_paths = long_paths
         self.poller = poller
         self.render_error = render_error
@@ -227,3 +225,20 @@ class HttpService(ThreadingTCPServer):
     def handle_error(self, request: object, client_address: object) -> None:
         """Log why a connection was not taken."""
         logger.exception("connection failed", extra={"service": self.name})
+
+
+def _reader_maker(
+    max_body_bytes: int,
+    needs_host: bool,
+    pace: Pace,
+    budget: ByteBudget | None,
+    streams: Callable[[Request], bool],
+) -> Callable[[socket.socket], PolledReader]:
+    return functools.partial(
+        PolledReader,
+        max_body_bytes=max_body_bytes,
+        needs_host=needs_host,
+        pace=pace,
+        budget=budget,
+        streams=streams,
+    )

@@ -26,6 +26,7 @@ PROTOCOL_EXCEPTIONS = {"amqp_connection", "memory_broker", "memory_queues"}
 FOR_TESTS = {"lambda_protocol.memory_broker", "lambda_protocol.memory_queues"}
 #: The rooms of rapid, from the ground up: one imports only rooms of the floors below it.
 ROOMS = (
+    {"response_sink", "streamed_answer"},
     {"call", "connection_limits", "deadline", "exchange", "metrics", "processes", "rest_sender",
      "self_copy", "telemetry"},
     {"http_service", "invocations", "logs"},

@@ -59,12 +59,31 @@ def test_a_large_body_is_not_copied() -> None:
 def test_a_body_that_comes_bit_by_bit_is_chunked_and_closed() -> None:
     chunks = Chunks(b"ab", b"", b"c" * 20)
 
-    head, *body = answer(chunks)
+    first, *others = answer(chunks)
 
-    assert b"\r\nTransfer-Encoding: chunked\r\n" in head
+    head, _, body = first.partition(b"\r\n\r\n")
+    assert b"\r\nTransfer-Encoding: chunked" in head
     assert b"Content-Length" not in head
-    assert body == [b"2\r\nab\r\n", b"14\r\n%b\r\n" % (20 * b"c"), b"0\r\n\r\n"]
+    assert [body, *others] == [b"2\r\nab\r\n", b"14\r\n%b\r\n" % (20 * b"c"), b"0\r\n\r\n"]
     assert chunks.is_closed
+
+
+def test_a_client_of_http_1_0_gets_the_parts_as_they_are_until_the_end() -> None:
+    first, *others = answer(Chunks(b"ab", b"c"), version="HTTP/1.0")
+
+    head, _, body = first.partition(b"\r\n\r\n")
+    assert b"Transfer-Encoding" not in head
+    assert b"\r\nConnection: close" in head
+    assert [body, *others] == [b"ab", b"c", b""]
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+def test_a_status_without_a_body_has_no_framing(status: str) -> None:
+    (written,) = answer(Chunks(b""), status=status)
+
+    head, _, body = written.partition(b"\r\n\r\n")
+    assert b"Transfer-Encoding" not in head
+    assert body == b""
 
 
 def test_a_body_with_a_length_is_not_chunked() -> None:

@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from lambda_protocol import queues
@@ -24,7 +25,7 @@ from lambda_protocol.amqp_connection import (
     Parameters,
 )
 from lambda_protocol.amqp_frames import Delivery, Piece, Properties, publish_pieces
-from lambda_protocol.invoke_amqp import ReplyAddress, encode_started, parse_reply_to
+from lambda_protocol.invoke_amqp import ReplyAddress, encode_question, parse_reply_to
 from lambda_protocol.queues import Queue
 from rapid.broker.prefetch import QueueConsumer
 
@@ -114,8 +115,8 @@ class ReplyChannel:
             return
 
         def reach() -> None:
-            started = encode_started(None, 0.0, is_running=True)
-            self._reply_aside(address, started, b"", b"")
+            nothing = replace(encode_question(None), reply_to=None)  # not to be answered
+            self._reply_aside(address, nothing, b"", b"")
             on_known(self._is_reached(address))
 
         self._defer(reach)

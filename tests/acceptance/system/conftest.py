@@ -51,7 +51,7 @@ class Ledger:
     @property
     def lines(self) -> list[str]:
         """The events started so far, each after its process id."""
-        return self.file.read_text().splitlines() if self.file.exists() else []
+        return [line.decode() for line in support.whole_lines(self.file)]
 
     @property
     def events(self) -> list[str]:

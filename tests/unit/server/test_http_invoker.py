@@ -17,7 +17,9 @@ from lambda_protocol.errors import (
     TooManyRequestsException,
 )
 from lambda_protocol.function_name import FunctionRef
+from lambda_protocol.http1 import Request
 from lambda_protocol.invocation import Outcome
+from lambda_protocol.response_stream import Streamed, encode_chunk, encode_end, encode_fault
 from lambda_server import http_invoker
 from lambda_server.http_invoker import HttpInvoker
 from tests.endless import EndlessPeer
@@ -223,3 +225,103 @@ def test_without_endpoints_it_says_what_to_set(invoker: HttpInvoker) -> None:
 
     assert without.missing() == "AMQP_URI and LAMBDA_ENDPOINTS are unset or empty"
     assert invoker.missing() is None
+
+
+# --- a response while it is written
+
+
+def streamed(*messages: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
+    """Return the answer of an instance that streams, each message a chunk."""
+    head = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.amazon.eventstream\r\n"
+        b"X-Amz-Executed-Version: 3\r\nX-Lambda-Response-Content-Type: text/x\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in messages) + end
+
+
+def read(streamed: Streamed) -> tuple[list[bytes], Outcome]:
+    parts: list[bytes] = []
+    try:
+        while True:
+            parts.append(next(streamed.parts))
+    except StopIteration as end:
+        return parts, end.value
+
+
+def test_a_streamed_response_comes_in_parts(invoker: HttpInvoker, instance: FakeInstance) -> None:
+    end = Outcome(payload=b"{}", function_error="Unhandled", executed_version="3")
+    instance.reply = lambda request: streamed(
+        encode_chunk(b"a") + encode_chunk(b"b"), encode_chunk(b"c"), encode_end(end)
+    )
+
+    found = invoker.stream(make_invocation())
+
+    assert (found.content_type, found.executed_version) == ("text/x", "3")
+    assert read(found) == ([b"a", b"b", b"c"], end)
+    assert read(invoker.stream(make_invocation()))[0] == [b"a", b"b", b"c"]
+    assert instance.open_connections == 1  # which is kept
+
+
+def test_an_instance_that_knows_no_streams_is_called_once_and_answers_whole(
+    invoker: HttpInvoker, instance: FakeInstance
+) -> None:
+    def reply(request: Request) -> bytes:
+        if "2021-11-15" in request.path:
+            return http_answer(
+                b'{"message":"no such path"}',
+                "x-amzn-ErrorType: UnknownOperationException",
+                status="404 Not Found",
+            )
+        return http_answer(b'"whole"')
+
+    instance.reply = reply
+
+    assert read(invoker.stream(make_invocation())) == ([], Outcome(payload=b'"whole"'))
+
+
+def test_an_error_before_the_stream_is_raised(invoker: HttpInvoker, instance: FakeInstance) -> None:
+    instance.reply = lambda request: http_answer(
+        b'{"message":"busy"}', "x-amzn-ErrorType: TooManyRequestsException", status="429 Too Many"
+    )
+
+    with pytest.raises(TooManyRequestsException):
+        invoker.stream(make_invocation())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(streamed(encode_chunk(b"a"), end=b""), id="cut off"),
+        pytest.param(streamed(encode_chunk(b"a")), id="without an end"),
+        pytest.param(streamed(encode_chunk(b"a"), b"no message, but long enough"), id="no message"),
+        pytest.param(
+            streamed(encode_chunk(b"a"), encode_fault(ServiceException("stop"))), id="a fault"
+        ),
+    ],
+)
+def test_a_stream_that_breaks_off_is_a_fault(
+    invoker: HttpInvoker, instance: FakeInstance, answer: bytes
+) -> None:
+    instance.reply = lambda request: answer
+    instance.hangs_up_after_answer = True
+    found = invoker.stream(make_invocation())
+    assert next(found.parts) == b"a"
+
+    with pytest.raises(ServiceException):
+        next(found.parts)
+
+    instance.reply = lambda request: streamed(encode_end(Outcome()))
+    assert read(invoker.stream(make_invocation())) == ([], Outcome(executed_version="3"))
+
+
+def test_a_reader_that_wants_no_more_closes_the_connection(
+    invoker: HttpInvoker, instance: FakeInstance
+) -> None:
+    instance.reply = lambda request: streamed(encode_chunk(b"a"), end=b"")
+    found = invoker.stream(make_invocation())
+    next(found.parts)
+
+    found.parts.close()
+
+    wait_until(lambda: instance.open_connections == 0, "the end of the connection")

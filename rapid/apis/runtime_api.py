@@ -16,7 +16,8 @@ from urllib.parse import unquote
 from lambda_protocol.address import Address
 from lambda_protocol.cors import comes_from_page
 from lambda_protocol.errors import ErrorType
-from lambda_protocol.http1 import BadRequestError, Request
+from lambda_protocol.http1 import Request
+from lambda_protocol.http_head import BadRequestError
 from lambda_protocol.limits import RESPONSE_PAYLOAD_BYTES, STREAMED_BYTES
 from lambda_protocol.pace import Pace
 from lambda_protocol.poller import Poller

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lambda_protocol.http1 import BadRequestError, Request
+from lambda_protocol.http1 import Request
+from lambda_protocol.http_head import BadRequestError
 from lambda_protocol.polled_reader import NotShortError, PolledReader
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"

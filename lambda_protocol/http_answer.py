@@ -61,8 +61,13 @@ class Head(NamedTuple):
 def decode_answer(payload: bytes) -> HttpResponse:
     """Return the response that a function's payload describes; raises ``BadAnswerError``.
 
-    An object with ``statusCode`` describes it. Any other JSON value is the body itself.
+    An object with ``statusCode`` describes it. Any other JSON value is the body itself. A handler
+    that streams has written a prelude, which JSON cannot contain, and its body.
     """
+    prelude, separator, rest = payload.partition(SEPARATOR)
+    if separator:
+        head = decode_prelude(prelude)
+        return HttpResponse(*head, b"" if head.status in BODILESS else rest)
     members = _json(payload)
     if not isinstance(members, dict) or "statusCode" not in members:
         text = members if isinstance(members, str) else _compact(members)

@@ -15,6 +15,7 @@ from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.function_url import UrlSettings
 from lambda_protocol.http_answer import (
     BadAnswerError,
+    Head,
     decode_answer,
     encode_url_error,
     forbidden,
@@ -86,16 +87,29 @@ class UrlExchange:
             return self._finished(function_failed())
         return self._decoded(lambda: decode_answer(result.payload))
 
+    def begun(self, head: Head) -> HttpResponse:
+        """Return the response, without its body, to what the function has begun to stream."""
+        fields = [field for field in head.headers if field[0].lower() != "x-accel-buffering"]
+        fields.append(("X-Accel-Buffering", "no"))  # of nginx
+        return self._finished(HttpResponse(head.status, fields, b""))
+
+    def unsendable(self, error: BadAnswerError) -> HttpResponse:
+        """Return the response to what the function has streamed, and cannot be sent; logs why."""
+        return self._finished(self._refused(error))
+
     def _decoded(self, decode: Callable[[], HttpResponse]) -> HttpResponse:
         try:
             response = decode()
         except BadAnswerError as error:
-            logger.warning(
-                "the function's answer cannot be sent",
-                extra={"request_id": self.request_id, "error": str(error)},
-            )
-            response = function_failed()
+            response = self._refused(error)
         return self._finished(response)
+
+    def _refused(self, error: BadAnswerError) -> HttpResponse:
+        logger.warning(
+            "the function's answer cannot be sent",
+            extra={"request_id": self.request_id, "error": str(error)},
+        )
+        return function_failed()
 
     def _finished(self, response: HttpResponse) -> HttpResponse:
         """Return ``response`` with what every answer has."""

@@ -174,8 +174,13 @@ class FlaskResponse(Response):
 def to_flask(response: HttpResponse | StreamedHttpResponse) -> FlaskResponse:
     """Return ``response`` as Flask has it."""
     if isinstance(response, StreamedHttpResponse):
-        return FlaskResponse(response.parts, STATUS_LINES[200], response.headers)
-    return FlaskResponse(response.body, STATUS_LINES[response.status], response.headers)
+        return FlaskResponse(response.parts, status_line(response.status), response.headers)
+    return FlaskResponse(response.body, status_line(response.status), response.headers)
+
+
+def status_line(status: int) -> str:
+    """Return a status as WSGI has it; a function may answer one that has no name."""
+    return STATUS_LINES.get(status) or f"{status} "
 
 
 class Accelerator:

@@ -14,10 +14,11 @@ logger = logging.getLogger(__name__)
 
 
 class StreamedHttpResponse(NamedTuple):
-    """A response with status 200, still apart from any HTTP library."""
+    """A response still apart from any HTTP library."""
 
     headers: list[tuple[str, str]]
     parts: Iterator[bytes]  #: of the body; closed when no more is wanted
+    status: int = 200
 
 
 def cut_off(parts: Iterator[bytes], request_id: str) -> Iterator[bytes]:

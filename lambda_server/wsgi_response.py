@@ -63,6 +63,9 @@ class Response:
         if not is_chunked and self._has_body:
             self._request.is_last = True  # only its end tells the end of the body
         begun = self._head(None)
+        if first == b"" and self._has_body:  # the head is known before the body
+            self._write(begun)
+            begun = b""
         for part in itertools.chain((first,), parts if self._has_body else ()):
             if part and self._has_body:
                 self._write(begun + (b"%x\r\n%b\r\n" % (len(part), part) if is_chunked else part))

@@ -43,14 +43,14 @@ class StreamedAnswer:
     def write(self, data: bytes) -> None:
         """Send a part; waits first until the one before it has left.
 
-        What the peer has no use for any more is dropped.
+        What the peer has no use for any more is dropped. An empty first part sends the head alone.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._is_over or not self._is_sending, _SENT_WITHIN_S)
-            if self._is_over or not data:
+            if self._is_over or not (data or self._head):
                 return
             # Under the lock: a connection that closes lets go of the stream first.
-            part = self._take_head() + self._framed(data)
+            part = self._take_head() + (self._framed(data) if data else b"")
             is_sent = self._connection.send_part(part, self.on_sent)
             self._is_sending, self._is_over = is_sent is None, is_sent is False
 

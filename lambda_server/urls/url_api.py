@@ -20,26 +20,28 @@ from lambda_protocol.function_url import PATH_PREFIX
 from lambda_protocol.http_answer import BODILESS
 from lambda_protocol.http_head import METHODS
 from lambda_protocol.http_peer import shown_address
-from lambda_protocol.invocation import Invoker
 from lambda_protocol.invoke_http import HeaderLookup, HttpResponse
 from lambda_protocol.limits import SYNC_PAYLOAD_BYTES
 from lambda_protocol.url_exchange import UrlExchange
 from lambda_server.caller import IS_COUNTED, caller_of
 from lambda_server.invoke_api import (
-    STATUS_LINES,
-    FlaskResponse,
     InvokeApi,
     as_api_error,
     count_hooks,
     read_payload,
+    status_line,
+    to_flask,
 )
+from lambda_server.streamed_response import StreamedHttpResponse
 from lambda_server.urls.forms import Forms, Target
 from lambda_server.urls.sources import UrlSource
+from lambda_server.urls.url_stream import respond
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
     from lambda_server.config import Config
+    from lambda_server.metrics import MeteredInvoker
 
 #: Where the WSGI environment has what the middleware has found.
 _TARGET: Final = "lambda_server.url_target"
@@ -49,7 +51,7 @@ class UrlApi:
     """Answers requests to function URLs. Thread-safe."""
 
     def __init__(
-        self, config: Config, invoker: Invoker, source: UrlSource, invoke_api: InvokeApi
+        self, config: Config, invoker: MeteredInvoker, source: UrlSource, invoke_api: InvokeApi
     ) -> None:
         """Give invocations to ``invoker``; bodies count against the budget of ``invoke_api``."""
         self.forms = Forms(config, source)
@@ -58,7 +60,7 @@ class UrlApi:
         self._invoker = invoker
         self._budget = invoke_api.budget
 
-    def serve(self, environ: dict[str, Any], target: Target) -> HttpResponse:
+    def serve(self, environ: dict[str, Any], target: Target) -> HttpResponse | StreamedHttpResponse:
         """Answer a request that ``target`` was found for."""
         header = _header_lookup(environ)
         share = None if IS_COUNTED in environ else Share(self._budget)
@@ -84,7 +86,11 @@ class UrlApi:
                 protocol=environ["SERVER_PROTOCOL"],
                 prefix=target.prefix,
             )
-            return url.response(self._invoker.invoke(invocation, caller_of(environ)))
+            caller = caller_of(environ)
+            if url.settings is not None and url.settings.streams:
+                streamed = self._invoker.stream(invocation, caller)
+                return respond(url, streamed, is_head=environ["REQUEST_METHOD"] == "HEAD")
+            return url.response(self._invoker.invoke(invocation, caller))
         except Exception as error:
             return url.response(as_api_error(error, url.request_id))
         finally:
@@ -111,9 +117,7 @@ class UrlApi:
         blueprint = Blueprint("urls", __name__)
 
         def url(**_name: str) -> Response:
-            response = self.serve(request.environ, request.environ[_TARGET])
-            status = _status_line(response.status)
-            return FlaskResponse(response.body, status, response.headers)
+            return to_flask(self.serve(request.environ, request.environ[_TARGET]))
 
         blueprint.add_url_rule(
             f"{PATH_PREFIX}<path:name>",
@@ -152,9 +156,12 @@ class UrlMiddleware:
             environ["PATH_INFO"] = f"{PATH_PREFIX}url"
             return self._flask(environ, start_response)
         response = self._api.serve(environ, target)
+        if isinstance(response, StreamedHttpResponse):
+            start_response(status_line(response.status), response.headers)
+            return response.parts
         if response.status not in BODILESS:
             response.headers.append(("Content-Length", str(len(response.body))))
-        start_response(_status_line(response.status), response.headers)
+        start_response(status_line(response.status), response.headers)
         return (b"" if environ["REQUEST_METHOD"] == "HEAD" else response.body,)
 
     def _is_own(self, environ: dict[str, Any]) -> bool:
@@ -167,10 +174,6 @@ class UrlMiddleware:
         except HTTPException:  # it is for another method, or leads elsewhere
             return True
         return True
-
-
-def _status_line(status: int) -> str:
-    return STATUS_LINES.get(status) or f"{status} "
 
 
 def _raw_target(environ: dict[str, Any]) -> tuple[str, str]:

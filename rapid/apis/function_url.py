@@ -19,7 +19,7 @@ from lambda_protocol.function_name import FunctionRef, with_qualifier
 from lambda_protocol.function_url import ASKS_FOR_SETTINGS, PATH_PREFIX
 from lambda_protocol.http1 import Request
 from lambda_protocol.http_event import request_too_large
-from lambda_protocol.invocation import Outcome
+from lambda_protocol.invocation import Invocation, Outcome
 from lambda_protocol.invoke_http import HttpResponse
 from lambda_protocol.url_exchange import UrlExchange
 from rapid.call import Call
@@ -86,13 +86,22 @@ class FunctionUrl:
             return
         request.body = b""  # the event has it
 
-        def on_outcome(outcome: Outcome | LambdaApiError) -> None:
-            _send(exchange, url.response(outcome))
-
-        call = Call(invocation, on_outcome)
+        call = self._call(exchange, url, invocation)
         exchange.on_disconnect = lambda: self._abandon(call)
         exchange.is_unstarted = lambda: call.started_at == 0.0
         self._submit(call)
+
+    def _call(self, exchange: Exchange, url: UrlExchange, invocation: Invocation) -> Call:
+        if self._settings.streams:
+            from rapid.apis.url_stream import UrlStream
+
+            stream = UrlStream(exchange, url)
+            return Call(invocation, stream.on_outcome, sink=stream)
+
+        def on_outcome(outcome: Outcome | LambdaApiError) -> None:
+            _send(exchange, url.response(outcome))
+
+        return Call(invocation, on_outcome)
 
     def _target(self, path: str) -> tuple[FunctionRef | None, str, str]:
         """Return the function that a path names, the path that it gets, and what was cut off.

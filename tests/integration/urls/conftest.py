@@ -106,10 +106,13 @@ def _direct(_request: pytest.FixtureRequest, **settings: str) -> Iterator[Front]
 
 def _by_broker(name: str) -> Callable[..., Any]:
     @contextlib.contextmanager
-    def front(request: pytest.FixtureRequest, **_settings: str) -> Iterator[Front]:
-        servers, rapid = request.getfixturevalue("_by_one_broker")
-        is_gthread = name == "gthread"
-        yield Front(program=servers[name], rapid=rapid, has_gunicorns_reader=is_gthread)
+    def front(request: pytest.FixtureRequest, **settings: str) -> Iterator[Front]:
+        server = request.getfixturevalue("_servers")[name]
+        uri = request.getfixturevalue("broker")
+        with start_web(RAPID_AMQP_URI=uri, **settings) as rapid:
+            wait_for_url(server, rapid.function_name)
+            is_gthread = name == "gthread"
+            yield Front(program=server, rapid=rapid, has_gunicorns_reader=is_gthread)
 
     return front
 
@@ -124,27 +127,23 @@ _SETTINGS: Final = {"RAPID_MAX_CONCURRENCY": "2", "RAPID_FUNCTION_URL_CORS": jso
 
 
 @pytest.fixture(scope="session")
-def _by_one_broker(broker: str) -> Iterator[tuple[dict[str, Server], Rapid]]:
-    """Start a server of each worker, and one instance of the function."""
+def _servers(broker: str) -> Iterator[dict[str, Server]]:
+    """Start a server of each worker."""
     with contextlib.ExitStack() as stack:
-        servers = {
+        yield {
             name: stack.enter_context(Server(*options, AMQP_URI=broker, LAMBDA_WORKER=worker))
             for name, (options, worker) in _WORKERS.items()
         }
-        rapid = stack.enter_context(start_web(RAPID_AMQP_URI=broker, **_SETTINGS))
-        for server in servers.values():
-            wait_for_url(server, rapid.function_name)
-        yield servers, rapid
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(_rapid, id="rapid"),
-        pytest.param(_direct, id="direct"),
-        *(pytest.param(_by_broker(name), id=name, marks=pytest.mark.broker) for name in _WORKERS),
-    ],
-)
+_FRONTS: Final = [
+    pytest.param(_rapid, id="rapid"),
+    pytest.param(_direct, id="direct"),
+    *(pytest.param(_by_broker(name), id=name, marks=pytest.mark.broker) for name in _WORKERS),
+]
+
+
+@pytest.fixture(scope="module", params=_FRONTS)
 def _front(request: pytest.FixtureRequest) -> Iterator[Front]:
     with request.param(request, **_SETTINGS) as front:
         yield front
@@ -155,6 +154,20 @@ def front(_front: Front) -> Front:
     """Give a front; never stop it."""
     support.started.extend({_front.program, _front.rapid})
     return _front
+
+
+@pytest.fixture(scope="module", params=_FRONTS)
+def _streaming(request: pytest.FixtureRequest) -> Iterator[Front]:
+    mode = {"RAPID_FUNCTION_URL_INVOKE_MODE": "RESPONSE_STREAM"}
+    with request.param(request, **_SETTINGS, **mode) as front:
+        yield front
+
+
+@pytest.fixture
+def streaming(_streaming: Front) -> Front:
+    """Give a front of a function that streams; never stop it."""
+    support.started.extend({_streaming.program, _streaming.rapid})
+    return _streaming
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ class UrlSource(Protocol):
 
 
 class _Known(NamedTuple):
-    settings: UrlSettings
+    settings: UrlSettings | None  # None: the function said that it has no URL
     heard_at: float  # monotonic seconds
 
 
@@ -93,8 +93,6 @@ class AnnouncedUrls:
         name, url = announcement
         with self._news:
             self._forget_locked(name)
-            if url is None:
-                return
             self._known[name] = _Known(url, self._clock())
             self._names.setdefault(name.lower(), set()).add(name)
             if len(self._known) > MOST_FUNCTIONS:
@@ -116,8 +114,9 @@ class AnnouncedUrls:
         label = label.lower()
         with self._news:
             self._wait_locked(lambda: label in self._names)
-            names = self._names.get(label, ())
-            return next(iter(names)) if len(names) == 1 else None
+            known = self._names.get(label, ())
+            names = [name for name in known if self._known[name].settings is not None]
+            return names[0] if len(names) == 1 else None
 
     def _wait_locked(self, is_known: Callable[[], bool]) -> None:
         """Wait for an announcement that a server of this age may not have heard yet."""

@@ -178,7 +178,9 @@ class UrlMiddleware:
 
 def _raw_target(environ: dict[str, Any]) -> tuple[str, str]:
     """Return path and query as they came, where the WSGI server tells; gunicorn does."""
-    target = environ.get("RAW_URI") or quote(environ["PATH_INFO"].encode("latin-1"))
+    target = environ.get("RAW_URI")
+    if target is None:
+        return quote(environ["PATH_INFO"].encode("latin-1")), environ.get("QUERY_STRING", "")
     if not target.startswith("/") and "://" in target:  # as sent to a proxy
         target = "/" + target.partition("://")[2].partition("/")[2]
     path, _, query = target.partition("?")

@@ -55,6 +55,7 @@ RELAYED_REQUEST_ID = headers.RELAYED_REQUEST_ID.lower()
 #: Every request header that the codec reads from a client.
 REQUEST_HEADERS = (INVOCATION_TYPE, _LOG_TYPE, _CLIENT_CONTEXT, _TRACE_ID, _TENANT_ID)
 
+_TYPES: Final = tuple(InvocationType)
 _STREAMING_TYPES: Final = (InvocationType.REQUEST_RESPONSE, InvocationType.DRY_RUN)
 #: The paths of the Invoke API. A name with a slash is malformed, not unknown: it matches, to be
 #: told so.
@@ -122,7 +123,7 @@ def decode_request(
     Raises a ``LambdaApiError`` for whatever AWS refuses: an unknown invocation or log type, a
     payload that is too large or not JSON, a client context that is no base64 JSON object.
     """
-    types = _STREAMING_TYPES if is_streaming else tuple(InvocationType)
+    types = _STREAMING_TYPES if is_streaming else _TYPES
     invocation_type = (
         InvocationType.EVENT if is_async else _invocation_type(header(INVOCATION_TYPE), types)
     )

@@ -47,7 +47,7 @@ def shared_function(
     request: pytest.FixtureRequest, row: Row, broker_uri: str | None
 ) -> Iterator[Door]:
     with contextlib.ExitStack() as stack:
-        yield _open(request, stack, row, broker_uri, ready=True)
+        yield open_function(request, stack, row, broker_uri, ready=True)
 
 
 @pytest.fixture
@@ -65,12 +65,12 @@ def start_function(
     with contextlib.ExitStack() as stack:
 
         def start(*, ready: bool = True, **environ: str) -> Door:
-            return _open(request, stack, row, broker_uri, ready=ready, **environ)
+            return open_function(request, stack, row, broker_uri, ready=ready, **environ)
 
         yield start
 
 
-def _open(
+def open_function(
     request: pytest.FixtureRequest,
     stack: contextlib.ExitStack,
     row: Row,
@@ -79,6 +79,7 @@ def _open(
     ready: bool,
     **environ: str,
 ) -> Door:
+    """Start the row's function, and what leads to it; closing the stack ends it."""
     folder = FUNCTIONS / row.folder if row.recipe is None else built(row.recipe)
     environ = {
         "AWS_LAMBDA_FUNCTION_TIMEOUT": str(TIMEOUT_S),

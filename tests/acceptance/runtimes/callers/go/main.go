@@ -16,15 +16,49 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-func call(client *lambda.Client, kind, function, payload string) string {
+// stream makes the file FIRST_PART when the first part has come.
+func stream(client *lambda.Client, function, payload string) (string, error) {
+	answer, err := client.InvokeWithResponseStream(context.Background(),
+		&lambda.InvokeWithResponseStreamInput{FunctionName: &function, Payload: []byte(payload)})
+	if err != nil {
+		return "", err
+	}
+	var parts []byte
+	code := "no end"
+	for event := range answer.GetStream().Events() {
+		switch event := event.(type) {
+		case *types.InvokeWithResponseStreamResponseEventMemberPayloadChunk:
+			parts = append(parts, event.Value.Payload...)
+			os.WriteFile(os.Getenv("FIRST_PART"), nil, 0o600)
+		case *types.InvokeWithResponseStreamResponseEventMemberInvokeComplete:
+			code = aws.ToString(event.Value.ErrorCode)
+		}
+	}
+	return fmt.Sprintf("ok\t%d\t%s\t%s", answer.StatusCode, code, parts), answer.GetStream().Err()
+}
+
+func invoke(client *lambda.Client, kind, function, payload string) (string, error) {
 	answer, err := client.Invoke(context.Background(), &lambda.InvokeInput{
 		FunctionName:   &function,
 		InvocationType: types.InvocationType(kind),
 		Payload:        []byte(payload),
 	})
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("ok\t%d\t%s\t%s",
+		answer.StatusCode, aws.ToString(answer.FunctionError), answer.Payload), nil
+}
+
+func call(client *lambda.Client, kind, function, payload string) (line string) {
+	var err error
+	if kind == "Stream" {
+		line, err = stream(client, function, payload)
+	} else {
+		line, err = invoke(client, kind, function, payload)
+	}
 	if err == nil {
-		return fmt.Sprintf("ok\t%d\t%s\t%s",
-			answer.StatusCode, aws.ToString(answer.FunctionError), answer.Payload)
+		return line
 	}
 	var status *awshttp.ResponseError
 	var fault smithy.APIError

@@ -4,13 +4,17 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"log"
+	"net/http"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambdacontext"
+	"github.com/aws/aws-lambda-go/lambdaurl"
 )
 
 type wish struct {
@@ -67,9 +71,66 @@ func describe(ctx context.Context) map[string]any {
 	}
 }
 
+type parts struct {
+	Parts []string `json:"parts"`
+	Until string   `json:"until"`
+	Fails bool     `json:"fails"`
+}
+
+// stream writes the parts, the second when there is the file "until"; then it fails if told so.
+func stream(_ context.Context, event parts) (io.Reader, error) {
+	reader, writer := io.Pipe()
+	go func() {
+		for number, part := range event.Parts {
+			if number == 1 {
+				waitFor(event.Until)
+			}
+			io.WriteString(writer, part)
+		}
+		if event.Fails {
+			writer.CloseWithError(errors.New("in the middle"))
+		}
+		writer.Close()
+	}()
+	return reader, nil
+}
+
+// serve does the same for a request of a function URL, whose body is the event.
+func serve(response http.ResponseWriter, request *http.Request) {
+	var event parts
+	if err := json.NewDecoder(request.Body).Decode(&event); err != nil {
+		http.Error(response, err.Error(), http.StatusBadRequest)
+		return
+	}
+	response.Header().Set("Content-Type", "text/x")
+	for number, part := range event.Parts {
+		if number == 1 {
+			waitFor(event.Until)
+		}
+		io.WriteString(response, part)
+		response.(http.Flusher).Flush()
+	}
+}
+
+func waitFor(file string) {
+	for {
+		if _, err := os.Stat(file); err == nil {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
 func main() {
 	if os.Getenv("FAIL_INIT") != "" {
 		log.Fatal("init on purpose")
 	}
-	lambda.Start(handle)
+	switch os.Getenv("_HANDLER") {
+	case "stream":
+		lambda.Start(stream)
+	case "url":
+		lambdaurl.Start(http.HandlerFunc(serve))
+	default:
+		lambda.Start(handle)
+	}
 }

@@ -1,4 +1,5 @@
 // The behaviours of the matrix for aws-lambda-ric.
+import { existsSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 
 if (process.env.FAIL_INIT) throw new Error("init on purpose");
@@ -25,6 +26,17 @@ export const handler = async (event, context) => {
       return event;
   }
 };
+
+// Writes event.parts, the second when there is the file event.until; then fails if event.fails.
+export const stream = globalThis.awslambda?.streamifyResponse(async (event, response) => {
+  response.setContentType("text/x");
+  for (const [number, part] of event.parts.entries()) {
+    while (number === 1 && !existsSync(event.until)) await setTimeout(5);
+    response.write(part);
+  }
+  if (event.fails) throw new RangeError("in the middle");
+  response.end();
+});
 
 function fail() {
   throw new RangeError("on purpose");

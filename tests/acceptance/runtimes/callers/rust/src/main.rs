@@ -3,11 +3,45 @@
 use aws_sdk_lambda::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_lambda::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_lambda::types::InvocationType;
+use aws_sdk_lambda::types::{InvocationType, InvokeWithResponseStreamResponseEvent};
 use aws_sdk_lambda::Client;
 use std::io::BufRead;
 
+/// Makes the file FIRST_PART when the first part has come.
+async fn stream(client: &Client, function: &str, payload: &str) -> String {
+    let sent = client
+        .invoke_with_response_stream()
+        .function_name(function)
+        .payload(Blob::new(payload))
+        .send()
+        .await;
+    let mut answer = match sent {
+        Ok(answer) => answer,
+        Err(error) => return format!("exception\t{error}\t0\t{error:?}"),
+    };
+    let mut parts = Vec::new();
+    let mut code = "no end".to_owned();
+    loop {
+        match answer.event_stream.recv().await {
+            Ok(None) => break,
+            Ok(Some(InvokeWithResponseStreamResponseEvent::PayloadChunk(part))) => {
+                parts.extend_from_slice(part.payload().map(|blob| blob.as_ref()).unwrap_or_default());
+                std::fs::write(std::env::var("FIRST_PART").expect("a file"), "").expect("a file");
+            }
+            Ok(Some(InvokeWithResponseStreamResponseEvent::InvokeComplete(end))) => {
+                code = end.error_code().unwrap_or_default().to_owned();
+            }
+            Ok(Some(_)) => {}
+            Err(error) => return format!("exception\t{error}\t0\t{error:?}"),
+        }
+    }
+    format!("ok\t{}\t{code}\t{}", answer.status_code(), String::from_utf8_lossy(&parts))
+}
+
 async fn call(client: &Client, kind: &str, function: &str, payload: &str) -> String {
+    if kind == "Stream" {
+        return stream(client, function, payload).await;
+    }
     let sent = client
         .invoke()
         .function_name(function)

@@ -1,8 +1,10 @@
 //! The behaviours of the matrix for lambda_runtime.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use lambda_runtime::streaming::{channel, Body, Response};
 use lambda_runtime::{run, service_fn, Context, Diagnostic, Error, LambdaEvent};
 use serde_json::{json, Value};
 
@@ -47,10 +49,32 @@ fn describe(context: &Context) -> Value {
     })
 }
 
+/// Writes the parts, the second when there is the file `until`.
+async fn stream(event: LambdaEvent<Value>) -> Result<Response<Body>, Error> {
+    let (mut sender, body) = channel();
+    let event = event.payload;
+    tokio::spawn(async move {
+        let parts = event["parts"].as_array().cloned().unwrap_or_default();
+        for (number, part) in parts.iter().enumerate() {
+            while number == 1 && !Path::new(event["until"].as_str().unwrap_or("/")).exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let part = part.as_str().unwrap_or_default().to_owned();
+            if sender.send_data(part.into()).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(Response::from(body))
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     if std::env::var_os("FAIL_INIT").is_some() {
         return Err("init on purpose".into());
+    }
+    if std::env::var("_HANDLER").as_deref() == Ok("stream") {
+        return run(service_fn(stream)).await;
     }
     run(service_fn(handle)).await
 }

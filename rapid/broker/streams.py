@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeGuard
 
 from lambda_protocol.amqp_connection import AmqpConnection, Channel
 from lambda_protocol.amqp_frames import Delivery, Properties
@@ -120,6 +120,7 @@ class StreamedReply:
         self._can_send = False  # the address was reached
         self._is_over = False  # nothing more is written: the outcome is here, or the caller is gone
         self._is_cancelled = False
+        self._failure: Outcome | None = None  # waits for the address, behind what was written
 
     # --- the runtime's connection (ResponseSink)
 
@@ -158,8 +159,11 @@ class StreamedReply:
         with self._changed:
             self._can_send = is_reached
             self._changed.notify_all()
+            failure, self._failure = self._failure, None
         if not is_reached:
             self.cancel()
+        if failure is not None:
+            self.end(failure)
 
     def give_credit(self, total_bytes: int) -> None:
         """Let so many bytes be sent in all."""
@@ -180,12 +184,24 @@ class StreamedReply:
         with self._changed:
             self._is_over = True
             self._changed.notify_all()
+            if self._has_to_wait(outcome):
+                self._failure = outcome
+                return
             if self._is_cancelled and isinstance(outcome, Outcome):
                 outcome = ServiceException("The response could not be sent to its caller.")
             self._end_locked(outcome)
         self._streams.remove(self)
 
     # --- inside
+
+    def _has_to_wait(self, outcome: Outcome | LambdaApiError) -> TypeGuard[Outcome]:
+        """Whether what was written before a failure cannot be sent yet."""
+        return (
+            isinstance(outcome, Outcome)
+            and outcome.function_error is not None
+            and bool(self._gathered)
+            and not (self._can_send or self._is_cancelled)
+        )
 
     def _send_gathered_locked(self, *, may_wait: bool) -> None:
         while self._gathered and not self._is_over:
@@ -221,7 +237,7 @@ class StreamedReply:
         if isinstance(outcome, LambdaApiError):
             properties, body = encode_error(correlation_id, outcome), outcome.body()
         elif outcome.function_error is not None:
-            while self._gathered and self._number:  # it was written before the function failed
+            while self._gathered and self._can_send:  # it was written before the function failed
                 self._send_part_locked(PART_BYTES)
             body = outcome.payload
         else:

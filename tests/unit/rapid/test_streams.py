@@ -251,6 +251,30 @@ def test_a_response_whose_caller_cannot_be_reached_is_a_fault(
     assert properties.headers["X-Lambda-Error-Type"] == "ServiceException"
 
 
+def test_a_failure_waits_for_the_address_behind_what_was_written(
+    reply: StreamedReply, channel: Channel
+) -> None:
+    reply.write(b"a")
+    reply.end(Outcome(payload=b"{}", function_error=UNHANDLED))
+    assert (channel.frames, channel.whole) == ([], [])
+
+    reply.on_reached(True)
+
+    assert channel.frames == [("head", 0, b"a"), ("end", 1, b"{}")]
+    assert channel.acknowledged == 1
+
+
+def test_a_failure_whose_caller_cannot_be_reached_is_told_nevertheless(
+    reply: StreamedReply, channel: Channel
+) -> None:
+    reply.write(b"a")
+    reply.end(Outcome(payload=b"{}", function_error=UNHANDLED))
+
+    reply.on_reached(False)
+
+    assert channel.acknowledged == 1
+
+
 def test_a_whole_response_is_one_reply(reply: StreamedReply, channel: Channel) -> None:
     reply.on_reached(True)
 

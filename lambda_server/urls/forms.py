@@ -34,7 +34,15 @@ class Forms:
         """The settings have the table and the default, ``source`` the names of functions."""
         self._table = config.url_hosts
         self._default = config.url_default
+        self._has_more = bool(config.url_hosts or config.url_default)
         self._source = source
+
+    def may_be_url(self, host: str, path: str) -> bool:
+        """Return whether :meth:`find` is to be asked; False for most plain invocations.
+
+        ``path`` is decoded.
+        """
+        return self._has_more or _MARK in host.lower() or path.startswith(PATH_PREFIX)
 
     def is_url_host(self, host: str) -> bool:
         """Return whether every path of ``host`` is a function's, known or not."""

@@ -136,19 +136,17 @@ class UrlMiddleware:
         self._app = app
         self._flask = app.wsgi_app
         self._api = api
+        self._forms = api.forms
         self._others = others
         self._own_hooks = count_hooks(app)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request, as WSGI asks."""
-        target = None
-        if environ["REQUEST_METHOD"] in METHODS:
-            target = self._api.forms.find(
-                environ.get("HTTP_HOST", ""),
-                _raw_target(environ)[0],
-                lambda: self._is_own(environ),
-            )
-        if target is None:
+        host = environ.get("HTTP_HOST", "")
+        if not self._forms.may_be_url(host, environ["PATH_INFO"]):
+            return self._others(environ, start_response)
+        target = self._forms.find(host, _raw_target(environ)[0], lambda: self._is_own(environ))
+        if target is None or environ["REQUEST_METHOD"] not in METHODS:
             return self._others(environ, start_response)
         self._api.source.start()
         if count_hooks(self._app) != self._own_hooks:

@@ -16,11 +16,12 @@ from pika import BasicProperties
 
 from devtools.rabbitmq_node import RabbitmqNode
 from lambda_protocol.amqp_refusals import exactly
+from lambda_server.urls.sources import LEARNING_S
 from tests.acceptance.system.amqp import AmqpClient
 from tests.conftest import StartRapid, StartServer
 from tests.documents import code_words, table_rows
 from tests.events import CHRONICLE, Chronicle
-from tests.support import ECHO, ROOT, run_to_end, unique_name, wait_until
+from tests.support import ECHO, ROOT, WEB, Client, run_to_end, unique_name, wait_until
 
 ALL = ".*"
 NONE = "^$"
@@ -332,6 +333,39 @@ def test_the_server_needs_no_more_than_the_table_says(
         answer = server.invoke(tenant.function_name, X_Amz_Invocation_Type=kind)
         assert answer.status == status
         assert server.invoke("nobody", X_Amz_Invocation_Type=kind).status == 404
+
+
+@pytest.mark.parametrize(
+    "program", ["rapid, with a function URL besides", "Lambda Server, with function URLs"]
+)
+def test_a_function_url_needs_no_more_than_the_table_says(
+    tenant: Tenant, start_rapid: StartRapid, start_server: StartServer, program: str
+) -> None:
+    tenant.grant(**least(tenant, program))
+    is_rapid = program.startswith("rapid")
+    server = start_server(AMQP_URI=tenant.guest_uri if is_rapid else tenant.uri)
+    settings = tenant.settings(as_guest=not is_rapid)
+    rapid = start_rapid(WEB, RAPID_FUNCTION_URL_AUTH_TYPE="NONE", **settings)
+
+    with Client(server.port, 2 * LEARNING_S) as client:  # it may have to wait for a second word
+        assert client.get(f"/lambda-url/{tenant.function_name}/x").status == 200
+    assert "refuse" not in "\n".join([*rapid.log, *server.log])
+
+
+def test_a_url_that_may_not_be_announced_costs_no_call(
+    tenant: Tenant, start_rapid: StartRapid, start_server: StartServer
+) -> None:
+    tenant.grant(**least(tenant, "rapid, for calls and asynchronous invocations"))
+
+    rapid = start_rapid(ECHO, RAPID_FUNCTION_URL_AUTH_TYPE="NONE", **tenant.settings())
+    server = start_server(AMQP_URI=tenant.uri)
+
+    line = rapid.wait_for_log("the function's URL cannot be announced")
+    assert filled_in(tenant, GRANT) in line
+    assert "wanted=exchange.declare exchange='lambda.functions'" in line
+    line = server.wait_for_log("function URLs are not known")
+    assert filled_in(tenant, GRANT) in line
+    assert server.invoke(tenant.function_name, b"1").body == b"1"
 
 
 def dead(tenant: Tenant, *command: str) -> subprocess.CompletedProcess[str]:

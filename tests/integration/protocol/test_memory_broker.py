@@ -250,6 +250,20 @@ def test_an_exchange_routes_by_its_kind(channel: Any, kind: str, is_routed: bool
         channel.exchange_declare(exchange, "direct" if kind == "fanout" else "fanout")
 
 
+def test_a_topic_exchange_routes_by_the_key_or_everything(channel: Any) -> None:
+    exchange = unique_name()
+    every, one = declared(channel), declared(channel)
+    channel.exchange_declare(exchange, "topic", auto_delete=True)
+    channel.queue_bind(every, exchange, routing_key="#")
+    channel.queue_bind(one, exchange, routing_key="a.b")
+
+    for key in ("a.b", "a.c"):
+        channel.basic_publish(exchange, key, key.encode())
+
+    assert [get(channel, every)[2] for _ in range(2)] == [b"a.b", b"a.c"]
+    assert [get(channel, one)[2] for _ in range(2)] == [b"a.b", None]
+
+
 # --- queues
 
 

@@ -23,6 +23,7 @@ from bench.profile import PROGRAMS, profile_program
 from bench.report import label, render, save_json
 from bench.run import Plan, run
 from bench.scale import CALLERS, measure_scale, render_scale
+from bench.streaming import measure_streaming, render_streaming
 from bench.subjects import SUBJECTS, Setup
 from bench.tools import Tool, build_echo, build_extension, build_floor, install_rie, require_wrk
 from devtools.progress import Step
@@ -207,6 +208,15 @@ def events(setup: Setup, *, rounds: int, seconds: int) -> None:
     with _folder() as name:
         rates = measure_events(setup, Path(name), rounds=rounds, seconds=seconds)
     click.echo("\n" + render_events(rates))
+
+
+@main.command()
+@click.option("--rounds", default=5, show_default=True)
+def streaming(*, rounds: int) -> None:
+    """Measure streamed responses: the first byte, throughput, and memory."""
+    with _folder() as name:
+        found = measure_streaming(Path(name), rounds=rounds)
+    click.echo("\n" + render_streaming(found))
 
 
 main.add_command(autoscale)

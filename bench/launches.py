@@ -159,6 +159,15 @@ def server(amqp_uri: str, *, workers: int | None = None, polls: bool = False) ->
     )
 
 
+def direct_server(behind: Launch) -> Launch:
+    """Return the Lambda Server without a broker, for the function of one rapid."""
+    endpoint = f"{FUNCTION_NAME}=http://{LOOPBACK}:{behind.port}"
+    found = launch.server(settings={"LAMBDA_ENDPOINTS": endpoint})
+    return Launch(
+        name="lambda_server, direct", command=found.command, environ=found.environ, port=found.port
+    )
+
+
 def polling_rapid(found: Launch) -> Launch:
     """Return a rapid for the calls of a server that polls."""
     environ = {**found.environ, "AWS_LAMBDA_FUNCTION_NAME": POLLING_FUNCTION_NAME}

@@ -15,6 +15,7 @@ from bench.report import render, save_json
 from bench.results import Memory, Results
 from bench.rounds import Sample
 from bench.startup import Startup
+from bench.streaming import Figures, render_streaming
 from bench.targets import judge
 
 WRK_OUTPUT = """\
@@ -122,3 +123,16 @@ def test_extensions_are_compared_by_their_medians() -> None:
         "| none | 0.30 | 3.0 | 1,000 | 0.200 |",
         "| one | 1.00 | 3.0 | 900 | 0.200 |",
     ]
+
+
+def test_a_row_of_streamed_responses_has_median_and_spread() -> None:
+    rounds = [
+        Figures(plain_ms=number, first_byte_ms=2 * number, mb_per_s=100, grown_mb=1.5)
+        for number in (3, 1, 2)
+    ]
+
+    table = render_streaming({"rapid": rounds})
+
+    assert table.splitlines()[2] == (
+        "| rapid | 2.00 [1.00..3.00] | 4.00 [2.00..6.00] | 100 [100..100] | 1.5 [1.5..1.5] |"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,12 +12,13 @@ from typing import Any, Final
 
 import pytest
 
+from devtools.ports import LOOPBACK
 from tests.acceptance.conformance.doors import Door, boto3_client
 from tests.acceptance.runtimes.builds import built
 from tests.acceptance.runtimes.caller_rows import CALLERS, Caller
 from tests.acceptance.runtimes.conftest import open_function
 from tests.acceptance.runtimes.rows import ROWS, Row
-from tests.support import MISBEHAVE, Rapid, Server
+from tests.support import LIMIT_S, MISBEHAVE, Rapid, Server, wait_until
 
 #: The SDK for Java streams with another HTTP client than the one it calls with.
 _STREAMING_CALLERS: Final = [caller for caller in CALLERS if caller.id != "java"]
@@ -121,3 +123,31 @@ def test_an_sdk_has_the_first_part_while_the_handler_runs(
 
     assert streamed == ["ok", "200", "", "firstsecond"]
     assert failed == ["ok", "200", "Unhandled", ""]
+
+
+def test_lambdaurl_answers_a_url_while_its_handler_runs(
+    request: pytest.FixtureRequest, broker_uri: str | None, tmp_path: Path
+) -> None:
+    go, gate = _ROWS["go"], tmp_path / "gate"
+    assert go.recipe is not None
+    built(go.recipe)
+    settings = {
+        "AWS_LAMBDA_FUNCTION_HANDLER": "url",
+        "RAPID_FUNCTION_URL_AUTH_TYPE": "NONE",
+        "RAPID_FUNCTION_URL_INVOKE_MODE": "RESPONSE_STREAM",
+    }
+    with contextlib.ExitStack() as stack:
+        door = open_function(request, stack, go, broker_uri, ready=True, **settings)
+        path = f"/lambda-url/{door.function_name}/"
+        with door.client() as client:
+            wait_until(lambda: client.get(path).status == 400, "the URL to be known")
+        connection = http.client.HTTPConnection(LOOPBACK, door.port, timeout=LIMIT_S)
+        stack.callback(connection.close)
+
+        connection.request("POST", path, json.dumps({"parts": ["a", "b"], "until": str(gate)}))
+        answer = connection.getresponse()
+        first = answer.read1()
+        gate.touch()
+
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "text/x")
+        assert (first, answer.read()) == (b"a", b"b")

@@ -108,7 +108,6 @@ func serve(response http.ResponseWriter, request *http.Request) {
 			waitFor(event.Until)
 		}
 		io.WriteString(response, part)
-		response.(http.Flusher).Flush()
 	}
 }
 

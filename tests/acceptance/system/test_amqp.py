@@ -366,15 +366,20 @@ def test_declared_queues_are_what_rabbitmq_4_3_takes(
     for kind, status in (("RequestResponse", 200), ("Event", 202), ("DryRun", 204)):
         assert server.invoke(name, X_Amz_Invocation_Type=kind).status == status
 
+    wait_until(
+        lambda: any(getattr(method, "exclusive", False) for method in proxy.methods),
+        "the server to listen for announcements",
+    )
     methods = proxy.methods
 
     declared = [method for method in methods if isinstance(method, pika.spec.Queue.Declare)]
+    of_one_connection = [method for method in declared if method.exclusive]  # which 4.3 takes
+    assert [method.queue for method in of_one_connection] == [""]  # of announcements
+    declared = [method for method in declared if not method.exclusive]
     queues = [method.queue for method in declared if not method.passive]
     assert queues == [f"{name}.dead", f"{name}.events", "lambda.retry.1000", name]
     for method in declared:
-        assert method.passive or (
-            method.durable and not method.exclusive and not method.auto_delete
-        )
+        assert method.passive or (method.durable and not method.auto_delete)
     limits = [method for method in methods if isinstance(method, pika.spec.Basic.Qos)]
     assert limits
     assert not any(method.global_qos for method in limits)

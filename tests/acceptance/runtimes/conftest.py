@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -81,20 +82,36 @@ def open_function(
 ) -> Door:
     """Start the row's function, and what leads to it; closing the stack ends it."""
     folder = FUNCTIONS / row.folder if row.recipe is None else built(row.recipe)
+    command = [word.format(folder=folder) for word in row.command]
+    return open_command(request, stack, command, folder, broker_uri, ready=ready, **environ)
+
+
+def open_command(
+    request: pytest.FixtureRequest,
+    stack: contextlib.ExitStack,
+    command: Sequence[str],
+    folder: Path,
+    broker_uri: str | None,
+    *,
+    ready: bool = True,
+    **environ: str,
+) -> Door:
+    """Start a runtime in ``folder``, and what leads to it; closing the stack ends it."""
     environ = {
         "AWS_LAMBDA_FUNCTION_TIMEOUT": str(TIMEOUT_S),
         "RAPID_INIT_TIMEOUT": str(INIT_TIMEOUT_S),
         "PYTHONPATH": str(ROOT),  # for rapid itself, which runs in the function's folder
         **environ,
     }
+    server: Server | None = None
     if broker_uri is not None:
         environ["RAPID_AMQP_URI"] = broker_uri
-    command = [word.format(folder=folder) for word in row.command]
+        # Before the rapid, so that the server hears its first announcement.
+        server = request.getfixturevalue("broker_server")
     rapid = Rapid(*command, flags=(), ready=ready, **environ)
     rapid.cwd = folder
     stack.enter_context(rapid)
-    if broker_uri is None:
+    if server is None:
         return Door("rapid", rapid.port, rapid)
     rapid.wait_for_log("consuming")
-    server: Server = request.getfixturevalue("broker_server")
     return Door("broker", server.port, rapid)

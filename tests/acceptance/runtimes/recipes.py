@@ -48,6 +48,7 @@ GO: Final = Recipe(
     environ={"CGO_ENABLED": "0"},
 )
 ECHO_GO: Final = replace(GO, name="echo-lambda-go", source=EXAMPLES / "echo-lambda-go")
+SSE: Final = replace(GO, name="sse", source=FUNCTIONS / "sse", packages={"chromium": "chromium"})
 RUST: Final = Recipe(
     name="rust",
     source=FUNCTIONS / "rust",
@@ -100,6 +101,6 @@ NODE_CALLER: Final = replace(
 )
 
 RECIPES: Final = (
-    *(GO, ECHO_GO, GO_EXTENSION, JAVA, RUST, RUST_EXTENSION, NODE),
+    *(GO, SSE, ECHO_GO, GO_EXTENSION, JAVA, RUST, RUST_EXTENSION, NODE),
     *(GO_CALLER, JAVA_CALLER, NODE_CALLER, RUST_CALLER),
 )

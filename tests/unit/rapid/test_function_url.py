@@ -18,7 +18,7 @@ from lambda_protocol.url_cors import UrlCors
 from rapid.apis.function_url import FunctionUrl
 from rapid.settings.config import Config
 from rapid.settings.function_url import FunctionUrlConfig
-from tests.support import ECHO, RawConnection
+from tests.support import ECHO, INTERPRETER, ROOT, RawConnection, run_command
 from tests.unit.rapid.test_invoke_api import Door
 
 SHOP = "https://shop.example"
@@ -318,3 +318,15 @@ def test_the_settings_of_a_url_are_read() -> None:
 def test_a_wrong_setting_is_one_line_that_says_what_is_expected(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"^RAPID_FUNCTION_URL_{name} .*; expected .*"):
         config_of(**{f"RAPID_FUNCTION_URL_{name}": value})
+
+
+def test_nothing_of_a_url_is_imported_for_a_function_without_one() -> None:
+    code = """
+import sys, rapid.daemon, rapid.broker.assembly
+from rapid.settings.config import Config
+Config.from_environ(["/bin/true"], {})
+print([name for name in sys.modules if "url" in name and "lambda" in name or "http_event" in name])
+"""
+    done = run_command(INTERPRETER, "-c", code, env={"PYTHONPATH": str(ROOT), "PATH": ""})
+
+    assert (done.stdout, done.stderr) == ("[]\n", "")

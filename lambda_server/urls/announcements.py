@@ -75,6 +75,7 @@ class Announcements:
                 self._log(error)
             except Exception:
                 logger.exception("function URLs are not known; trying again")
+            known.on_deaf()
             time.sleep(RETRY_S)
 
     def _serve(self, known: AnnouncedUrls) -> None:

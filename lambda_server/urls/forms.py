@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
+from lambda_protocol.errors import LambdaApiError
 from lambda_protocol.function_url import PATH_PREFIX
 from lambda_server.config import Config, UrlTarget
 from lambda_server.urls.sources import UrlSource
@@ -22,6 +23,7 @@ class Target(NamedTuple):
 
     function: UrlTarget | None  #: None: no function that is known
     prefix: str = ""  #: of the path, which is not the function's
+    error: LambdaApiError | None = None  #: why it cannot be known whether there is one
 
 
 _UNKNOWN: Final = Target(None)
@@ -54,7 +56,8 @@ class Forms:
     def find(self, host: str, path: str, is_own: Callable[[], bool]) -> Target | None:
         """Return what a request names by host or raw path; None: it is for the server itself.
 
-        ``is_own`` tells whether the path is one of the server's own.
+        ``is_own`` tells whether the path is one of the server's own. Raises ``LambdaApiError`` if
+        functions are not known now.
         """
         host = host.lower()
         if self._table and (target := self._table.get(_without_port(host))) is not None:

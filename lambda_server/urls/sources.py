@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from lambda_protocol.address import Address
 from lambda_protocol.environ import WrongValue
-from lambda_protocol.errors import ResourceNotReadyException
+from lambda_protocol.errors import ResourceNotReadyException, ServiceUnavailable
 from lambda_protocol.function_url import (
     ANNOUNCEMENT_BYTES,
     ASKS_FOR_SETTINGS,
@@ -34,6 +34,8 @@ MOST_FUNCTIONS: Final = 10_000
 #: How long after its start a server waits for the announcement of a function that it does not
 #: know, seconds: each rapid has announced its function by then.
 LEARNING_S: Final = ANNOUNCE_EVERY_S + 2.0
+#: How many requests may wait for announcements at a time: each has a thread.
+MOST_WAITING: Final = 64
 #: How long the answer of a rapid counts, and how long it may take, seconds.
 ASKED_EVERY_S: Final = 5.0
 ANSWER_LIMIT_S: Final = 2.0
@@ -75,7 +77,10 @@ class AnnouncedUrls:
         self._news = threading.Condition()
         self._known: dict[str, _Known] = {}  # guarded by _news; the one heard of last is the last
         self._names: dict[str, set[str]] = {}  # guarded by _news; by lower-case name
-        self._listening_since: float | None = None  # guarded by _news
+        # These three are guarded by _news:
+        self._listening_since: float | None = None
+        self._is_deaf = False  # RabbitMQ refuses, or cannot be reached
+        self._waiting = 0  # requests that wait for an announcement
 
     def start(self) -> None:
         """Listen for announcements."""
@@ -85,8 +90,15 @@ class AnnouncedUrls:
     def on_listening(self) -> None:
         """Note that each announcement comes from now on."""
         with self._news:
+            self._is_deaf = False
             if self._listening_since is None:
                 self._listening_since = self._clock()
+
+    def on_deaf(self) -> None:
+        """Note that no announcement comes; what is known stays known."""
+        with self._news:
+            self._is_deaf = True
+            self._news.notify_all()
 
     def take(self, announcement: Announcement) -> None:
         """Remember what a rapid says."""
@@ -119,16 +131,23 @@ class AnnouncedUrls:
             return names[0] if len(names) == 1 else None
 
     def _wait_locked(self, is_known: Callable[[], bool]) -> None:
-        """Wait for an announcement that a server of this age may not have heard yet."""
+        """Wait for an announcement that a server of this age may not have heard yet.
+
+        Raises ``ServiceUnavailable`` if announcements do not come, or too many requests wait.
+        """
         if self._listen is None:
             return
         asked_at = self._clock()
         while not is_known():
             since = asked_at if self._listening_since is None else self._listening_since
             left_s = since + LEARNING_S - self._clock()
+            if self._is_deaf or (left_s > 0 and self._waiting >= MOST_WAITING):
+                raise ServiceUnavailable("The server does not know function URLs now; try again.")
             if left_s <= 0:
                 return
+            self._waiting += 1
             self._news.wait(left_s)
+            self._waiting -= 1
 
     def _forget_locked(self, name: str) -> None:
         if self._known.pop(name, None) is not None:

@@ -66,6 +66,8 @@ class UrlApi:
         share = None if IS_COUNTED in environ else Share(self._budget)
         url = UrlExchange(None, header)
         try:
+            if target.error is not None:
+                raise target.error
             function = self._function(target)
             if function is not None:
                 url.settings = self.source.settings(function.name)
@@ -145,7 +147,10 @@ class UrlMiddleware:
         host = environ.get("HTTP_HOST", "")
         if not self._forms.may_be_url(host, environ["PATH_INFO"]):
             return self._others(environ, start_response)
-        target = self._forms.find(host, _raw_target(environ)[0], lambda: self._is_own(environ))
+        try:
+            target = self._forms.find(host, _raw_target(environ)[0], lambda: self._is_own(environ))
+        except LambdaApiError as error:  # the host may be a function's
+            target = Target(None, error=error)
         if target is None or environ["REQUEST_METHOD"] not in METHODS:
             return self._others(environ, start_response)
         self._api.source.start()

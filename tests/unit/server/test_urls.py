@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 from wsgiref.validate import validator
@@ -16,6 +17,7 @@ from lambda_protocol.environ import ConfigError
 from lambda_protocol.errors import (
     ResourceNotFoundException,
     ResourceNotReadyException,
+    ServiceUnavailable,
     TooManyRequestsException,
 )
 from lambda_protocol.function_url import Announcement, UrlSettings
@@ -29,7 +31,7 @@ from lambda_server.urls import sources
 from lambda_server.urls.forms import Forms, Target
 from lambda_server.urls.sources import KEPT_S, LEARNING_S, AnnouncedUrls, AskedUrls
 from tests.fakes import FakeInstance, FakeInvoker, call, http_answer, invoke_path
-from tests.support import LIMIT_S
+from tests.support import LIMIT_S, wait_until
 
 OPEN = UrlSettings(auth_type="NONE")
 HOST = "hello.lambda-url.us-east-1.localhost:8080"
@@ -52,6 +54,8 @@ class KnownUrls:
         return self.urls.get(name)
 
     def name_in_host(self, label: str) -> str | None:
+        if self.error is not None:
+            raise self.error
         found = [name for name in self.urls if name.lower() == label.lower()]
         return found[0] if len(found) == 1 else None
 
@@ -255,6 +259,41 @@ def test_a_server_that_has_learnt_does_not_wait(clock: Clock) -> None:
     assert known.name_in_host("hello") is None
 
 
+def test_a_server_that_hears_nothing_says_so_at_once() -> None:
+    known = AnnouncedUrls(AnnouncedUrls.on_deaf)
+    known.take(Announcement("hello", OPEN))
+    known.start()
+
+    assert known.settings("hello") == OPEN
+    for ask in (known.settings, known.name_in_host):
+        with pytest.raises(ServiceUnavailable):
+            ask("other")
+    known.on_listening()
+    known.take(Announcement("other", None))
+    assert known.settings("other") is None
+
+
+def test_a_request_that_waits_learns_that_nothing_comes() -> None:
+    known = AnnouncedUrls(AnnouncedUrls.on_listening)
+    known.start()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(known.settings, "hello")
+        wait_until(lambda: known._waiting == 1, "the request to wait")
+        known.on_deaf()
+
+        with pytest.raises(ServiceUnavailable):
+            waiting.result(LIMIT_S)
+
+
+def test_only_so_many_requests_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MOST_WAITING", 0)
+    known = AnnouncedUrls(AnnouncedUrls.on_listening)
+    known.start()
+
+    with pytest.raises(ServiceUnavailable):
+        known.settings("hello")
+
+
 # --- rapids that are asked
 
 
@@ -407,7 +446,8 @@ def test_an_unknown_function_is_403(app: Flask, invoker: FakeInvoker, name: str)
 def test_a_source_that_cannot_tell_is_503(app: Flask, source: KnownUrls) -> None:
     source.error = ResourceNotReadyException("x")
 
-    assert call(app, "/x", method="GET").status == 503
+    for headers in ({}, {"Host": HOST}):
+        assert call(app, "/x", method="GET", headers=headers).status == 503
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,10 @@ class HttpPeer:
             return may_probe and self._probe() and bool(self._state(reset_wait_ms))
         return state != 0
 
+    def stop_probing(self) -> None:
+        """Send no interim response any more: the answer has begun."""
+        self._knows_interim = False
+
     def waits_for(self, other: socket.socket, limit_s: float) -> bool:
         """Wait until ``other`` is readable; False if the client left before that.
 

@@ -11,7 +11,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 _TICK_S: Final = 5.0
@@ -42,6 +42,11 @@ class Pace:
     def __post_init__(self) -> None:
         """Look at deadlines twice as often as the shortest of them comes."""
         object.__setattr__(self, "tick_s", min(_TICK_S, self.head_s / 2, self.grace_s / 2))
+
+    @property
+    def between_parts(self) -> Pace:
+        """The pace of the reader of an answer in parts: it may pause before each."""
+        return replace(self, grace_s=self.pause_s)
 
     def limit_waits(self, sock: socket.socket) -> None:
         """Let the kernel end a read or write of ``sock`` that makes no progress for a tick.

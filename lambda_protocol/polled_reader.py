@@ -197,6 +197,8 @@ class PolledReader(RequestReader):
         self._receiver = receiver
         try:
             self.read_body(request)
+        except OSError:  # the peer has gone before its body
+            request.is_truncated = request.is_last = True
         finally:
             self._receiver = None
         if not request.is_oversize:

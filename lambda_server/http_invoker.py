@@ -100,6 +100,8 @@ class HttpInvoker:
                 raise ServiceException("The function's instance answered no stream.")
             version = response.getheader(names.EXECUTED_VERSION) or "$LATEST"
             content_type = response.getheader(names.RESPONSE_CONTENT_TYPE)
+            if caller is not None:
+                caller.stop_probing()
             yield _Head(content_type or "application/octet-stream", version)
             connection.before_read = lambda _socket: self._wait(connection, caller)
             try:

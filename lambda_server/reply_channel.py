@@ -12,6 +12,7 @@ from typing import Any
 
 from lambda_protocol.amqp_connection import AmqpConnection, Channel
 from lambda_protocol.amqp_frames import Delivery, Piece, publish_pieces
+from lambda_protocol.headers import SEQUENCE
 from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation
 from lambda_protocol.invoke_amqp import (
@@ -84,6 +85,12 @@ class WaitingCall(Waiter):
             return False
         with self._caller_lock:
             return self._caller.has_left()
+
+    def begin_answer(self) -> None:
+        """Note that the caller's answer begins: nothing may come in between. Thread-safe."""
+        if self._caller is not None:
+            with self._caller_lock:
+                self._caller.stop_probing()
 
     @property
     def has_news(self) -> bool:
@@ -159,7 +166,7 @@ class ReplyChannel:
         elif call is not None:
             call.replies.append(delivery)
             call.wake()
-        else:
+        elif SEQUENCE not in delivery.properties.headers:  # a stream whose reader has gone
             logger.info("late reply dropped")
 
     def waiting(self) -> list[WaitingCall]:

@@ -128,6 +128,7 @@ class RpcClient:
                 if isinstance(frame, Head) and reading is None:
                     reading = StreamReading(aside, frame)
                     call.check_sender = reading.check_sender
+                    call.begin_answer()
                     _note_started(call, frame.within_s, is_running=True)
                     yield frame
                 if reading is None:

@@ -42,15 +42,24 @@ class StreamReading:
     def take(self, count: int) -> None:
         """Note that the reader has taken so many bytes."""
         self._taken += count
-        if self._taken - self._credited >= _STEP_BYTES and self._head.address is not None:
+        if self._taken - self._credited >= _STEP_BYTES:
             self._credited = self._taken
-            total_bytes = self._taken + WINDOW_BYTES
-            self._aside.send(self._head.address, encode_credit(self._head.request_id, total_bytes))
+            self._give_credit()
 
     def check_sender(self) -> None:
-        """Raise ``ServiceException`` if the instance is gone; nothing has come for a while."""
+        """Raise ``ServiceException`` if the instance is gone; nothing has come for a while.
+
+        Credit may have been lost on its way: it is given again.
+        """
+        if self._credited:
+            self._give_credit()
         if self._head.address is not None and self._aside.is_gone(self._head.address):
             raise ServiceException("The function's instance was lost.")
+
+    def _give_credit(self) -> None:
+        if self._head.address is not None:
+            credit = encode_credit(self._head.request_id, self._credited + WINDOW_BYTES)
+            self._aside.send(self._head.address, credit)
 
     def close(self) -> None:
         """Let the instance drop what is left of a response that is not wanted to its end."""

@@ -49,7 +49,8 @@ class WsgiGateway:
 
     def serve(self, connection: TConn, request: Request) -> None:
         """Answer ``request``, and wait for a slow client; raises ``OSError``."""
-        response = Response(functools.partial(self.send, connection.sock), request)
+        send_part = functools.partial(self._pace.between_parts.send, connection.sock)
+        response = Response(functools.partial(self.send, connection.sock), request, send_part)
         environ = self._environ(connection, request)
         try:
             chunks = self._wsgi(environ, response.start)

@@ -22,9 +22,18 @@ JOINED_BYTES: Final = 65_536
 class Response:
     """What the application answers, as it goes out; the access log reads the public fields."""
 
-    def __init__(self, write: Callable[[bytes], object], request: Request) -> None:
-        """Give the bytes to ``write``, as the answer to ``request``."""
+    def __init__(
+        self,
+        write: Callable[[bytes], object],
+        request: Request,
+        write_part: Callable[[bytes], object] | None = None,
+    ) -> None:
+        """Give the bytes to ``write``, as the answer to ``request``.
+
+        ``write_part`` takes those of a body that comes in parts, whose reader may pause.
+        """
         self._write = write
+        self._write_part = write_part or write
         self._request = request
         self.status = "500 Internal Server Error"  # of an application that raised
         self.headers: list[tuple[str, str]] = []
@@ -68,7 +77,9 @@ class Response:
             begun = b""
         for part in itertools.chain((first,), parts if self._has_body else ()):
             if part and self._has_body:
-                self._write(begun + (b"%x\r\n%b\r\n" % (len(part), part) if is_chunked else part))
+                self._write_part(
+                    begun + (b"%x\r\n%b\r\n" % (len(part), part) if is_chunked else part)
+                )
                 self.sent += len(part)
                 begun = b""
         self._write(begun + (b"0\r\n\r\n" if self._has_body and is_chunked else b""))

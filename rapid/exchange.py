@@ -94,6 +94,8 @@ class Exchange:
         """
         if not self._begin():
             return False
+        if self.request.read_into is not None:
+            self.request.is_last = True  # what is left of its body is no request
         try:
             head = self._encode(status, headers, len(body))
         except ValueError as error:

@@ -69,9 +69,17 @@ class RestSender:
         return not self._thread.is_alive()
 
     def send(
-        self, sock: socket.socket, head: bytes, body: bytes, on_sent: Callable[[], None]
+        self,
+        sock: socket.socket,
+        head: bytes,
+        body: bytes,
+        on_sent: Callable[[], None],
+        *,
+        is_part: bool = False,
     ) -> bool | None:
         """Write both: True if they are out, False if the peer is gone. Never blocks.
+
+        The reader of an answer in parts may pause before each.
 
         None if the thread sends the rest: ``on_sent`` is called then, once, also when the peer is
         gone. The owner of ``sock`` calls :meth:`forget` before it closes it.
@@ -84,23 +92,28 @@ class RestSender:
             return True
         if sent < len(head):
             head, body = b"", head + body
-        if self._send_later(sock, body, on_sent, sent=sent - len(head)):
+        if self._send_later(sock, body, on_sent, sent=sent - len(head), is_part=is_part):
             return None
         with contextlib.suppress(OSError):  # half an answer is none
             sock.shutdown(socket.SHUT_RDWR)
         return False
 
     def _send_later(
-        self, sock: socket.socket, data: bytes, on_sent: Callable[[], None], *, sent: int
+        self,
+        sock: socket.socket,
+        data: bytes,
+        on_sent: Callable[[], None],
+        *,
+        sent: int,
+        is_part: bool,
     ) -> bool:
         """Have the thread send ``data`` from byte ``sent`` on; False if that is too late."""
         with self._lock:
             descriptor = sock.fileno()
             if descriptor < 0 or (self._is_stopping and not self._rests):
                 return False
-            self._rests[descriptor] = _Rest(
-                sock, memoryview(data)[sent:], on_sent, Progress(self._pace)
-            )
+            progress = Progress(self._pace.between_parts if is_part else self._pace)
+            self._rests[descriptor] = _Rest(sock, memoryview(data)[sent:], on_sent, progress)
             self._poller.register(descriptor, select.EPOLLOUT)
             self._in_hand.add(sock, len(data))
             self._changed.notify_all()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -60,8 +61,9 @@ class ReplyChannel:
         self.explain = explain
         self.lost_by: Exception | None = None
         self._parameters = parameters
-        self._defer = defer
+        self.defer = defer
         self._nodes: set[bytes] = set()  # of the broker, that a reply has reached
+        self._backlog: deque[bytes | list[Piece]] = deque()  # of an alarm
         self._late: list[Callable[[], None]] = []  # replies; the consumer's thread
         self._late_at = math.inf  # when they are tried again, monotonic seconds
         self._number = channel.channel_number
@@ -93,7 +95,7 @@ class ReplyChannel:
         elif self._is_reached(address):
             self._send([*self._encode(address.queue, properties, body), ack])
         else:
-            self._defer(lambda: self._reply_aside(address, properties, body, ack))
+            self.defer(lambda: self._reply_aside(address, properties, body, ack))
 
     def send_started(self, reply_to: str | None, properties: Properties) -> None:
         """Send the frame that says the call takes long."""
@@ -103,7 +105,7 @@ class ReplyChannel:
         if self._is_reached(address):
             self._send(self._encode(address.queue, properties, b""))
         else:
-            self._defer(lambda: self._reply_aside(address, properties, b"", b""))
+            self.defer(lambda: self._reply_aside(address, properties, b"", b""))
 
     def reach(self, address: ReplyAddress, on_known: Callable[[bool], None]) -> None:
         """Find out whether frames can be sent to ``address``, and tell that once.
@@ -119,7 +121,7 @@ class ReplyChannel:
             self._reply_aside(address, nothing, b"", b"")
             on_known(self._is_reached(address))
 
-        self._defer(reach)
+        self.defer(reach)
 
     def send_frame(
         self,
@@ -199,10 +201,20 @@ class ReplyChannel:
     def _send(self, frames: bytes | list[Piece]) -> None:
         if not frames:
             return
-        if self.connection.blocked_reason is not None:
-            # RabbitMQ would not read them, and a full socket holds up the thread that writes.
-            self._defer(lambda: self._send(frames))
-            return
+        if self.connection.blocked_reason is not None or self._backlog:
+            # RabbitMQ would not read them, and a full socket holds up the thread that writes. After
+            # an alarm they keep their order: frames of one response follow each other.
+            self._backlog.append(frames)
+            self.defer(self._send_backlog)
+        else:
+            self._send_now(frames)
+
+    def _send_backlog(self) -> None:
+        while self._backlog and self.connection.blocked_reason is None:
+            self._send_now(self._backlog[0])
+            self._backlog.popleft()  # only now: what comes meanwhile stays behind it
+
+    def _send_now(self, frames: bytes | list[Piece]) -> None:
         try:
             self.connection.send(frames)
         except OSError as error:

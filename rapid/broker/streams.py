@@ -26,6 +26,8 @@ from rapid.call import Call
 
 #: How often a caller that gives no credit is asked whether it still waits, seconds.
 _ASK_EVERY_S: Final = 1.0
+#: How long the end waits for a frame that is being sent, seconds: the connection is lost before.
+_SENT_WITHIN_S: Final = 60.0
 
 
 class Streams:
@@ -120,6 +122,8 @@ class StreamedReply:
         self._can_send = False  # the address was reached
         self._is_over = False  # nothing more is written: the outcome is here, or the caller is gone
         self._is_cancelled = False
+        self._is_sending = False  # a frame, without the lock
+        self._writer = 0  # the thread that writes
         self._failure: Outcome | None = None  # waits for the address, behind what was written
 
     # --- the runtime's connection (ResponseSink)
@@ -143,6 +147,7 @@ class StreamedReply:
                 self._gathered_at = now
             self._gathered += data
             is_due = len(self._gathered) >= PART_BYTES or now - self._gathered_at >= GATHER_S
+            self._writer = threading.get_ident()
             if is_due or not self._number:
                 self._send_gathered_locked(may_wait=self._has_written)
             self._has_written = True
@@ -187,12 +192,21 @@ class StreamedReply:
             if self._has_to_wait(outcome):
                 self._failure = outcome
                 return
+            may_wait = not self._number or threading.get_ident() == self._writer
+        if may_wait:
+            self._finish(outcome)
+        else:  # the socket may hold up the writer; this thread, the clock's say, it must not
+            self._streams.reply_channel.defer(lambda: self._finish(outcome))
+
+    # --- inside
+
+    def _finish(self, outcome: Outcome | LambdaApiError) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_sending, _SENT_WITHIN_S)
             if self._is_cancelled and isinstance(outcome, Outcome):
                 outcome = ServiceException("The response could not be sent to its caller.")
             self._end_locked(outcome)
         self._streams.remove(self)
-
-    # --- inside
 
     def _has_to_wait(self, outcome: Outcome | LambdaApiError) -> TypeGuard[Outcome]:
         """Whether what was written before a failure cannot be sent yet."""
@@ -230,7 +244,14 @@ class StreamedReply:
             )
         self._number += 1
         self._sent_bytes += len(data)
-        self._send_frame(properties, data)
+        self._is_sending = True
+        self._changed.release()  # the socket may hold up the writer, and nobody else
+        try:
+            self._send_frame(properties, data)
+        finally:
+            self._changed.acquire()
+            self._is_sending = False
+            self._changed.notify_all()
 
     def _end_locked(self, outcome: Outcome | LambdaApiError) -> None:
         correlation_id, channel = self._incoming.correlation_id, self._streams.reply_channel

@@ -132,19 +132,25 @@ class EnvironmentRequests:
                 state.runtime.state = RuntimeState.INVOCATION_RESPONSE
         assert call.sink is not None
         call.sink.begin(content_type)
+        by_id = state.calls.by_id
         return StreamedResponse(
-            call, posted, call.sink, rate=self._stream_rate, end=self._end_response
+            call,
+            posted,
+            call.sink,
+            rate=self._stream_rate,
+            is_over=lambda: by_id.get(posted.request_id) is not call,
+            end=self._end_response,
         )
 
     def _end_response(
         self, response: StreamedResponse, failure: Failure | None, rest: bytes
     ) -> None:
         call = response.call
-        call.first_byte_at, call.streamed_bytes = response.first_at, response.size
+        began_at = call.first_byte_at or self._clock()  # an empty one begins with its end
         if failure is None:
-            self.respond(response.posted, rest, response.first_at, streamed=call)
+            self.respond(response.posted, rest, began_at, streamed=call)
         else:
-            self.respond_error(response.posted, failure, response.first_at, streamed=call)
+            self.respond_error(response.posted, failure, began_at, streamed=call)
         self._owner.dispatch()  # the runtime may have asked for the next event meanwhile
 
     def respond_error(

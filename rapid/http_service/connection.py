@@ -237,7 +237,7 @@ class Connection:
 
     def send_part(self, data: bytes, on_sent: Callable[[], None]) -> bool | None:
         """Write a part of an answer without blocking; see :class:`PartSender`."""
-        return self.server.sender.send(self.socket, data, b"", on_sent)
+        return self.server.sender.send(self.socket, data, b"", on_sent, is_part=True)
 
     def end_parts(self, data: bytes, is_last: bool) -> None:
         """Write the last bytes of an answer in parts, without blocking."""

@@ -196,3 +196,19 @@ def test_a_streamed_body_of_no_known_end_is_refused(
     assert request.read_into is not None
     with pytest.raises(BadRequestError):
         request.read_into(Receiver())
+
+
+def test_a_peer_that_is_gone_before_it_may_send_its_body_has_truncated_it(
+    pair: tuple[PolledReader, socket.socket],
+) -> None:
+    reader, theirs = pair
+    theirs.sendall(
+        b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+    )
+    request = read_long(reader)
+    theirs.close()
+
+    assert request.read_into is not None
+    request.read_into(Receiver())
+
+    assert (request.is_truncated, request.is_last) == (True, True)

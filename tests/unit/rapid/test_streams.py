@@ -41,6 +41,10 @@ class Channel:
         self.frames.append((headers.get("X-Lambda-Frame"), headers.get("X-Lambda-Sequence"), body))
         self.acknowledged += last_of is not None
 
+    def defer(self, command: Callable[[], None]) -> None:
+        """Run ``command`` at once, as the consumer's thread does soon."""
+        command()
+
     def reply(self, _delivery: Delivery, _to: str, properties: Properties, body: bytes) -> None:
         """Keep the one reply."""
         self.whole.append((properties, body))
@@ -327,3 +331,32 @@ def test_an_end_by_another_thread_lets_the_writer_go(
 
         writing.result(LIMIT_S)
     assert channel.frames[-1][0] == "end"
+
+
+def test_an_end_does_not_wait_for_a_writer_that_the_socket_holds_up(
+    reply: StreamedReply, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_held, is_free = threading.Event(), threading.Event()
+    deferred: list[Callable[[], None]] = []
+    send_frame = channel.send_frame
+
+    def hold(*arguments: Any, **options: Any) -> None:
+        is_held.set()
+        assert is_free.wait(LIMIT_S)
+        send_frame(*arguments, **options)
+
+    reply.on_reached(True)
+    reply.write(b"a")
+    monkeypatch.setattr(channel, "send_frame", hold)
+    monkeypatch.setattr(channel, "defer", deferred.append)
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(reply.write, bytes(PART_BYTES))
+        assert is_held.wait(LIMIT_S)
+
+        reply.end(Outcome(payload=b"{}", function_error=UNHANDLED))  # the clock's thread
+
+        is_free.set()
+        writing.result(LIMIT_S)
+    for command in deferred:
+        command()
+    assert [kind for kind, *_ in channel.frames] == ["head", "chunk", "end"]

@@ -475,8 +475,8 @@ def taken(channel: Any, queue: str) -> Any:
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda channel: channel.queue_declare("q", arguments={"x-max-length": 1}),
-        lambda channel: channel.exchange_declare("e", "topic"),
+        lambda channel: channel.queue_declare("q", arguments={"x-max-length-bytes": 1}),
+        lambda channel: channel.exchange_declare("e", "headers"),
         lambda channel: channel.basic_qos(prefetch_count=1, global_qos=True),
         lambda channel: channel.tx_select(),
     ],

@@ -191,8 +191,7 @@ def test_a_broker_that_is_killed_cuts_the_streams_through_it(
     with door.stream(parts=["some", "more"], until=str(gate)) as stream:
         stream.read_until(4)
 
-        assert node.pid is not None
-        os.kill(node.pid, signal.SIGKILL)
+        node.kill()
 
         stream.read_all()
     assert stream.is_cut
@@ -222,8 +221,7 @@ def test_a_node_of_a_cluster_that_is_killed_cuts_the_streams_through_it(
         for stream in map(stack.enter_context, streams):
             stream.read_until(4)
 
-        assert theirs.pid is not None
-        os.kill(theirs.pid, signal.SIGKILL)
+        theirs.kill()
         gate.touch()
 
         whole = [stream.read_all().is_whole for stream in streams]

@@ -12,6 +12,7 @@ from lambda_protocol.invocation import Invocation, InvocationType, Outcome
 from lambda_protocol.response_stream import Parts, Streamed
 from lambda_protocol.streamed_amqp import End, Head
 from lambda_server.broker import Broker
+from lambda_server.stream_reading import Windows
 
 
 class AmqpInvoker:
@@ -20,6 +21,7 @@ class AmqpInvoker:
     def __init__(self, broker: Broker) -> None:
         """Use ``broker``'s connections."""
         self.broker = broker
+        self._windows = Windows()
 
     def invoke(self, invocation: Invocation, caller: HttpPeer | None = None) -> Outcome:
         """Run, accept or check ``invocation``; see ``Invoker``."""
@@ -71,8 +73,8 @@ class AmqpInvoker:
     def _stream(
         self, invocation: Invocation, caller: HttpPeer | None
     ) -> Generator[Head | bytes, None, End]:
-        with self.broker.client() as client:
-            return (yield from client.stream(invocation, caller, self.broker.aside))
+        with self.broker.client() as client, self._windows.opened() as window_bytes:
+            return (yield from client.stream(invocation, caller, self.broker.aside, window_bytes))
 
     def _invoke(self, invocation: Invocation, caller: HttpPeer | None) -> Outcome:
         with self.broker.client() as client:

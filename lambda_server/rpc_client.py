@@ -19,7 +19,7 @@ from lambda_protocol.http_peer import HttpPeer
 from lambda_protocol.invocation import Invocation, Outcome
 from lambda_protocol.invoke_amqp import Started, decode_reply, encode_call
 from lambda_protocol.limits import REPLY_GRACE_S
-from lambda_protocol.streamed_amqp import WINDOW_BYTES, End, Head, decode_frame
+from lambda_protocol.streamed_amqp import End, Head, decode_frame
 from lambda_server.aside import Aside
 from lambda_server.async_publisher import AsyncPublisher
 from lambda_server.caller import CallerGoneError
@@ -106,12 +106,12 @@ class RpcClient:
             link.leave(replies, call)
 
     def stream(
-        self, invocation: Invocation, caller: HttpPeer | None, aside: Aside
+        self, invocation: Invocation, caller: HttpPeer | None, aside: Aside, window_bytes: int
     ) -> Generator[Head | bytes, None, End]:
         """Run ``invocation``; yield how its response begins, and then its parts as they come.
 
         Without any the response has come whole. Raises as :meth:`call`, also in mid-stream. Credit
-        goes by ``aside``.
+        goes by ``aside``; at most ``window_bytes`` are on their way.
         """
         link = self.link
         replies = link.replies()
@@ -119,14 +119,14 @@ class RpcClient:
         replies.add(call)
         reading: StreamReading | None = None
         try:
-            self._send(call, replies, credit_bytes=WINDOW_BYTES)
+            self._send(call, replies, credit_bytes=window_bytes)
             while True:
                 frame = decode_frame(self._next_frame(call, replies))
                 if isinstance(frame, Started):
                     _note_started(call, frame.within_s, is_running=frame.is_running)
                     continue
                 if isinstance(frame, Head) and reading is None:
-                    reading = StreamReading(aside, frame)
+                    reading = StreamReading(aside, frame, window_bytes)
                     call.check_sender = reading.check_sender
                     call.begin_answer()
                     _note_started(call, frame.within_s, is_running=True)

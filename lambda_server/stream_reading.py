@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Final
 
 from lambda_protocol.errors import ServiceException
 from lambda_protocol.streamed_amqp import (
+    PART_BYTES,
     WINDOW_BYTES,
     End,
     Head,
@@ -15,16 +19,40 @@ from lambda_protocol.streamed_amqp import (
 )
 from lambda_server.aside import Aside
 
-#: Credit is given for so many bytes at a time.
-_STEP_BYTES: Final = WINDOW_BYTES // 4
+#: What all responses of a process together may have on their way, bytes, as long as none of them
+#: has less than the least.
+_ALL_BYTES: Final = 64 * 1_048_576
+_LEAST_BYTES: Final = 2 * PART_BYTES
+
+
+class Windows:
+    """How much of each response may be on its way: the more there are, the less. Thread-safe."""
+
+    def __init__(self) -> None:
+        """There is none."""
+        self._lock = threading.Lock()
+        self._count = 0  # guarded by _lock
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[int]:
+        """Give the window of one more response, bytes."""
+        with self._lock:
+            self._count += 1
+            window_bytes = max(_LEAST_BYTES, min(WINDOW_BYTES, _ALL_BYTES // self._count))
+        try:
+            yield window_bytes
+        finally:
+            with self._lock:
+                self._count -= 1
 
 
 class StreamReading:
     """The response. One thread, the caller's."""
 
-    def __init__(self, aside: Aside, head: Head) -> None:
+    def __init__(self, aside: Aside, head: Head, window_bytes: int) -> None:
         """Send credit by ``aside`` to where ``head`` says."""
         self._aside = aside
+        self._window_bytes = window_bytes
         self._head = head
         self._number = 0  # of the next frame
         self._taken = 0  # bytes
@@ -42,7 +70,7 @@ class StreamReading:
     def take(self, count: int) -> None:
         """Note that the reader has taken so many bytes."""
         self._taken += count
-        if self._taken - self._credited >= _STEP_BYTES:
+        if self._taken - self._credited >= self._window_bytes // 4:
             self._credited = self._taken
             self._give_credit()
 
@@ -58,8 +86,8 @@ class StreamReading:
 
     def _give_credit(self) -> None:
         if self._head.address is not None:
-            credit = encode_credit(self._head.request_id, self._credited + WINDOW_BYTES)
-            self._aside.send(self._head.address, credit)
+            total_bytes = self._credited + self._window_bytes
+            self._aside.send(self._head.address, encode_credit(self._head.request_id, total_bytes))
 
     def close(self) -> None:
         """Let the instance drop what is left of a response that is not wanted to its end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pika
@@ -17,6 +18,7 @@ from lambda_protocol.function_name import FunctionRef
 from lambda_protocol.invocation import Invocation, Outcome
 from lambda_protocol.invoke_amqp import DIRECT_REPLY_TO, encode_error, encode_outcome
 from lambda_protocol.streamed_amqp import (
+    PART_BYTES,
     WINDOW_BYTES,
     End,
     Head,
@@ -27,6 +29,7 @@ from lambda_protocol.streamed_amqp import (
 from lambda_server.aside import Aside
 from lambda_server.link import SharedLink
 from lambda_server.rpc_client import RpcClient
+from lambda_server.stream_reading import Windows
 from tests.support import LIMIT_S, make_invocation, unique_name, wait_for
 
 MIB = 1_048_576
@@ -131,7 +134,7 @@ def begin(either_broker: str, instance: Instance) -> Iterator[Begin]:
 
     def begin() -> tuple[Invocation, Generator[Head | bytes, None, End]]:
         invocation = make_invocation(function=instance.ref)
-        return invocation, client.stream(invocation, None, aside)
+        return invocation, client.stream(invocation, None, aside, WINDOW_BYTES)
 
     yield begin
     for each in opened:
@@ -246,6 +249,22 @@ def test_credit_is_given_for_what_the_reader_has_taken(
     }
 
 
+def test_credit_that_may_have_been_lost_is_given_again_in_the_silence(
+    stream: Generator[Head | bytes, None, End], instance: Instance
+) -> None:
+    instance.send_part(1, bytes(MIB))
+    instance.send_part(2, b"c")
+    assert [next(stream), next(stream)] == [bytes(MIB), b"c"]
+    first = instance.next_credit()
+    with ThreadPoolExecutor(1) as thread:
+        end = thread.submit(outcome_of, stream)
+
+        assert instance.next_credit() == first
+
+        instance.send_end(3)
+        end.result(LIMIT_S)
+
+
 def test_a_reader_that_goes_away_cancels(
     stream: Generator[Head | bytes, None, End], instance: Instance
 ) -> None:
@@ -263,3 +282,15 @@ def test_an_instance_that_is_gone_is_noticed_in_the_silence(
 
     with pytest.raises(ServiceException, match="instance was lost"):
         next(stream)
+
+
+def test_many_responses_have_less_on_their_way_each() -> None:
+    windows = Windows()
+    with ExitStack() as stack:
+        given = [stack.enter_context(windows.opened()) for _ in range(1000)]
+
+        assert given[:16] == [WINDOW_BYTES] * 16
+        assert given[-1] == 2 * PART_BYTES
+        assert sum(given) < 512 * MIB
+    with windows.opened() as window_bytes:
+        assert window_bytes == WINDOW_BYTES

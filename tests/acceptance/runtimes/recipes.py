@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,6 +84,20 @@ NODE: Final = Recipe(
     environ={"MAKEFLAGS": "-j2", **_headers_of_node()},
 )
 
+_TO_PACKAGES: Final = (
+    *("install", "--quiet", "--only-binary=:all:"),
+    *("--target", "packages", "--requirement", "requirements.txt"),
+)
+WEB_PYTHON: Final = Recipe(
+    name="web-python",
+    source=FUNCTIONS / "web-python",
+    toolchain=((sys.executable, "--version"),),
+    fetch=((sys.executable, "-m", "pip", *_TO_PACKAGES),),
+    build=(),
+)
+WEB_GO: Final = replace(GO, name="web-go", source=FUNCTIONS / "web-go")
+WEB_NODE: Final = replace(NODE, name="web-node", source=FUNCTIONS / "web-node")
+
 GO_CALLER: Final = replace(
     GO,
     name="go-caller",
@@ -103,4 +118,5 @@ NODE_CALLER: Final = replace(
 RECIPES: Final = (
     *(GO, SSE, ECHO_GO, GO_EXTENSION, JAVA, RUST, RUST_EXTENSION, NODE),
     *(GO_CALLER, JAVA_CALLER, NODE_CALLER, RUST_CALLER),
+    *(WEB_GO, WEB_NODE, WEB_PYTHON),
 )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: The topic exchange of announcements. The routing key is the function's name.
 ANNOUNCEMENTS: Final = "lambda.functions"
 #: How often a rapid announces its function, seconds.
-ANNOUNCE_EVERY_S: Final = 30.0
+ANNOUNCE_EVERY_S: Final = 5.0
 #: How many announcements wait for a Lambda Server at most. Of more RabbitMQ drops the oldest.
 _WAITING_ANNOUNCEMENTS: Final = 10_000
 

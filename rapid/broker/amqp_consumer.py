@@ -211,6 +211,7 @@ class AmqpConsumer:
         limit_s = min(
             *(PROBE_S, self._slots.poll_limit_s),
             *(self._calls.poll_limit_s, self.asynchronous.poll_limit_s),
+            self._announcer.poll_limit_s,
         )
         if self.asynchronous.is_open:
             return limit_s

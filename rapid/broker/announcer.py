@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,11 @@ class Announcer:
             return
         self._channel = channel
         self._announce(channel)
+
+    @property
+    def poll_limit_s(self) -> float:
+        """When :meth:`announce_if_due` has something to do."""
+        return math.inf if self._channel is None else max(0.0, self._due - time.monotonic())
 
     def announce_if_due(self) -> None:
         """Announce again, if it is time to."""

@@ -85,6 +85,7 @@ def stream_headers(invocation: Invocation, executed_version: str) -> list[tuple[
         (headers.TRACE_ID, invocation.trace_id),
         ("Content-Type", eventstream.CONTENT_TYPE),
         (headers.EXECUTED_VERSION, executed_version),
+        ("X-Accel-Buffering", "no"),  # nginx passes each part on
     ]
 
 

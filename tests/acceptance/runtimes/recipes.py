@@ -95,6 +95,7 @@ WEB_PYTHON: Final = Recipe(
     fetch=((sys.executable, "-m", "pip", *_TO_PACKAGES),),
     build=(),
 )
+WEB_ADAPTER: Final = replace(RUST, name="web-adapter", source=FUNCTIONS / "web-adapter")
 WEB_GO: Final = replace(GO, name="web-go", source=FUNCTIONS / "web-go")
 WEB_NODE: Final = replace(NODE, name="web-node", source=FUNCTIONS / "web-node")
 
@@ -118,5 +119,5 @@ NODE_CALLER: Final = replace(
 RECIPES: Final = (
     *(GO, SSE, ECHO_GO, GO_EXTENSION, JAVA, RUST, RUST_EXTENSION, NODE),
     *(GO_CALLER, JAVA_CALLER, NODE_CALLER, RUST_CALLER),
-    *(WEB_GO, WEB_NODE, WEB_PYTHON),
+    *(WEB_ADAPTER, WEB_GO, WEB_NODE, WEB_PYTHON),
 )

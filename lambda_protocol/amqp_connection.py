@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import socket
 import ssl
 import sys
@@ -216,8 +217,12 @@ class AmqpConnection(pika.connection.Connection):
         *,
         auto_ack: bool = False,
         arguments: dict[str, Any] | None = None,
+        limit_s: float = math.inf,
     ) -> str:
-        """Start a consumer on ``queue`` and return its tag; messages go to ``on_delivery``."""
+        """Start a consumer on ``queue`` and return its tag; messages go to ``on_delivery``.
+
+        Raises ``TimeoutError`` after ``limit_s``, if that is less than any answer may take.
+        """
         started: list[Any] = []
         tag = channel.basic_consume(
             queue,
@@ -226,7 +231,8 @@ class AmqpConnection(pika.connection.Connection):
             arguments=arguments,
             callback=started.append,
         )
-        self._wait(lambda: bool(started) or channel in self._closed_by, self._step_timeout_s)
+        limit_s = min(limit_s, self._step_timeout_s)
+        self._wait(lambda: bool(started) or channel in self._closed_by, limit_s)
         self._raise_if_closed(channel, f"basic.consume queue={queue!r}")
         return tag
 

@@ -10,6 +10,7 @@ for a pause, and a message that enters in that very millisecond may be taken bac
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import Any, Final
@@ -25,6 +26,9 @@ PAUSE_S: Final = 1.0
 #: and at most. A stop waits for a consumer that closes; any other has time.
 CLOSE_S: Final = (0.05, 2.0)
 NARROW_S: Final = (1.0, 10.0)
+#: How long a quorum queue may take to accept a consumer, seconds. RabbitMQ 4.0 that has just
+#: started never answers who asks before the queue has a leader; a new connection is answered.
+QUORUM_CONSUME_S: Final = 5.0
 #: What a queue takes back in spite of that comes again within this, seconds.
 RETURN_S: Final = 1.0
 
@@ -147,7 +151,12 @@ class QueueConsumer:
         self._prefetch = prefetch
         self._connection.call(self._channel, "basic_qos", prefetch_count=prefetch)
         self._opened_at = time.monotonic()
-        self._tag = self._connection.consume(self._channel, self._queue, arguments=self._arguments)
+        self._tag = self._connection.consume(
+            self._channel,
+            self._queue,
+            arguments=self._arguments,
+            limit_s=QUORUM_CONSUME_S if self._takes_back else math.inf,
+        )
 
     def _cancel(self, tag: str | None) -> None:
         if tag is None:

@@ -201,6 +201,24 @@ def test_both_programs_outlive_a_killed_broker(
     assert is_served(server, rapid.function_name)
 
 
+def test_both_programs_outlive_a_broker_that_is_killed_again(
+    node: RabbitmqNode, start_server: StartServer, start_rapid: StartRapid
+) -> None:
+    """RabbitMQ 4.0 takes its time with the quorum queue of the functions before."""
+    rapid = start_rapid(ECHO, RAPID_AMQP_URI=node.uri)
+    server = start_server(AMQP_URI=node.uri)
+
+    for _ in range(2):
+        assert is_served(server, rapid.function_name)
+        node.kill()
+        wait_until(lambda: not is_ready(rapid), "rapid to notice")
+        node.start()
+        rapid.wait_ready()
+        server.wait_ready()
+
+    assert is_served(server, rapid.function_name)
+
+
 @pytest.mark.parametrize("whose", ["the server's", "rapid's"])
 def test_calls_in_flight_are_answered_when_a_connection_is_cut(
     proxy: Proxy,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -327,6 +328,6 @@ from rapid.settings.config import Config
 Config.from_environ(["/bin/true"], {})
 print([name for name in sys.modules if "url" in name and "lambda" in name or "http_event" in name])
 """
-    done = run_command(INTERPRETER, "-c", code, env={"PYTHONPATH": str(ROOT), "PATH": ""})
+    done = run_command(INTERPRETER, "-c", code, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
     assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -21,7 +21,7 @@ from rapid.response_sink import ResponseSink
 #: seconds.
 CONFIRM_AFTER_S: Final = 1.0
 #: A caller that has not answered after this is taken for one that waits, seconds.
-CONFIRM_LIMIT_S: Final = 0.1
+CONFIRM_LIMIT_S: Final = 0.5
 
 #: Gets the outcome of a call, or why it could not be run; must not block.
 OnOutcome = Callable[[Outcome | LambdaApiError], None]

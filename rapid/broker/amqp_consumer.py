@@ -274,6 +274,7 @@ class AmqpConsumer:
         """Once nothing comes any more, hand back what has not started."""
         if self._calls.is_drained and self.asynchronous.is_drained:
             self._hand_back(0.0)
+            logger.info("consuming no more", extra={"queue": self._calls.queue_name})
             self._drained.set()
 
     def _hand_back(self, waited_s: float) -> None:

@@ -131,7 +131,7 @@ def test_a_caller_that_closed_only_its_sending_side_gets_its_answer(
 def wait_for_drops(rapid: Rapid, ledger: Ledger, calls: int) -> None:
     """Wait until every call was run or dropped, and check that callers were asked.
 
-    A call runs if there is no answer within 100 ms, which a busy machine may need for some.
+    A call runs if there is no answer within half a second, which a busy machine may need for some.
     """
     wait_until(
         lambda: count(rapid, "abandoned") + len(ledger.lines) == calls,

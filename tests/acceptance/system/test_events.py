@@ -153,7 +153,7 @@ def test_a_stopping_instance_finishes_what_runs_and_hands_back_what_does_not(
 
     with ThreadPoolExecutor(1) as pool:
         stopped = pool.submit(rapid.stop)
-        rapid.wait_for_log("stopping")
+        rapid.wait_for_log("consuming no more")
         chronicle.open()
         assert stopped.result(LIMIT_S) == 0
 

@@ -43,7 +43,7 @@ class UrlSettings:
 
     @property
     def is_open(self) -> bool:
-        """Whether everybody may call. There are no identities yet, so AWS_IAM lets nobody in."""
+        """Whether every caller is admitted; AWS_IAM refuses each, having no identities."""
         return self.auth_type == NONE
 
     @property
